@@ -1,0 +1,3 @@
+"""Port knocking by one encrypted SYN."""
+
+__version__ = "1.0.0"

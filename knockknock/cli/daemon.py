@@ -1,0 +1,182 @@
+"""knockknock-daemon: opens the source, starts the root helper, gives up root, listens."""
+
+import argparse
+import fcntl
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from .. import __version__, config, daemon, privsep, sources, store
+from ..errors import KnockError, PrivilegeError
+from . import run
+
+log = logging.getLogger("knockknock")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = argparse.ArgumentParser(
+        prog="knockknock-daemon",
+        description="Listens for knocks in the kernel's packet log and opens ports for those who knock rightly.",
+        epilog="Signals: HUP reads configuration and profiles again, TERM stops. Exit status: 0, 1 could not, 2 usage.",
+    )
+    options.add_argument(
+        "--config", metavar="FILE", default=config.DEFAULT_PATH, help="configuration (default %(default)s)"
+    )
+    options.add_argument(
+        "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
+    )
+    options.add_argument(
+        "--daemonize", action="store_true", help="go to the background once it listens; for a SysV init"
+    )
+    options.add_argument(
+        "--pid-file", metavar="FILE", help="of the background process (default /run/knockknock-daemon.pid)"
+    )
+    options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return options
+
+
+def check(path: str) -> None:
+    """Go through everything that a start would need, change nothing. Raises KnockError if a start would fail."""
+    from .. import policy
+    from ..root import detect
+
+    settings = store.load_config(path)
+    print(f"configuration {path}: good")
+    privsep.find_user(settings.user)
+    source, where = sources.choose(settings)
+    gives = sources.open_source(settings).GIVES
+    print(f"source {source}: {where}")
+    hearing, bad = daemon.load(settings, gives)
+    for profile in hearing.profiles:
+        print(
+            f"profile {profile.name}: knock port {profile.knock_port}, {profile.format}, "
+            f"may open {', '.join(map(str, profile.ports))}"
+        )
+    for name, error in bad.items():
+        print(f"profile {name}: {error}", file=sys.stderr)
+    choice = detect.choose(policy.policy(path))
+    print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
+    if bad or choice.pointless:
+        raise KnockError("not all is well, see above")
+
+
+def logger(where: str) -> None:
+    """Log to stderr or to the syslog daemon, with the time only where nobody else adds it."""
+    handler: logging.Handler = logging.StreamHandler()
+    if where == "syslog":
+        from logging.handlers import SysLogHandler
+
+        handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
+        handler.setFormatter(logging.Formatter(f"knockknock-daemon[{os.getpid()}]: %(message)s"))
+    elif "JOURNAL_STREAM" not in os.environ:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it asked to be told (sd_notify(3))."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.connect("\0" + path[1:] if path.startswith("@") else path)
+            systemd.send(state.encode())
+
+
+def background(pid_file: str) -> Callable[[], None]:
+    """Fork; the parent waits for what the function that this returns tells it, and ends with that as its status."""
+    listening, tell = os.pipe()
+    if child := os.fork():
+        os.close(tell)
+        told = os.read(listening, 1)
+        if not told:
+            os.waitpid(child, 0)
+        os._exit(0 if told else 1)
+    os.close(listening)
+    os.setsid()
+    os.chdir("/")
+
+    def ready() -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.write(tell, b"!")
+        os.close(tell)
+
+    try:
+        store.write_durably(pid_file, f"{os.getpid()}\n", 0o644)
+    except OSError as error:
+        raise KnockError(f"{pid_file} cannot be written: {error.strerror}; name another with --pid-file") from None
+    return ready
+
+
+def prepare_state(directory: str, uid: int, gid: int) -> int:
+    """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fchown(lock, uid, gid)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KnockError(
+            f"another knockknock-daemon has the state directory {directory}: stop it, or give this one another"
+        ) from None
+    except OSError as error:
+        raise KnockError(f"the state directory {directory} cannot be made: {error.strerror}") from None
+    return lock
+
+
+def serve(path: str, pid_file: str | None) -> None:
+    """Everything from root to the end. pid_file: of the background process, None to stay in the foreground."""
+    settings = store.load_config(path)
+    if os.geteuid() != 0:
+        raise PrivilegeError(
+            "it must be started as root: it opens the log and starts the root helper, then gives root up"
+        )
+    privsep.no_core()
+    user = privsep.find_user(settings.user)
+    ready = background(pid_file) if pid_file else lambda: None
+    logger("syslog" if pid_file else settings.log)
+    lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
+    source = sources.open_source(settings)
+    hearing, bad = daemon.load(settings, source.GIVES)
+    for profile in hearing.profiles:
+        store.adopt(settings.state, settings.profiles, profile, (user.pw_uid, user.pw_gid))
+    helper = privsep.Helper(path)
+    try:
+        privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
+        log.info("%s", helper.summary)
+        log.info("reading %s", sources.choose(settings)[1])
+        daemon.report(hearing, bad)
+
+        def listening() -> None:
+            notify("READY=1")
+            ready()
+
+        daemon.Daemon(path, hearing, source, helper).run(listening)
+        notify("STOPPING=1")
+        log.info("stopped")
+    except KnockError as error:
+        log.critical("%s", error)
+        raise
+    finally:
+        helper.stop()
+        os.close(lock)
+
+
+def command(arguments: list[str]) -> None:
+    options = parser().parse_args(arguments)
+    path = os.path.abspath(options.config)
+    if options.pid_file and not options.daemonize:
+        parser().error("--pid-file goes with --daemonize")
+    if options.check:
+        check(path)
+    else:
+        serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    run("knockknock-daemon", command)

@@ -1,0 +1,119 @@
+"""knockknock-genprofile: mints a client's keys on the server."""
+
+import argparse
+import os
+import socket
+
+from .. import __version__, config, privsep, store
+from ..errors import ConfigError, KnockError, ProfileError
+from ..profile import Profile, check_name
+from ..request import Ports, parse_ports, port_number
+from ..schemes import FORMATS
+from . import run
+
+
+def _ports(text: str) -> tuple[Ports, ...]:
+    try:
+        return parse_ports(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _port(text: str) -> int:
+    try:
+        return port_number(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = argparse.ArgumentParser(
+        prog="knockknock-genprofile",
+        description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open.",
+        epilog="Exit status: 0 only if a profile was made, 1 could not, 2 usage.",
+    )
+    options.add_argument("name", metavar="NAME", help="of the client: letters, digits, dots, dashes, underscores")
+    options.add_argument(
+        "knock_port", metavar="KNOCKPORT", type=_port, help="a TCP port where nothing listens; profiles may share it"
+    )
+    options.add_argument(
+        "--format",
+        choices=sorted(FORMATS),
+        default="compact",
+        help="header fields that carry the knock (default %(default)s)",
+    )
+    options.add_argument(
+        "--ports",
+        type=_ports,
+        default="tcp/22",
+        metavar="LIST",
+        help="what it may open: tcp/22,udp/51820,tcp/8000-8010 (default %(default)s)",
+    )
+    options.add_argument(
+        "--bind-source",
+        action="store_true",
+        help="make a knock valid from the client's own address only; not through NAT",
+    )
+    options.add_argument(
+        "--config", metavar="FILE", default=config.DEFAULT_PATH, help="the daemon's configuration (default %(default)s)"
+    )
+    options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return options
+
+
+def check_port(port: int) -> None:
+    """Raises ProfileError if a service of this machine listens on a TCP port."""
+    for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((any_address, port))
+        except OSError as error:
+            if error.errno == 98:
+                raise ProfileError(
+                    f"a service of this machine listens on port {port}: take a knock port where nothing answers"
+                ) from None
+
+
+def command(arguments: list[str]) -> None:
+    options = parser().parse_args(arguments)
+    settings = (
+        store.load_config(options.config)
+        if options.config != config.DEFAULT_PATH or os.path.exists(options.config)
+        else config.Config()
+    )
+    name = check_name(options.name)
+    if options.format == "classic" and (options.bind_source or any(one.protocol != 6 for one in options.ports)):
+        parser().error("--format classic binds no source and opens no udp port: take compact or stealth")
+    if os.geteuid() != 0:
+        raise KnockError(f"it must be run as root, to write {settings.profiles}")
+    user = privsep.find_user(settings.user)
+    check_port(options.knock_port)
+    keys = store.new_keys()
+    if options.format == "classic":
+        keys = keys[0][:16], keys[1][:16]
+    profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)
+    store.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid))
+    print(_next_steps(f"{settings.profiles}/{name}", name, options.ports[0]))
+
+
+def _next_steps(directory: str, name: str, first: Ports) -> str:
+    port = f"{first.first}" if first.protocol == 6 else f"{first.first}/udp"
+    server = socket.gethostname()
+    return f"""Made {directory}.
+
+Let the daemon read it (or start it, if it does not run yet):
+    sudo systemctl reload knockknock
+Take the profile to the client, over a connection that you trust, under the name that the client calls this server:
+    sudo tar -C {directory} -cf - . |
+        ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d && tar -C $d -xf -'
+Then, on the client:
+    sudo knockknock -p {port} {server}"""
+
+
+def main() -> None:
+    """The entry point of the command."""
+    run("knockknock-genprofile", command)

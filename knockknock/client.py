@@ -1,0 +1,157 @@
+"""Takes a counter, seals a request, sends one SYN."""
+
+import contextlib
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from . import schemes, store, tcpip
+from .errors import ProfileError, SendError
+from .profile import Profile
+from .request import Request
+from .schemes import Carried
+
+# include/uapi/linux: tcp.h, in.h, in6.h
+_TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
+_IP_MTU, _IPV6_MTU, _IPV6_HDRINCL = 14, 24, 36
+
+
+class Knock(NamedTuple):
+    """One packet, ready to leave."""
+
+    packet: bytes
+    """From the IP header on."""
+    destination: str
+    request: Request
+    counter: int
+
+
+def open_raw() -> dict[int, socket.socket]:
+    """Raw sockets by address family, as many families as this machine has. Raises SendError if we may not."""
+    found: dict[int, socket.socket] = {}
+    for family, level, option in (
+        (socket.AF_INET, socket.IPPROTO_IP, socket.IP_HDRINCL),
+        (socket.AF_INET6, socket.IPPROTO_IPV6, _IPV6_HDRINCL),
+    ):
+        try:
+            raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            raw.setsockopt(level, option, 1)
+            found[family] = raw
+        except PermissionError:
+            raise SendError(
+                "you may not send a knock from here, it takes a raw socket: run it with sudo, "
+                "or give the capability net_raw to a Python of your own (see README, Without sudo)"
+            ) from None
+        except OSError:
+            continue  # a kernel without this family
+    return found
+
+
+def become_invoker() -> str:
+    """Give up the root that sudo gave, for good; the home directory of whom we are now. Raises SendError."""
+    try:
+        uid = int(os.environ.get("SUDO_UID", ""))
+        user = pwd.getpwuid(uid)
+    except (ValueError, KeyError):
+        return os.path.expanduser("~")
+    if os.geteuid() == 0 and uid:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(uid, uid, uid)
+        if os.getresuid() != (uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3:
+            raise SendError("root could not be given up")
+    return user.pw_dir
+
+
+def find_profile(profiles: str, host: str) -> Profile:
+    """The profile of a host, in a directory of profiles by host name. Raises ProfileError, ConfigError."""
+    name = host.rstrip(".").lower()
+    for directory in (f"{profiles}/{host}", f"{profiles}/{name}"):
+        if host and "/" not in host and not host.startswith(".") and os.path.isdir(directory):
+            return store.load_profile(directory)
+    known = ", ".join(store.names(profiles)) or "none"
+    raise ProfileError(
+        f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"
+    )
+
+
+def resolve(host: str, family: int) -> tuple[int, str]:
+    """An address family and an address of a host; family: AF_UNSPEC for the resolver's first. Raises SendError."""
+    try:
+        found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        kind = " as IPv4" if family == socket.AF_INET else " as IPv6" if family == socket.AF_INET6 else ""
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
+        raise SendError(f"'{host}' does not resolve{kind}: {reason}") from None
+    return found[0][0], str(found[0][4][0])
+
+
+def _route(family: int, destination: str, port: int) -> tuple[str, int]:
+    """The source address that a connection would have, and the MTU of its route; sends nothing. Raises SendError."""
+    level, option = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((destination, port))
+        except OSError as error:
+            raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
+        return str(probe.getsockname()[0]), probe.getsockopt(level, option)
+
+
+def kernel_syn(family: int, segment: int) -> bytes:
+    """The SYN that this machine's kernel sends now, from the IP header on: it is asked for one, over the loopback.
+
+    segment: the maximum segment size that it is to announce, which the window follows. Raises SendError.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            listener, caller = (stack.enter_context(socket.socket(family, socket.SOCK_STREAM)) for _ in range(2))
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+            listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+            listener.listen(1)
+            for end in (listener, caller):
+                end.settimeout(1)
+            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+            caller.connect(listener.getsockname())
+            answered = stack.enter_context(listener.accept()[0])
+            # Closed with a reset: nothing of it stays behind in TIME_WAIT.
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return answered.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
+        except OSError as error:
+            raise SendError(
+                f"the kernel's own SYN cannot be looked at, is the loopback interface up? {error.strerror or error}"
+            ) from None
+
+
+def prepare(
+    directory: str, profile: Profile, requests: Iterable[Request], address: tuple[int, str], *, dry: bool
+) -> Iterator[Knock]:
+    """One knock after the other, each with a counter of its own that is durably used up before it is yielded.
+
+    directory: of the profile. address: family and destination. dry: leave the counter as it is, for knocks that are
+    looked at and never sent. Raises CounterError, SendError.
+    """
+    family, destination = address
+    source, mtu = _route(family, destination, profile.knock_port)
+    template = kernel_syn(family, mtu - (40 if family == socket.AF_INET else 60))
+    ends = socket.inet_pton(family, source), socket.inet_pton(family, destination)
+    scheme = schemes.load(profile.format)
+    for offset, request in enumerate(requests):
+        while True:
+            counter = store.read_counter(f"{directory}/counter") + offset if dry else store.take_counter(directory)
+            fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, ends[0]))
+            # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
+            if fields.ident or family == socket.AF_INET6 or dry:
+                break
+        label = 1 + os.urandom(1)[0] % 15
+        yield Knock(tcpip.knock(template, *ends, profile.knock_port, fields, label), destination, request, counter)
+
+
+def send(raw: socket.socket, knock: Knock) -> None:
+    """Put a knock on the wire. Raises SendError."""
+    try:
+        raw.sendto(knock.packet, (knock.destination, 0))
+    except OSError as error:
+        raise SendError(f"the knock to {knock.destination} could not be sent: {error.strerror}") from None

@@ -1,0 +1,54 @@
+"""The daemon's configuration: text -> values."""
+
+from typing import NamedTuple
+
+from . import ini
+from .errors import ConfigError
+
+DEFAULT_PATH = "/etc/knockknock.d/config"
+MAX_DELAY = 3600
+"""Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
+
+_absolute = ini.matching(r"/.*[^/]", "an absolute path")
+
+KEYS: ini.Keys = {
+    "delay": ini.whole(1, MAX_DELAY),
+    "error_window": ini.whole(1, 1000),
+    "single_use": ini.boolean,
+    "source": ini.one_of("auto", "file", "kmsg"),
+    "log_file": _absolute,
+    "firewall": ini.one_of("auto", "nftables", "iptables"),
+    "nft_table": ini.matching(r"(ip|ip6|inet) [A-Za-z_][\w.-]*", "a family and a table, such as inet filter"),
+    "nft_chain": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a chain"),
+    "user": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a user"),
+    "profiles": _absolute,
+    "state": _absolute,
+    "log": ini.one_of("stderr", "syslog"),
+}
+
+
+class Config(NamedTuple):
+    """What config/knockknock.conf documents, with its defaults."""
+
+    delay: int = 15
+    """Seconds for which an opened port lets new connections in."""
+    error_window: int = 20
+    """Look-ahead window W in counters (RFC 4226 section 7.4)."""
+    single_use: bool = True
+    source: str = "auto"
+    log_file: str = "/var/log/kern.log"
+    firewall: str = "auto"
+    nft_table: str = ""
+    nft_chain: str = ""
+    user: str = "knockknock"
+    profiles: str = "/etc/knockknock.d/profiles"
+    state: str = "/var/lib/knockknock"
+    log: str = "stderr"
+
+
+def parse(text: str, where: str) -> Config:
+    """The configuration in a file's text; where: its path, for messages. Raises ConfigError."""
+    config = Config(**ini.read(text, where, KEYS))
+    if bool(config.nft_table) != bool(config.nft_chain):
+        raise ConfigError(f"{where}: nft_table and nft_chain are given together or not at all")
+    return config

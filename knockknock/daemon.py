@@ -1,0 +1,172 @@
+"""The only loop: source -> gatekeeper -> helper."""
+
+import ipaddress
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import NamedTuple
+
+from . import grant, schemes, store
+from .config import Config
+from .errors import CounterError, KnockError, PrivilegeError
+from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
+from .grant import Order
+from .privsep import Helper
+from .profile import Profile
+from .sources import Source
+
+log = logging.getLogger("knockknock")
+
+AT_RESTART = ("source", "log_file", "firewall", "nft_table", "nft_chain", "user", "profiles", "state", "log")
+"""Settings that a running daemon cannot change, because root is gone or the helper holds them."""
+
+
+class Hearing(NamedTuple):
+    """What a daemon has read from disk: replaced whole by a reload."""
+
+    config: Config
+    profiles: list[Profile]
+    gatekeeper: Gatekeeper
+
+
+def load(config: Config, gives: frozenset[str], before: Hearing | None = None) -> tuple[Hearing, dict[str, KnockError]]:
+    """Profiles and counters, and by name what is wrong with the profiles that cannot be used. Raises ProfileError.
+
+    gives: of the source. before: a profile whose files only root could read is kept from there.
+    """
+    profiles, bad = store.load_profiles(config.profiles)
+    for profile in before.profiles if before else ():
+        if profile.name in bad and not os.access(f"{config.profiles}/{profile.name}/mac.key", os.R_OK):
+            bad[profile.name] = KnockError(
+                f"kept as it was, because only root may read it: cd {config.profiles} && "
+                f"chgrp -R {config.user} {profile.name} && chmod -R g+rX {profile.name}"
+            )
+            profiles.append(profile)
+    usable, counters = [], {}
+    for profile in profiles:
+        try:
+            if missing := schemes.load(profile.format).needs(profile.format) - gives:
+                raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
+            counters[profile.name] = store.server_counter(config.state, config.profiles, profile)
+            usable.append(profile)
+        except KnockError as error:
+            bad[profile.name] = error
+    gatekeeper = Gatekeeper(usable, counters, config.delay, config.error_window, config.single_use)
+    return Hearing(config, usable, gatekeeper), bad
+
+
+def report(hearing: Hearing, bad: dict[str, KnockError]) -> None:
+    """Say which profiles are heard, and why others are not."""
+    for name, error in bad.items():
+        log.error("profile %s: %s", name, error)
+    ports = sorted({profile.knock_port for profile in hearing.profiles})
+    log.info("%d profile(s), knock port(s) %s", len(hearing.profiles), ", ".join(map(str, ports)) or "none")
+
+
+class Daemon:
+    """Runs until SIGTERM or SIGINT, or until the source or the helper is gone."""
+
+    def __init__(self, config_path: str, hearing: Hearing, source: Source, helper: Helper) -> None:
+        self._config_path, self._hearing, self._source, self._helper = config_path, hearing, source, helper
+        self._stop = self._reload = False
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
+        awake, waker = socket.socketpair()
+        waker.setblocking(False)
+        awake.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._source.fileno(), selectors.EVENT_READ)
+            selector.register(self._helper.fileno(), selectors.EVENT_READ)
+            selector.register(awake, selectors.EVENT_READ)
+            ready()
+            while not self._stop:
+                readable = {key.fd for key, _ in selector.select()}
+                if self._helper.fileno() in readable:
+                    raise PrivilegeError("the root helper is gone")
+                if awake.fileno() in readable:
+                    awake.recv(4096)
+                self._listen()
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload = True
+        else:
+            self._stop = True
+
+    def _listen(self) -> None:
+        for packet in self._source.read():
+            if event := self._hearing.gatekeeper.hear(packet, time.monotonic()):
+                self._act(event)
+            if self._stop:
+                return
+            if self._reload:
+                self._read_again()
+        if complaint := self._source.complaint():
+            log.warning("%s", complaint)
+        if self._reload:
+            self._read_again()
+
+    def _act(self, event: Accepted | Refused | Quiet) -> None:
+        """Store first, then open, then tell (PROTOCOL.md step 10)."""
+        try:
+            if not isinstance(event, Quiet) and event.counter is not None:
+                store.store_counter(f"{self._hearing.config.state}/{event.profile}", event.counter + 1)
+        except CounterError as error:
+            log.error("knock of %s not obeyed: %s", event.profile, error)  # type: ignore[union-attr]  # Quiet stores nothing
+            return
+        if isinstance(event, Accepted):
+            self._obey(event)
+        elif isinstance(event, Quiet):
+            log.warning("%d more packets at knock ports opened nothing", event.packets)
+        else:
+            source = ipaddress.ip_address(event.packet.source)
+            log.warning(
+                "refused %s: knock from %s at port %d%s", event.reason.value, source, event.packet.port, _whose(event)
+            )
+
+    def _obey(self, event: Accepted) -> None:
+        source, order = ipaddress.ip_address(event.grant.address), event.grant.order
+        if not self._helper.obey(event.grant):
+            log.error("%s for %s failed: the kernel refused, see the root helper's message", event.request, source)
+        elif order is Order.CLOSE:
+            log.info("%s: %s for %s", event.profile, event.request, source)
+        else:
+            use = "one connection" if order is Order.OPEN_ONCE else "any connection"
+            log.info("%s: %s for %s, %d s, %s", event.profile, event.request, source, event.grant.seconds, use)
+
+    def _read_again(self) -> None:
+        """SIGHUP: take the new configuration and profiles if they are good, else keep the old."""
+        self._reload = False
+        before = self._hearing
+        try:
+            config = store.load_config(self._config_path)
+            kept = {name: getattr(before.config, name) for name in AT_RESTART}
+            changed = [name for name in AT_RESTART if getattr(config, name) != kept[name]]
+            hearing, bad = load(config._replace(**kept), self._source.GIVES, before)
+            if not self._helper.obey(grant.RELOAD):
+                raise KnockError("the root helper could not read its policy")
+        except PrivilegeError:
+            raise
+        except KnockError as error:
+            log.error("not reloaded, the old configuration stays: %s", error)
+            return
+        self._hearing = hearing
+        log.info("reloaded %s", self._config_path)
+        if changed:
+            log.warning("restart the daemon for the new %s", ", ".join(changed))
+        report(hearing, bad)
+
+
+def _whose(event: Refused) -> str:
+    if not event.profile:
+        return ""
+    return f", {event.profile} asked to {event.request}" if event.request else f", {event.profile}"

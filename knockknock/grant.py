@@ -1,0 +1,71 @@
+"""All that crosses the privilege line: one record of 24 bytes, and one byte of answer.
+
+    order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
+
+IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero.
+"""
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from .errors import GrantError
+
+RECORD = struct.Struct("!BBBxHH16s")
+
+DONE, FAILED = b"\x00", b"\x01"
+"""The helper's answer to a record: the kernel has it, or has refused it."""
+
+
+class Order(IntEnum):
+    """Everything that may be asked of root."""
+
+    OPEN_ONCE = 1
+    """Let one new connection in, within the seconds."""
+    OPEN = 2
+    """Let any number of new connections in, for the seconds."""
+    CLOSE = 3
+    RELOAD = 4
+    """Read the policy anew, from root's own files; the rest of the record is zero."""
+
+
+class Grant(NamedTuple):
+    """One order: a door, for whom, how long."""
+
+    order: Order
+    address: bytes
+    """Source address, network order, 4 or 16 bytes; empty with RELOAD."""
+    protocol: int
+    """6 (TCP) or 17 (UDP); 0 with RELOAD."""
+    port: int
+    seconds: int
+    """How long new connections may begin; 0 with CLOSE and RELOAD."""
+
+
+RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
+
+
+def pack(grant: Grant) -> bytes:
+    """The record of a grant, 24 bytes."""
+    family = {0: 0, 4: 4, 16: 6}[len(grant.address)]
+    return RECORD.pack(grant.order, family, grant.protocol, grant.port, grant.seconds, grant.address)
+
+
+def unpack(record: bytes) -> Grant:
+    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
+    if len(record) != RECORD.size:
+        raise GrantError(f"a record has {RECORD.size} bytes, not {len(record)}")
+    order, family, protocol, port, seconds, field = RECORD.unpack(record)
+    if order not in Order.__members__.values() or family not in (0, 4, 6):
+        raise GrantError(f"there is no order {order} for address family {family}")
+    grant = Grant(Order(order), field[: {0: 0, 4: 4, 6: 16}[family]], protocol, port, seconds)
+    if pack(grant) != record:
+        raise GrantError("a record has bits set where there must be none")
+    if grant.order is Order.RELOAD:
+        if grant != RELOAD:
+            raise GrantError("a reload names no door")
+    elif family == 0 or protocol not in (6, 17) or port == 0:
+        raise GrantError("a record names no door")
+    elif (seconds == 0) != (grant.order is Order.CLOSE):
+        raise GrantError(f"{seconds} seconds make no sense with order {grant.order.name}")
+    return grant

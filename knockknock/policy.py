@@ -1,0 +1,39 @@
+"""Prints what the root helper may do, from the configuration and the profiles' configs. The helper runs it, as root.
+
+A program of its own, so that no parser is ever loaded into the process that keeps root, and no key into either.
+"""
+
+import sys
+
+from . import store
+from .errors import KnockError
+from .profile import check_name, parse_config
+from .request import ANY_TCP
+from .root.policy import Policy, dump
+
+
+def policy(config_path: str) -> Policy:
+    """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError."""
+    config = store.load_config(config_path)
+    ports: set[int] = set()
+    doors: set[tuple[int, int, int]] = set()
+    for name in store.names(config.profiles):
+        path = f"{config.profiles}/{name}/config"
+        try:
+            check_name(name)
+            values = parse_config(store.read(path), path)
+        except (KnockError, OSError):
+            continue  # the daemon reports it
+        ports.add(values["knock_port"])
+        doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
+    return Policy(
+        tuple(sorted(ports)), tuple(sorted(doors)), config.delay, config.firewall, config.nft_table, config.nft_chain
+    )
+
+
+def main() -> None:
+    """The one argument is the path of the configuration."""
+    try:
+        print(dump(policy(sys.argv[1])))
+    except KnockError as error:
+        sys.exit(str(error))

@@ -1,0 +1,119 @@
+"""The privilege line: starts the root helper, gives up root for good, and proves that it is gone."""
+
+import ctypes
+import os
+import pwd
+import resource
+import socket
+import subprocess
+import sys
+
+from . import grant
+from .errors import FirewallError, PrivilegeError
+from .grant import DONE, Grant
+from .root.helper import RUN
+
+# include/uapi/linux/prctl.h
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+
+
+class Helper:
+    """Our end of the pair to the root helper."""
+
+    def __init__(self, config_path: str) -> None:
+        """Start the helper. config_path: the file that it makes its policy from. Raises FirewallError, PrivilegeError.
+
+        `summary` is then what it says about the firewall that it has prepared.
+        """
+        self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        code = RUN.format(module="knockknock.root.helper")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", code, package, config_path], stdin=theirs.fileno(), cwd="/"
+            )
+        answer = self._receive()
+        self.summary = answer[1:].decode(errors="replace")
+        if not answer.startswith(DONE):
+            self.stop()
+            raise FirewallError(self.summary)
+
+    def fileno(self) -> int:
+        """Readable only when the helper has gone."""
+        return self._pair.fileno()
+
+    def obey(self, order: Grant) -> bool:
+        """Hand over one record; whether the kernel has it. Raises PrivilegeError if the helper is gone."""
+        try:
+            self._pair.send(grant.pack(order))
+        except OSError:
+            raise PrivilegeError("the root helper is gone") from None
+        return self._receive() == DONE
+
+    def _receive(self) -> bytes:
+        try:
+            answer = self._pair.recv(4096)
+        except OSError:
+            answer = b""
+        if not answer:
+            raise PrivilegeError("the root helper is gone")
+        return answer
+
+    def stop(self) -> None:
+        """Close the pair, and wait until the helper has taken away what it placed."""
+        self._pair.close()
+        self._process.wait()
+
+
+def find_user(name: str) -> pwd.struct_passwd:
+    """The account that the daemon becomes. Raises PrivilegeError."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise PrivilegeError(
+            f"there is no user {name} for the daemon to become: "
+            f"useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin {name}"
+        ) from None
+    if user.pw_uid == 0 or user.pw_gid == 0:
+        raise PrivilegeError(f"the user {name} is root: take another with user =")
+    return user
+
+
+def no_core() -> None:
+    """No core file of this process and no tracing of it by its own user, so that keys stay in its memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def drop(uid: int, gid: int, groups: list[int]) -> None:
+    """Become a user for good: all ids, exactly these supplementary groups, no new privileges. Raises PrivilegeError."""
+    os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    no_core()
+    _prove(uid, gid, groups)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise PrivilegeError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
+
+
+def _prove(uid: int, gid: int, groups: list[int]) -> None:
+    """Look at what the kernel says of us, and try to have root back. Raises PrivilegeError."""
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or sorted(os.getgroups()) != sorted(groups):
+        raise PrivilegeError("the ids of the daemon's user were not taken")
+    for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):
+        try:
+            regain(0)
+        except PermissionError:
+            continue
+        raise PrivilegeError("root could be had back after it was given up")
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    if (
+        any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"))
+        or status["NoNewPrivs"].strip() != "1"
+    ):
+        raise PrivilegeError("capabilities are left after root was given up")

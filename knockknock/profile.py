@@ -1,0 +1,114 @@
+"""Profile: one client's keys, where it knocks, how, and what it may open. A value; no I/O."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from . import ini, schemes
+from .errors import ConfigError, ProfileError
+from .request import ANY_TCP, Ports, Request, parse_ports, permitted, port_number
+
+KEY_SIZES = (16, 32)
+"""Bytes, of the AES key and of the HMAC key; new profiles have 32."""
+
+MAX_COUNTER = 2**64 - 1
+"""The counter is a u64 in the authenticated message (PROTOCOL.md step 4)."""
+
+KEYS: ini.Keys = {
+    "knock_port": port_number,
+    "format": ini.one_of(*schemes.FORMATS),
+    "ports": parse_ports,
+    "bind_source": ini.boolean,
+    "single_use": ini.boolean,
+}
+
+
+class Profile(NamedTuple):
+    """One client of one server. Its repr shows no key."""
+
+    name: str
+    cipher_key: bytes
+    mac_key: bytes
+    knock_port: int
+    format: str
+    """A word of schemes.FORMATS."""
+    ports: tuple[Ports, ...] = ANY_TCP
+    bind_source: bool = False
+    """Whether the tag covers the source address."""
+    single_use: bool | None = None
+    """None: as the daemon's configuration says."""
+    legacy: bool = False
+    """Whether knockknock 0.8 made it: its config names no format."""
+
+    def permits(self, request: Request) -> bool:
+        """Whether the allow-list names the request's port."""
+        return permitted(self.ports, request.protocol, request.port)
+
+    def __repr__(self) -> str:
+        return f"<profile {self.name}>"
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a profile's and a file's: letters, digits, `._-`, at most 64. Raises ProfileError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise ProfileError(
+            f"'{name}' cannot name a profile: take up to 64 letters, digits, dots, dashes and underscores, "
+            "the first of them a letter or a digit"
+        )
+    return name
+
+
+def parse_config(text: str, where: str) -> dict[str, Any]:
+    """Values for Profile from a profile's config text. Raises ConfigError.
+
+    A config without `format` is one of knockknock 0.8: classic, any TCP port.
+    """
+    values = ini.read(text, where, KEYS)
+    if "knock_port" not in values:
+        raise ConfigError(f"{where}: there must be a line knock_port = PORT")
+    values["legacy"] = "format" not in values
+    values.setdefault("format", "classic")
+    if values["format"] == "classic":
+        _check_classic(values, where)
+    return values
+
+
+def _check_classic(values: Mapping[str, Any], where: str) -> None:
+    """Refuse what the classic tag, which covers a TCP port and nothing else, cannot promise."""
+    if values.get("bind_source"):
+        raise ConfigError(f"{where}: format classic cannot bind the source; take format compact or stealth")
+    if any(one.protocol != ANY_TCP[0].protocol for one in values.get("ports", ())):
+        raise ConfigError(f"{where}: format classic opens TCP ports only; take format compact or stealth for udp")
+
+
+def write_config(profile: Profile) -> str:
+    """The config text that parse_config() reads back."""
+    lines = [
+        "[main]",
+        f"knock_port = {profile.knock_port}",
+        f"format = {profile.format}",
+        f"ports = {', '.join(map(str, profile.ports))}",
+    ]
+    if profile.bind_source:
+        lines.append("bind_source = yes")
+    if profile.single_use is not None:
+        lines.append(f"single_use = {'yes' if profile.single_use else 'no'}")
+    return "\n".join([*lines, ""])
+
+
+def parse_key(text: str, where: str) -> bytes:
+    """A key of 16 or 32 bytes from its base64 text. Raises ProfileError, without the text."""
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) not in KEY_SIZES:
+        raise ProfileError(f"{where}: not a key: base64 of 16 or 32 bytes is expected")
+    return key
+
+
+def write_key(key: bytes) -> str:
+    """The text that parse_key() reads back."""
+    return base64.b64encode(key).decode() + "\n"

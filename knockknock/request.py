@@ -1,0 +1,87 @@
+"""What a client may ask: a verb, a transport protocol, a port; and the allow-list that it is held against."""
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from .errors import ConfigError
+
+TCP, UDP = 6, 17
+"""Protocol numbers (IANA)."""
+
+PROTOCOLS = {"tcp": TCP, "udp": UDP}
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+class Verb(Enum):
+    """What to do with a port; the value is its byte in the authenticated message (PROTOCOL.md step 4)."""
+
+    OPEN = b"O"
+    CLOSE = b"C"
+
+
+class Request(NamedTuple):
+    """One request, as a client makes it."""
+
+    verb: Verb
+    protocol: int
+    """6 (TCP) or 17 (UDP)."""
+    port: int
+    """1 to 65535."""
+
+    def __str__(self) -> str:
+        return f"{self.verb.name.lower()} {PROTOCOL_NAMES[self.protocol]}/{self.port}"
+
+
+class Ports(NamedTuple):
+    """A run of ports of one protocol that a profile may ask for, both ends included."""
+
+    protocol: int
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        run = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{PROTOCOL_NAMES[self.protocol]}/{run}"
+
+
+ANY_TCP = (Ports(TCP, 1, 65535),)
+"""What a profile without an allow-list may open, as in knockknock 0.8."""
+
+
+def port_number(text: str) -> int:
+    """A port number, 1 to 65535, from decimal text. Raises ConfigError."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise ConfigError(f"'{text}' is not a port number (1 to 65535)")
+    return int(text)
+
+
+def protocol_number(text: str) -> int:
+    """6 or 17 from a protocol's name. Raises ConfigError."""
+    try:
+        return PROTOCOLS[text.lower()]
+    except KeyError:
+        raise ConfigError(f"'{text}' is not a protocol that a port can be opened for (tcp or udp)") from None
+
+
+def parse_ports(text: str) -> tuple[Ports, ...]:
+    """An allow-list from text such as `tcp/22, udp/51820, tcp/8000-8010`. Raises ConfigError."""
+    found = []
+    for item in text.split(","):
+        protocol, slash, run = item.strip().partition("/")
+        if not slash:
+            raise ConfigError(
+                f"'{item.strip()}' is not a permitted port; write tcp/22 or udp/51820, with commas between"
+            )
+        first, dash, last = run.partition("-")
+        low = port_number(first.strip())
+        high = port_number(last.strip()) if dash else low
+        if high < low:
+            raise ConfigError(f"'{item.strip()}' ends before it begins")
+        found.append(Ports(protocol_number(protocol.strip()), low, high))
+    return tuple(found)
+
+
+def permitted(ports: Iterable[Ports], protocol: int, port: int) -> bool:
+    """Whether an allow-list names a port."""
+    return any(one.protocol == protocol and one.first <= port <= one.last for one in ports)

@@ -1,0 +1,39 @@
+"""All that keeps root. A name table of firewalls; each module is imported when it is the one."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..grant import Grant
+
+FIREWALLS = {"nftables": "knockknock.root.nftables", "iptables": "knockknock.root.iptables"}
+
+MARK, MASK = 0x4B000000, 0xFF000000
+"""The connection mark of a connection that a door let in, and the bits of the mark that are ours."""
+PREFIX = "knockknock "
+"""What the LOG rule writes before a packet (sources.logline reads it)."""
+NAME = "knockknock"
+"""Our nftables table, and the comment on every rule of ours in somebody else's chain."""
+PER_SOURCE, BURST = 20, 40
+"""Knocks a second, and at once, that are logged of one IPv4 address or IPv6 /64: a flooder silences itself alone."""
+SET_SIZE = 65536
+"""Elements in each of our sets at most."""
+
+
+class Firewall(Protocol):
+    """What each module's Firewall class does. All of its methods raise FirewallError."""
+
+    def prepare(self) -> None:
+        """Place sets and rules; to do it again changes nothing, and rules of others are never touched."""
+
+    def watch(self, ports: Collection[int]) -> None:
+        """Log SYNs to these ports and to no others."""
+
+    def open(self, grant: "Grant") -> None:
+        """Let the grant's source in: the kernel ends it after its seconds or, with OPEN_ONCE, after one connection."""
+
+    def close(self, grant: "Grant") -> None:
+        """Take a door away; no error where there is none."""
+
+    def remove(self) -> None:
+        """Take away all that was placed."""

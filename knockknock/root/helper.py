@@ -1,0 +1,70 @@
+"""The process that keeps root: a fixed-size record in, one element in a kernel set out.
+
+Started by privsep as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It has its policy
+from root's own files (knockknock.policy), never from the other side; anything that is not a sane record within that
+policy ends it. When the pair closes it takes away what it placed, and ends.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from ..errors import GrantError, KnockError
+from ..grant import DONE, FAILED, RECORD, Order, unpack
+from . import Firewall, detect, policy
+
+RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
+"""What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
+
+
+def read_policy(config: str) -> policy.Policy:
+    """What root's own files allow now. Raises KnockError with the sentence of the process that reads them."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    command = [sys.executable, "-I", "-c", RUN.format(module="knockknock.policy"), package, config]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise KnockError(done.stderr.strip().rpartition("\n")[2])
+    return policy.load(done.stdout)
+
+
+def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.Policy) -> None:
+    """Obey records until the pair closes. Raises GrantError for the first that it must not obey."""
+    while record := pair.recv(RECORD.size + 1):
+        grant = unpack(record)
+        limits.check(grant)
+        try:
+            if grant.order is Order.RELOAD:
+                limits = read_policy(config)
+                firewall.watch(limits.knock_ports)
+            else:
+                (firewall.close if grant.order is Order.CLOSE else firewall.open)(grant)
+            pair.send(DONE)
+        except KnockError as error:
+            print(f"knockknock: root helper: {error}", file=sys.stderr, flush=True)
+            pair.send(FAILED)
+
+
+def main() -> None:
+    """The one argument is the path of the configuration."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
+    pair = socket.socket(fileno=0)
+    with contextlib.ExitStack() as cleanup:
+        try:
+            limits = read_policy(sys.argv[1])
+            choice = detect.choose(limits)
+            firewall = detect.make(choice)
+            cleanup.callback(firewall.remove)
+            firewall.prepare()
+            firewall.watch(limits.knock_ports)
+        except KnockError as error:
+            pair.send(FAILED + str(error).encode())
+            sys.exit(1)
+        try:
+            pair.send(DONE + choice.reason.encode())
+            serve(pair, firewall, sys.argv[1], limits)
+        except (GrantError, OSError) as error:
+            sys.exit(f"knockknock: root helper stops: {error}")

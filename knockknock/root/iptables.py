@@ -1,0 +1,238 @@
+"""Doors as elements of ipsets, for machines whose input is filtered by iptables, of either kind.
+
+python-iptables speaks only to the legacy tables; where iptables is the nf_tables variant its own command places the
+rules, at start only, because a native rule in a table that iptables-nft owns would break `iptables -L`.
+"""
+
+import contextlib
+import ipaddress
+import os
+import socket
+import subprocess
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyroute2.ipset import IPSet, PortEntry
+from pyroute2.netlink.exceptions import IPSetError
+
+from ..errors import FirewallError
+from ..grant import Grant, Order
+from . import BURST, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+
+if TYPE_CHECKING:
+    pass
+
+CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
+PORTS = f"{NAME}-ports"
+AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+class Rule(NamedTuple):
+    """One rule of a chain of ours, in a form that both ways of placing it can be made from."""
+
+    chain: str
+    matches: tuple[tuple[str, dict[str, str]], ...]
+    """Name of a match extension and its options, without the dashes."""
+    target: str
+    options: dict[str, str]
+    protocol: str = ""
+
+
+def rules(family: int) -> list[Rule]:
+    """All rules, in order; family: 4 or 6."""
+    mark = {"mark": f"{MARK:#x}/{MASK:#x}"}
+    new = ("conntrack", {"ctstate": "NEW"})
+    syn = ("tcp", {"tcp-flags": "FIN,SYN,RST,ACK SYN"})
+    # Each option is spelled out, also where it is the default: python-iptables leaves those of hashlimit at zero.
+    limit = {
+        "hashlimit-upto": f"{PER_SOURCE}/second",
+        "hashlimit-burst": str(BURST),
+        "hashlimit-mode": "srcip",
+        "hashlimit-srcmask": "32" if family == 4 else "64",
+        "hashlimit-name": f"{NAME}{family}",
+        "hashlimit-htable-size": "8192",
+        "hashlimit-htable-max": str(SET_SIZE),
+        "hashlimit-htable-expire": "10000",
+        "hashlimit-htable-gcinterval": "1000",
+    }
+    log = {"log-prefix": PREFIX, "log-level": "debug", "log-tcp-sequence": "", "log-tcp-options": ""}
+    return [
+        Rule(CHAIN, (("connmark", mark),), "ACCEPT", {}),
+        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"}), ("hashlimit", limit)), "LOG", log, "tcp"),
+        Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-once{family} src,dst"})), LET_IN, {}),
+        Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-open{family} src,dst"})), LET_IN, {}),
+        Rule(LET_IN, (), "SET", {"del-set": f"{NAME}-once{family} src,dst"}),
+        Rule(LET_IN, (), "CONNMARK", {"set-xmark": f"{MARK:#x}/{MASK:#x}"}),
+        Rule(LET_IN, (), "ACCEPT", {}),
+    ]
+
+
+class Command:
+    """Places rules by the iptables commands (the nf_tables variant). prefix: their names without the last word."""
+
+    def __init__(self, family: int, command: str) -> None:
+        self._family, self._command = family, command
+
+    def place(self) -> None:
+        text = ["*filter", f":{CHAIN} - [0:0]", f":{LET_IN} - [0:0]"]
+        for rule in rules(self._family):
+            words = ["-A", rule.chain] + (["-p", rule.protocol] if rule.protocol else [])
+            for name, options in rule.matches:
+                words += ["-m", name, *_spell(options)]
+            text.append(" ".join([*words, "-j", rule.target, *_spell(rule.options)]))
+        self._run([f"{self._command}-restore", "--noflush", "--wait"], "\n".join([*text, "COMMIT", ""]))
+        with contextlib.suppress(FirewallError):
+            self._run([self._command, "--wait", "-D", "INPUT", "-j", CHAIN])
+        self._run([self._command, "--wait", "-I", "INPUT", "1", "-j", CHAIN])
+
+    def remove(self) -> None:
+        for words in (["-D", "INPUT", "-j", CHAIN], ["-F", CHAIN], ["-F", LET_IN], ["-X", CHAIN], ["-X", LET_IN]):
+            with contextlib.suppress(FirewallError):
+                self._run([self._command, "--wait", *words])
+
+    @staticmethod
+    def _run(command: list[str], text: str = "") -> None:
+        try:
+            done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise FirewallError(f"{command[0]} cannot be run: {error}") from None
+        if done.returncode:
+            raise FirewallError(f"{' '.join(command)}: {done.stderr.strip() or 'failed'}")
+
+
+def _spell(options: dict[str, str]) -> Iterator[str]:
+    for name, value in options.items():
+        yield f"--{name}"
+        if value:
+            yield f'"{value}"' if value.endswith(" ") else value
+
+
+class Library:
+    """Places rules by python-iptables (the legacy variant)."""
+
+    def __init__(self, family: int) -> None:
+        try:
+            import iptc
+        except ImportError:
+            raise FirewallError(
+                "the iptables of this machine is the legacy one, which needs python-iptables: "
+                "apt install python3-iptables, or pip install it"
+            ) from None
+        self._family, self._iptc = family, iptc
+        self._table: iptc.Table = (iptc.Table if family == 4 else iptc.Table6)("filter")
+
+    def place(self) -> None:
+        with self._commit("placed"):
+            self._clear()
+            for name in (CHAIN, LET_IN):
+                self._table.create_chain(name)
+            for rule in rules(self._family):
+                self._iptc.Chain(self._table, rule.chain).append_rule(self._rule(rule))
+            jump = Rule("INPUT", (), CHAIN, {})
+            self._iptc.Chain(self._table, "INPUT").insert_rule(self._rule(jump))
+
+    def remove(self) -> None:
+        with self._commit("removed"):
+            self._clear()
+
+    @contextlib.contextmanager
+    def _commit(self, what: str) -> Iterator[None]:
+        """All changes at once or none; the table is read anew first."""
+        try:
+            self._table.autocommit = False
+            self._table.refresh()
+            yield
+            self._table.commit()
+            self._table.refresh()
+        except (self._iptc.IPTCError, OSError) as error:
+            raise FirewallError(f"legacy iptables rules could not be {what}: {error}") from None
+
+    def _clear(self) -> None:
+        ours = [name for name in (CHAIN, LET_IN) if self._table.is_chain(name)]
+        top = self._iptc.Chain(self._table, "INPUT")
+        for rule in [rule for rule in top.rules if rule.target.name == CHAIN]:
+            top.delete_rule(rule)
+        for name in ours:
+            self._iptc.Chain(self._table, name).flush()
+        for name in ours:
+            self._table.delete_chain(name)
+
+    def _rule(self, rule: Rule) -> Any:
+        made = (self._iptc.Rule if self._family == 4 else self._iptc.Rule6)()
+        if rule.protocol:
+            made.protocol = rule.protocol
+        for name, options in rule.matches:
+            match = made.create_match(name)
+            for option, value in options.items():
+                match.set_parameter(option, value.split(" ") if " " in value else value)
+        target = made.create_target(rule.target)
+        for option, value in rule.options.items():
+            keep = option == "log-prefix" or " " not in value
+            target.set_parameter(option, value if keep else value.split(" "))
+        return made
+
+
+class Firewall:
+    """iptables rules over ipsets. legacy: which variant filters; command: the name of its IPv4 command."""
+
+    def __init__(self, legacy: bool, command: str) -> None:
+        self._ipset = IPSet()
+        self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
+        names = {4: command, 6: command.replace("iptables", "ip6tables")}
+        self._writers = [Library(family) if legacy else Command(family, names[family]) for family in self._families]
+
+    def prepare(self) -> None:
+        self._create_ports(PORTS)
+        with _ipset_errors():
+            for family in self._families:
+                for name in (f"{NAME}-once{family}", f"{NAME}-open{family}"):
+                    self._ipset.create(name, "hash:ip,port", AF[family], exclusive=False, timeout=1, maxelem=SET_SIZE)
+        for writer in self._writers:
+            writer.place()
+
+    def _create_ports(self, name: str) -> None:
+        with _ipset_errors():
+            self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
+
+    def watch(self, ports: Collection[int]) -> None:
+        self._create_ports(f"{PORTS}-new")
+        with _ipset_errors():
+            for port in ports:
+                self._ipset.add(f"{PORTS}-new", port, etype="port", exclusive=False)
+            self._ipset.swap(f"{PORTS}-new", PORTS)
+            self._ipset.destroy(f"{PORTS}-new")
+
+    def open(self, grant: Grant) -> None:
+        name = "once" if grant.order is Order.OPEN_ONCE else "open"
+        with _ipset_errors():
+            self._change(self._ipset.add, name, grant, timeout=grant.seconds)
+
+    def close(self, grant: Grant) -> None:
+        with _ipset_errors():
+            for name in ("once", "open"):
+                self._change(self._ipset.delete, name, grant)
+
+    @staticmethod
+    def _change(change: Any, name: str, grant: Grant, **options: int) -> None:
+        family = 4 if len(grant.address) == 4 else 6
+        entry = (str(ipaddress.ip_address(grant.address)), PortEntry(grant.port, protocol=grant.protocol))
+        change(f"{NAME}-{name}{family}", entry, family=AF[family], etype="ip,port", exclusive=False, **options)
+
+    def remove(self) -> None:
+        for writer in self._writers:
+            writer.remove()
+        for name in [
+            PORTS,
+            f"{PORTS}-new",
+            *(f"{NAME}-{kind}{family}" for kind in ("once", "open") for family in (4, 6)),
+        ]:
+            with contextlib.suppress(IPSetError):
+                self._ipset.destroy(name)
+
+
+@contextlib.contextmanager
+def _ipset_errors() -> Iterator[None]:
+    try:
+        yield
+    except (IPSetError, OSError) as error:
+        raise FirewallError(f"ipset refused: {error}") from None

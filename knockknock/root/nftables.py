@@ -1,0 +1,157 @@
+"""Doors as elements of nftables sets.
+
+Everything lives in a table of our own. It marks the connection that a door lets in; in every chain that filters input,
+one rule accepts what bears the mark, because to accept in one base chain does not undo a drop in another.
+"""
+
+import ctypes
+import ipaddress
+import json
+from collections.abc import Collection
+from typing import Any
+
+from ..errors import FirewallError
+from ..grant import Grant, Order
+from . import BURST, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+
+PRIORITY = -10
+"""Of our base chain: before the chains that filter, which are at 0 (filter) or, firewalld's, at 10."""
+
+_MARKED = f"ct mark & {MASK:#010x} == {MARK:#010x}"
+
+_DOOR4, _DOOR6 = "ip saddr . meta l4proto . th dport", "ip6 saddr . meta l4proto . th dport"
+_RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
+
+_TABLE = f"""
+table inet {NAME} {{
+    comment "doors of the knockknock daemon"
+    set knock_ports {{ type inet_service; size {SET_SIZE}; }}
+    set once4 {{ type ipv4_addr . inet_proto . inet_service; size {SET_SIZE}; flags dynamic, timeout; }}
+    set once6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags dynamic, timeout; }}
+    set open4 {{ type ipv4_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
+    set open6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
+    set rate4 {{ type ipv4_addr; size {SET_SIZE}; flags dynamic, timeout; timeout 10s; }}
+    set rate6 {{ type ipv6_addr; size {SET_SIZE}; flags dynamic, timeout; timeout 10s; }}
+    chain knock {{
+        update @rate4 {{ ip saddr {_RATE} }} return
+        update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
+        log prefix "{PREFIX}" level debug flags tcp sequence,options
+    }}
+    chain let_in {{
+        ct mark set ct mark & {MASK ^ 0xFFFFFFFF:#010x} | {MARK:#010x} accept
+    }}
+    chain input {{
+        type filter hook input priority {PRIORITY}; policy accept;
+        {_MARKED} accept
+        tcp dport @knock_ports tcp flags & (fin|syn|rst|ack) == syn jump knock
+        ct state new {_DOOR4} @once4 delete @once4 {{ {_DOOR4} }} goto let_in
+        ct state new {_DOOR6} @once6 delete @once6 {{ {_DOOR6} }} goto let_in
+        ct state new {_DOOR4} @open4 goto let_in
+        ct state new {_DOOR6} @open6 goto let_in
+    }}
+}}
+"""
+
+
+class Library:
+    """libnftables, which the nft command itself is made of. Raises FirewallError if it is not installed."""
+
+    _JSON = 1 << 4
+
+    def __init__(self) -> None:
+        try:
+            lib = ctypes.CDLL("libnftables.so.1")
+        except OSError:
+            raise FirewallError(
+                "libnftables is not installed: apt install nftables, or set firewall = iptables"
+            ) from None
+        lib.nft_ctx_new.restype = ctypes.c_void_p
+        for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+            getattr(lib, name).restype = ctypes.c_char_p
+        self._lib = lib
+        self._context = ctypes.c_void_p(lib.nft_ctx_new(0))
+        lib.nft_ctx_buffer_output(self._context)
+        lib.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str) -> str:
+        """Carry out commands as one transaction; what they print. Raises FirewallError with nothing changed."""
+        failed = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = self._lib.nft_ctx_get_output_buffer(self._context)
+        error: bytes = self._lib.nft_ctx_get_error_buffer(self._context)
+        if failed:
+            raise FirewallError(f"nftables refused: {error.decode(errors='replace').strip().partition(chr(10))[0]}")
+        return output.decode()
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The ruleset as libnftables-json(5) has it, stateful values left out."""
+        self._lib.nft_ctx_output_set_flags(self._context, self._JSON)
+        try:
+            return [dict(item) for item in json.loads(self.run("list ruleset") or '{"nftables": []}')["nftables"]]
+        finally:
+            self._lib.nft_ctx_output_set_flags(self._context, 0)
+
+
+def find_ours(rules: list[dict[str, Any]]) -> list[str]:
+    """Commands that take away what we have placed, from a ruleset."""
+    found = [
+        f"delete rule {rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}"
+        for rule in (item["rule"] for item in rules if "rule" in item)
+        if rule.get("comment") == NAME and rule["table"] != NAME
+    ]
+    if any(item.get("table", {}).get("name") == NAME for item in rules):
+        found.append(f"delete table inet {NAME}")
+    return found
+
+
+class Firewall:
+    """The kernel's nftables. chains: family, table and chain of each chain that filters input."""
+
+    def __init__(self, chains: Collection[tuple[str, str, str]]) -> None:
+        self._library = Library()
+        self._chains = chains
+
+    def prepare(self) -> None:
+        accept = [
+            f'insert rule {family} {table} {chain} {_MARKED} accept comment "{NAME}"'
+            for family, table, chain in self._chains
+        ]
+        self._library.run("\n".join([*find_ours(self._library.rules()), _TABLE, *accept]))
+
+    def watch(self, ports: Collection[int]) -> None:
+        commands = [f"flush set inet {NAME} knock_ports"]
+        if ports:
+            commands.append(f"add element inet {NAME} knock_ports {{ {', '.join(map(str, ports))} }}")
+        self._library.run("\n".join(commands))
+
+    def open(self, grant: Grant) -> None:
+        name = "once" if grant.order is Order.OPEN_ONCE else "open"
+        element = _element(grant)
+        # To add is no change for an element that is there, so its time would not begin anew.
+        self._library.run(
+            "\n".join(
+                f"{command} element inet {NAME} {name}{_family(grant)} {{ {element}{timeout} }}"
+                for command, timeout in (("add", ""), ("delete", ""), ("add", f" timeout {grant.seconds}s"))
+            )
+        )
+
+    def close(self, grant: Grant) -> None:
+        element = _element(grant)
+        commands = [
+            f"{command} element inet {NAME} {name}{_family(grant)} {{ {element} }}"
+            for name in ("once", "open")
+            for command in ("add", "delete")
+        ]
+        self._library.run("\n".join(commands))
+
+    def remove(self) -> None:
+        if commands := find_ours(self._library.rules()):
+            self._library.run("\n".join(commands))
+
+
+def _family(grant: Grant) -> int:
+    return 4 if len(grant.address) == 4 else 6
+
+
+def _element(grant: Grant) -> str:
+    """Made of numbers alone: an address, a protocol, a port."""
+    return f"{ipaddress.ip_address(grant.address)} . {grant.protocol} . {grant.port}"

@@ -1,0 +1,103 @@
+"""The encrypted SYN: PROTOCOL.md steps 1 to 7. Pure functions of a profile, a counter and a packet."""
+
+import hmac
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from ..packet import Packet
+from ..profile import Profile
+from ..request import TCP, UDP, Request, Verb
+from . import Carried
+
+LABEL = b"knockknock-2"
+
+
+class _Format(NamedTuple):
+    size: int
+    """Sealed bytes: 2 of port, the rest tag."""
+    needs: frozenset[str] = frozenset()
+
+
+_FORMATS = {
+    "compact": _Format(8),
+    "classic": _Format(12),
+    "stealth": _Format(10, frozenset({"tcp timestamps"})),
+}
+
+
+def needs(format: str) -> frozenset[str]:
+    """What a source must give for a format to be heard."""
+    return _FORMATS[format].needs
+
+
+def kinds(format: str) -> list[tuple[Verb, int]]:
+    """The verbs and protocols that a format can tell apart; they cost no bits, the receiver tries each (step 9)."""
+    return [(Verb.OPEN, TCP)] if format == "classic" else [(verb, protocol) for verb in Verb for protocol in (TCP, UDP)]
+
+
+def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
+    """The keystreams of count counters from first on, each as long as the format's sealed bytes (step 2).
+
+    The first block of AES-CTR is the encrypted initial counter block, and no format needs more than one block: so all
+    of them are made in one call that encrypts the counters.
+    """
+    aes = Cipher(algorithms.AES(profile.cipher_key), modes.ECB()).encryptor()
+    blocks = aes.update(b"".join(counter.to_bytes(16, "big") for counter in range(first, first + count)))
+    size = _FORMATS[profile.format].size
+    return [blocks[start : start + size] for start in range(0, 16 * count, 16)]
+
+
+def _tag(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
+    """The truncated HMAC-SHA1 of a request (steps 3 and 4)."""
+    message = request.port.to_bytes(2, "big")
+    if profile.format != "classic":
+        kind = request.verb.value + bytes([request.protocol])
+        message = LABEL + kind + counter.to_bytes(8, "big") + message
+        if profile.bind_source:
+            message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
+    return hmac.digest(profile.mac_key, message, "sha1")[: _FORMATS[profile.format].size - 2]
+
+
+def _xor(left: bytes, right: bytes) -> bytes:
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
+
+
+def seal(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
+    """The sealed bytes of one request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
+    plain = request.port.to_bytes(2, "big") + _tag(profile, counter, request, source)
+    return _xor(plain, keystreams(profile, counter, 1)[0])
+
+
+def match(
+    profile: Profile, counter: int, keystream: bytes, sealed: bytes, source: bytes, requests: Sequence[Request]
+) -> Request | None:
+    """The request, of some for the port that the sealed bytes decrypt to, whose tag is right (step 9)."""
+    tag = _xor(sealed, keystream)[2:]
+    found = None
+    for request in requests:
+        if hmac.compare_digest(tag, _tag(profile, counter, request, source)):
+            found = request
+    return found
+
+
+def carry(format: str, sealed: bytes) -> Carried:
+    """Sealed bytes -> header fields, in the order of step 6."""
+    ident, sequence, rest = int.from_bytes(sealed[:2], "big"), int.from_bytes(sealed[2:6], "big"), sealed[6:]
+    if format == "stealth":
+        return Carried(ident, sequence, timestamp=int.from_bytes(rest, "big"))
+    acknowledgment = int.from_bytes(rest[:-2], "big")
+    return Carried(ident, sequence, acknowledgment, window=int.from_bytes(rest[-2:], "big"))
+
+
+def carried(format: str, packet: Packet) -> bytes | None:
+    """Header fields -> sealed bytes; None where the packet cannot be a knock of this format."""
+    head = (packet.ident & 0xFFFF).to_bytes(2, "big") + packet.sequence.to_bytes(4, "big")
+    if format == "classic":
+        return head + packet.acknowledgment.to_bytes(4, "big") + packet.window.to_bytes(2, "big")
+    if packet.acknowledgment:
+        return None
+    if format == "compact":
+        return head + packet.window.to_bytes(2, "big")
+    return None if packet.timestamp is None else head + packet.timestamp.to_bytes(4, "big")

@@ -1,0 +1,56 @@
+"""Where packets come from: a configuration word -> the module that knows it, imported when asked for."""
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import SourceError
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..packet import Packet
+
+SOURCES = {"file": "knockknock.sources.kernlog", "kmsg": "knockknock.sources.kmsg"}
+
+
+class Source(Protocol):
+    """What each of these modules' open_source() returns."""
+
+    GIVES: frozenset[str]
+    """What a format may need (schemes.Scheme.needs)."""
+    group: int | None
+    """A group that the daemon must stay in to read on after root is gone, or None."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when read() has something."""
+
+    def read(self) -> "Iterable[Packet]":
+        """The packets that have come since the last call; does not wait. Raises SourceError if it cannot go on."""
+
+    def complaint(self) -> str:
+        """What was lost since the last call, in a sentence; empty for nothing."""
+
+
+class Opener(Protocol):
+    """A source's module."""
+
+    def open_source(self, path: str) -> Source:
+        """Open at the end of what is there, as root. Raises SourceError."""
+
+
+def open_source(config: "Config") -> Source:
+    """The source that a configuration names; `auto` takes the log file where there is one. Raises SourceError."""
+    name, path = choose(config)
+    return cast(Opener, import_module(SOURCES[name])).open_source(path)
+
+
+def choose(config: "Config") -> tuple[str, str]:
+    """A word of SOURCES and the path that it is to read."""
+    from os.path import exists
+
+    name = config.source
+    if name == "auto":
+        name = "file" if exists(config.log_file) else "kmsg"
+    if name == "kmsg" and not exists("/dev/kmsg"):
+        raise SourceError(f"there is neither {config.log_file} nor /dev/kmsg to read the kernel's log from")
+    return name, config.log_file if name == "file" else "/dev/kmsg"

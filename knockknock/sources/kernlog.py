@@ -1,0 +1,149 @@
+"""A log file that a syslog daemon writes: followed by inotify, through every way of rotating it.
+
+inotify only wakes us; what to do is read off the files themselves, so a lost or merged event does no harm. A rotated
+file is left only when its successor has something in it: until then the syslog daemon may still write to the old one.
+"""
+
+import contextlib
+import grp
+import os
+from collections.abc import Iterator
+
+import inotify_simple
+
+from ..errors import SourceError
+from ..packet import Packet
+from .logline import MAX_LINE, parse
+
+CHUNK = 1 << 16
+MAX_FILES = 8
+"""Rotated files that are kept open because their successors are still empty."""
+TAIL = 64
+"""Bytes before our place that must still be there, or the file was truncated and has grown past it again."""
+FLAGS = inotify_simple.flags
+
+
+class _File:
+    """One open log file and our place in it."""
+
+    def __init__(self, fd: int, watch: int) -> None:
+        self.fd, self.watch = fd, watch
+        status = os.fstat(fd)
+        self.identity = status.st_dev, status.st_ino
+        self._place, self._tail, self._line, self._skip = 0, b"", b"", False
+
+    def begun(self) -> bool:
+        """Whether anything was ever written to it."""
+        return self._place > 0 or os.fstat(self.fd).st_size > 0
+
+    def skip(self) -> None:
+        """Go to the end; a line that is half written there is passed over."""
+        self._place = os.fstat(self.fd).st_size
+        self._tail = os.pread(self.fd, TAIL, max(0, self._place - TAIL))[: self._place]
+        self._skip = not self._tail.endswith(b"\n") and self._place > 0
+
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines that have come since the last call, without their ends."""
+        if os.pread(self.fd, len(self._tail), self._place - len(self._tail)) != self._tail:
+            self._place, self._tail, self._line, self._skip = 0, b"", b"", False
+        while data := os.pread(self.fd, CHUNK, self._place):
+            self._place += len(data)
+            self._tail = (self._tail + data)[-TAIL:]
+            *whole, rest = (self._line + data).split(b"\n")
+            for line in whole:
+                if not self._skip:
+                    yield line
+                self._skip = False
+            # Of a line that is too long to be ours nothing is kept but that the rest of it is to be passed over.
+            self._skip = self._skip or len(rest) > MAX_LINE
+            self._line = b"" if self._skip else rest
+
+
+class KernLog:
+    """A reader of a log file, from its end on."""
+
+    GIVES = frozenset({"tcp timestamps"})
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._inotify = inotify_simple.INotify(nonblocking=True)
+        self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ONLYDIR)
+        self._files: list[_File] = []
+        """The file at the path last; before it those that were rotated away and may still be written to."""
+        self._follow()
+        for file in self._files:
+            file.skip()
+        self.group = self._group()
+
+    def fileno(self) -> int:
+        return int(self._inotify.fileno())
+
+    def read(self) -> Iterator[Packet]:
+        """Packets of the lines that are new, in order, over as many files as there are. Raises SourceError."""
+        self._inotify.read(timeout=0)
+        more = True
+        while more:
+            for file in tuple(self._files):
+                if file.begun():
+                    # Its writer has done with those before it, but perhaps after our last look at them.
+                    while self._files[0] is not file:
+                        yield from self._packets(self._files[0])
+                        self._leave(self._files.pop(0))
+                yield from self._packets(file)
+            more = self._follow()
+
+    def complaint(self) -> str:
+        return ""
+
+    def _packets(self, file: _File) -> Iterator[Packet]:
+        for line in file.lines():
+            if packet := parse(line):
+                yield packet
+
+    def _follow(self) -> bool:
+        """Open the file at the path if it is another than the last; whether it was."""
+        try:
+            status = os.stat(self._path)
+            if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
+                return False
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SourceError(
+                f"{self._path} cannot be read: {error.strerror}; let its group read it, or set source = kmsg"
+            ) from None
+        self._files.append(_File(fd, self._inotify.add_watch(f"/proc/self/fd/{fd}", FLAGS.MODIFY)))
+        if len(self._files) > MAX_FILES:
+            self._leave(self._files.pop(0))
+        return True
+
+    def _leave(self, file: _File) -> None:
+        with contextlib.suppress(OSError):
+            # The kernel has removed the watch already if the file is gone.
+            self._inotify.rm_watch(file.watch)
+        os.close(file.fd)
+
+    def _group(self) -> int | None:
+        """The group whose members may read the file after its next rotation. Raises SourceError if there is none."""
+        if not self._files:
+            with contextlib.suppress(KeyError):
+                return grp.getgrnam("adm").gr_gid
+            return None
+        status = os.fstat(self._files[-1].fd)
+        if status.st_mode & 0o004:
+            return None
+        if status.st_mode & 0o040 and status.st_gid != 0:
+            return status.st_gid
+        raise SourceError(
+            f"{self._path} can be read by root alone, so not after its next rotation: "
+            "give it a group (chgrp adm, chmod 640), or set source = kmsg"
+        )
+
+
+def open_source(path: str) -> KernLog:
+    """Open a log file at its end, or wait for it to be made. Raises SourceError."""
+    try:
+        return KernLog(path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be followed: {error.strerror}") from None

@@ -1,0 +1,84 @@
+"""A line of the kernel's packet log -> Packet. One anchored expression; pure; linear in the length of the line.
+
+The grammar is that of net/netfilter/nf_log_syslog.c, in its order and spelling, behind what syslog daemons,
+journalctl, dmesg and /dev/kmsg put in front. A line that differs anywhere is not ours: there is no search for keys, so
+a header that an ICMP error quotes in brackets, or a message that quotes a knock, cannot be taken for one.
+"""
+
+import re
+
+from ..packet import Packet
+
+PREFIX = "knockknock "
+"""What the LOG rule writes before the packet."""
+
+MAX_LINE = 2048
+"""Bytes. The kernel's own line with every option is below 1024 (LOG_LINE_MAX); syslog adds a stamp and a host name."""
+
+_NUMBER = rb"(0|[1-9][0-9]{0,9})"
+_BYTE = rb"(?:0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
+_SIZE = rb"(?:0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_STAMP = rb"""(?:
+    [A-Z][a-z]{2}[ ][ 0-9][0-9][ ][0-9:]{8}                                   # RFC 3164
+  | [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})
+)"""
+_PRINTK = rb"\[[ ]{0,16}[0-9]{1,16}\.[0-9]{6}\][ ]"
+_FRONT = rb"""(?:
+    STAMP[ ][!-~]{1,255}[ ]kernel:[ ](?:PRINTK)?                              # syslog daemons, journalctl
+  | PRINTK(?:[!-~]{1,255}[ ]kernel:[ ])?                                      # dmesg, journalctl -o short-monotonic
+  | [0-7],[0-9]{1,20},[0-9]{1,20},[^;,\s]{1,64}(?:,[^;,\s]{1,64}){0,4};       # /dev/kmsg, facility kern only
+)?""".replace(b"STAMP", _STAMP).replace(b"PRINTK", _PRINTK)
+_LINK = rb"""
+    IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # the input hook: a way in and none out
+    (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ])?(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ])?
+    (?: MACSRC=[0-9a-f:]{17}[ ]MACDST=[0-9a-f:]{17}[ ](?:VPROTO=[0-9a-f]{4}[ ]VID=[0-9]{1,4}[ ])?MACPROTO=[0-9a-f]{4}[ ]
+      | MAC=(?:[0-9a-f]{2}(?::[0-9a-f]{2}){0,63})?(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15})?[ ]
+    )?
+"""
+_IPV4 = rb"""
+    SRC=(BYTE(?:\.BYTE){3})[ ]DST=BYTE(?:\.BYTE){3}[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
+    PREC=0x[0-9A-F]{2}[ ]TTL=BYTE[ ]ID=NUMBER[ ](?:CE[ ])?(?:DF[ ])?(?:OPT[ ]\((?:[0-9A-F]{2}){1,40}\)[ ])?
+"""
+_IPV6 = rb"""
+    SRC=([0-9a-f]{4}(?::[0-9a-f]{4}){7})[ ]DST=[0-9a-f]{4}(?::[0-9a-f]{4}){7}[ ]LEN=SIZE[ ]TC=BYTE[ ]
+    HOPLIMIT=BYTE[ ]FLOWLBL=NUMBER[ ](?:OPT[ ]\([ ](?:AH[ ]SPI=0x[0-9a-f]{1,8}[ ])?\)[ ]){0,8}
+"""
+_TCP = rb"""
+    PROTO=TCP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]SEQ=NUMBER[ ]ACK=NUMBER[ ]WINDOW=NUMBER[ ]RES=0x[0-9a-f]{2}[ ]
+    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?SYN[ ]URGP=SIZE(?:[ ]OPT[ ]\(((?:[0-9A-F]{2}){1,40})\))?
+    (?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10})?(?:[ ]MARK=0x[0-9a-f]{1,8})?[ ]?
+"""
+_GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")" + _TCP
+_LINE = re.compile(_GRAMMAR.replace(b"NUMBER", _NUMBER).replace(b"BYTE", _BYTE).replace(b"SIZE", _SIZE), re.VERBOSE)
+
+
+def parse(line: bytes) -> Packet | None:
+    """The SYN that a line tells of; None for every line that is not exactly one of ours. Never raises."""
+    if len(line) > MAX_LINE or not (found := _LINE.fullmatch(line)):
+        return None
+    ipv4, ident4, ipv6, ident6, *numbers, options = found.groups()
+    source_port, port, sequence, acknowledgment, window = map(int, numbers)
+    ident = int(ident4 or ident6)
+    if source_port > 0xFFFF or port > 0xFFFF or window > 0xFFFF or sequence > 0xFFFFFFFF or acknowledgment > 0xFFFFFFFF:
+        return None
+    if ident > (0xFFFF if ipv4 else 0xFFFFF):
+        return None
+    address = bytes(map(int, ipv4.split(b"."))) if ipv4 else bytes.fromhex(ipv6.replace(b":", b"").decode())
+    timestamp = _timestamp(bytes.fromhex(options.decode())) if options else None
+    return Packet(address, source_port, port, ident, sequence, acknowledgment, window, timestamp)
+
+
+def _timestamp(options: bytes) -> int | None:
+    """TSval (RFC 7323) from a SYN's TCP options, each step a length that the packet's sender chose."""
+    at = 0
+    while at < len(options) and options[at]:
+        if options[at] == 1:
+            at += 1
+            continue
+        length = options[at + 1] if at + 1 < len(options) else 0
+        if length < 2:
+            return None
+        if options[at] == 8 and length == 10 and at + 10 <= len(options):
+            return int.from_bytes(options[at + 2 : at + 6], "big")
+        at += length
+    return None

@@ -1,0 +1,239 @@
+"""Profiles and counters on disk: permissions, locking, fsync, rename."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+
+from . import config as configuration
+from .errors import ConfigError, CounterError, KnockError, ProfileError
+from .profile import KEY_SIZES, MAX_COUNTER, Profile, check_name, parse_config, parse_key, write_config, write_key
+
+MAX_FILE = 65536
+"""Bytes of any file that is read whole."""
+
+
+def read(path: str, *, secret: bool = False) -> str:
+    """A small text file. Raises OSError; ProfileError if it is secret and others than owner and group may read it."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if secret and mode & stat.S_IRWXO:
+            raise ProfileError(f"{path} is a secret that everybody on this machine may read: chmod o= {path}")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise ProfileError(f"{path} is longer than {MAX_FILE} bytes, so not one of ours")
+    return data.decode("utf-8", "replace")
+
+
+def load_config(path: str) -> configuration.Config:
+    """The daemon's configuration. Raises ConfigError."""
+    try:
+        return configuration.parse(read(path), path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; name the configuration with --config") from None
+
+
+def load_profile(directory: str) -> Profile:
+    """The profile in a directory, the name of which is its name. Raises ProfileError, ConfigError."""
+    path = directory
+    try:
+        path = f"{directory}/config"
+        values = parse_config(read(path), path)
+        path = f"{directory}/cipher.key"
+        cipher_key = parse_key(read(path, secret=True), path)
+        path = f"{directory}/mac.key"
+        mac_key = parse_key(read(path, secret=True), path)
+    except OSError as error:
+        raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
+    return Profile(os.path.basename(directory), cipher_key, mac_key, **values)
+
+
+def names(directory: str) -> list[str]:
+    """The names of the profiles in a directory, sorted; hidden entries and files are none. Raises ProfileError."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ProfileError(f"{directory} cannot be read: {error.strerror}") from None
+
+
+def load_profiles(directory: str) -> tuple[list[Profile], dict[str, KnockError]]:
+    """All profiles in a directory, and by name what is wrong with those that cannot be used. Raises ProfileError."""
+    good: list[Profile] = []
+    bad: dict[str, KnockError] = {}
+    for name in names(directory):
+        try:
+            good.append(load_profile(f"{directory}/{check_name(name)}"))
+        except KnockError as error:
+            bad[name] = error
+    return good, bad
+
+
+def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Put a file in place whole: made aside with its final permissions, synced, renamed. Raises OSError.
+
+    owner: user and group ids, -1 for the writer's own.
+    """
+    directory, name = os.path.split(path)
+    aside = f"{directory}/.{name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside)
+    with _umask():
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchown(fd, *owner)
+        os.write(fd, text.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(aside, path)
+    with _directory(directory) as parent:
+        os.fsync(parent)
+
+
+@contextlib.contextmanager
+def _umask() -> Iterator[None]:
+    """Let a file be made with exactly the mode that is asked for, whatever umask the caller came with."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_counter(path: str) -> int:
+    """The next counter to be used or accepted, in a file of decimal digits. Raises CounterError, FileNotFoundError."""
+    try:
+        text = read(path).strip()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CounterError(f"{path} cannot be read: {error.strerror}") from None
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
+        raise CounterError(f"{path} does not hold a counter; mint the profile anew with knockknock-genprofile")
+    return int(text)
+
+
+def store_counter(path: str, counter: int, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Make a counter durable. Raises CounterError, with the old one in place."""
+    try:
+        write_durably(path, f"{counter}\n", 0o600, owner)
+    except OSError as error:
+        raise CounterError(f"the counter {path} cannot be stored: {error.strerror}") from None
+
+
+def server_counter(state: str, profiles: str, profile: Profile) -> int:
+    """The next counter that the server accepts from a profile. Raises CounterError.
+
+    A profile that knockknock 0.8 made brings its counter along. For any other a missing counter is an error: to begin
+    again at 0 would be to accept every knock that was ever recorded.
+    """
+    path = f"{state}/{profile.name}"
+    try:
+        return read_counter(path)
+    except FileNotFoundError:
+        if not profile.legacy:
+            raise CounterError(
+                f"{path} is gone, and with it the memory of used knocks: "
+                f"remove {profiles}/{profile.name} and mint it anew"
+            ) from None
+    try:
+        return read_counter(f"{profiles}/{profile.name}/counter")
+    except FileNotFoundError:
+        raise CounterError(f"{profiles}/{profile.name} has no counter; mint the profile anew") from None
+
+
+def take_counter(directory: str) -> int:
+    """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError."""
+    path = f"{directory}/counter"
+    try:
+        with _directory(directory) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            counter = read_counter(path)
+            if counter > MAX_COUNTER:
+                raise CounterError(
+                    f"{path}: all counters are used up; mint the profile anew with knockknock-genprofile"
+                )
+            store_counter(path, counter + 1)
+            return counter
+    except OSError as error:
+        raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
+
+
+def adopt(state: str, profiles: str, profile: Profile, owner: tuple[int, int]) -> None:
+    """Make the counter that knockknock 0.8 left in a profile the daemon's own, once. Raises CounterError."""
+    path = f"{state}/{profile.name}"
+    if profile.legacy and not os.path.exists(path):
+        store_counter(path, server_counter(state, profiles, profile), owner)
+
+
+def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
+    """Write a new profile on the server, and the counter that the daemon keeps. Raises ProfileError, CounterError.
+
+    owner: the daemon's user and group ids; the group may read the profile, the user owns the counter.
+    """
+    directory = f"{profiles}/{profile.name}"
+    try:
+        with _umask():
+            for parent in (os.path.dirname(profiles), profiles):
+                if not os.path.isdir(parent):
+                    os.mkdir(parent, 0o750)
+                    os.chown(parent, -1, owner[1])
+            if not os.path.isdir(state):
+                os.mkdir(state, 0o700)
+                os.chown(state, *owner)
+        with _directory(profiles) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.lexists(directory):
+                raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
+            store_counter(f"{state}/{profile.name}", 0, owner)
+            create_profile(directory, profile, owner[1])
+    except OSError as error:
+        raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
+
+
+def create_profile(directory: str, profile: Profile, group: int) -> None:
+    """Write a profile and its first counter, whole or not at all. Raises OSError.
+
+    group: whose members may read it, or -1 for the owner alone.
+    """
+    aside = f"{os.path.dirname(directory)}/.{profile.name}.new"
+    files = {
+        "cipher.key": write_key(profile.cipher_key),
+        "mac.key": write_key(profile.mac_key),
+        "config": write_config(profile),
+        "counter": "0\n",
+    }
+    _clear(aside)
+    with _umask():
+        os.mkdir(aside, 0o700 if group < 0 else 0o750)
+    os.chown(aside, -1, group)
+    for file, text in files.items():
+        write_durably(f"{aside}/{file}", text, 0o600 if group < 0 else 0o640, (-1, group))
+    os.rename(aside, directory)
+    with _directory(os.path.dirname(directory)) as above:
+        os.fsync(above)
+
+
+def _clear(directory: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for file in os.listdir(directory):
+            os.unlink(f"{directory}/{file}")
+        os.rmdir(directory)
+
+
+def new_keys() -> tuple[bytes, bytes]:
+    """A cipher key and a MAC key from the system's generator."""
+    return os.urandom(max(KEY_SIZES)), os.urandom(max(KEY_SIZES))

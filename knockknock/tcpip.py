@@ -1,0 +1,60 @@
+"""Header fields -> the bytes of one SYN. Pure: the kernel's own SYN comes in as a template."""
+
+import struct
+
+from .errors import SendError
+from .schemes import Carried
+
+_TIMESTAMPS = 8
+"""TCP option kind (RFC 7323)."""
+
+
+def knock(template: bytes, source: bytes, destination: bytes, port: int, fields: Carried, label: int = 1) -> bytes:
+    """The IP packet of a knock.
+
+    template: a SYN of this machine's kernel, from the IP header on; its TTL, flags, options and source port stay.
+    source, destination: 4 or 16 bytes each, as the template's family. label: the upper 4 bits of an IPv6 flow label, 1
+    to 15 (PROTOCOL.md step 6). Raises SendError if a field that must carry something is not in the template.
+    """
+    start = 20 if len(source) == 4 else 40
+    packet = bytearray(template)
+    if len(source) == 4:
+        struct.pack_into("!H", packet, 4, fields.ident)
+        packet[12:20] = source + destination
+        packet[10:12] = bytes(2)
+        struct.pack_into("!H", packet, 10, _checksum(packet[:20]))
+        pseudo = source + destination + struct.pack("!BBH", 0, 6, len(packet) - 20)
+    else:
+        word = struct.unpack_from("!I", packet)[0] & 0xFFF00000
+        struct.pack_into("!I", packet, 0, word | label << 16 | fields.ident)
+        packet[8:40] = source + destination
+        pseudo = source + destination + struct.pack("!II", len(packet) - 40, 6)
+    struct.pack_into("!HII", packet, start + 2, port, fields.sequence, fields.acknowledgment)
+    if fields.window is not None:
+        struct.pack_into("!H", packet, start + 14, fields.window)
+    if fields.timestamp is not None:
+        struct.pack_into("!I", packet, _timestamp(packet, start) + 2, fields.timestamp)
+    packet[start + 16 : start + 18] = bytes(2)
+    struct.pack_into("!H", packet, start + 16, _checksum(pseudo + packet[start:]))
+    return bytes(packet)
+
+
+def _timestamp(packet: bytearray, start: int) -> int:
+    """Where the TCP timestamps option begins in a packet whose TCP header begins at start."""
+    at, end = start + 20, start + (packet[start + 12] >> 4) * 4
+    while at < end and packet[at]:
+        if packet[at] == _TIMESTAMPS:
+            return at
+        at += 1 if packet[at] == 1 else packet[at + 1]
+    raise SendError(
+        "this kernel's SYNs carry no timestamps, which format stealth needs: sysctl net.ipv4.tcp_timestamps=1"
+    )
+
+
+def _checksum(data: bytes | bytearray) -> int:
+    """The Internet checksum (RFC 1071)."""
+    data = bytes(data) + bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
