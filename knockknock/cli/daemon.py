@@ -78,11 +78,14 @@ def logger(where: str) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell systemd, if it asked to be told (sd_notify(3))."""
+    """Tell systemd, if it asked to be told (sd_notify(3)). Raises KnockError."""
     if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.connect("\0" + path[1:] if path.startswith("@") else path)
-            systemd.send(state.encode())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+                systemd.connect("\0" + path[1:] if path.startswith("@") else path)
+                systemd.send(state.encode())
+        except OSError as error:
+            raise KnockError(f"{path}, which NOTIFY_SOCKET names, cannot be told: {error.strerror}") from None
 
 
 def background(pid_file: str) -> Callable[[], None]:
@@ -156,7 +159,6 @@ def serve(path: str, pid_file: str | None) -> None:
             ready()
 
         daemon.Daemon(path, hearing, source, helper).run(listening)
-        notify("STOPPING=1")
         log.info("stopped")
     except KnockError as error:
         log.critical("%s", error)

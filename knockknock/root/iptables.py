@@ -119,7 +119,10 @@ class Library:
                 "apt install python3-iptables, or pip install it"
             ) from None
         self._family, self._iptc = family, iptc
-        self._table: iptc.Table = (iptc.Table if family == 4 else iptc.Table6)("filter")
+        kind = iptc.Table if family == 4 else iptc.Table6
+        # To know whether a target is a chain it looks into every table, which would make the kernel load them all.
+        kind.existing_table_names = {name: name == "filter" for name in kind.ALL}
+        self._table: iptc.Table = kind("filter")
 
     def place(self) -> None:
         with self._commit("placed"):

@@ -1,0 +1,39 @@
+"""Packaging. The distribution has a name of its own, because the import name's is another project's."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="knockknock-spa",
+    version=re.findall(r'__version__ = "(.+)"', (HERE / "knockknock" / "__init__.py").read_text())[0],
+    description="Port knocking by one encrypted SYN",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=find_packages(include=["knockknock", "knockknock.*"]),
+    install_requires=["cryptography>=38", "inotify_simple>=1.3", "pyroute2>=0.7", "scapy>=2.5"],
+    extras_require={
+        # Needs a compiler on many machines; only where iptables is the legacy one.
+        "legacy": ["python-iptables>=1.0"],
+        "test": ["hypothesis", "mypy", "pytest", "ruff", "types-setuptools"],
+    },
+    entry_points={
+        "console_scripts": [
+            "knockknock = knockknock.cli.knockknock:main",
+            "knockknock-daemon = knockknock.cli.daemon:main",
+            "knockknock-genprofile = knockknock.cli.genprofile:main",
+            "knockknock-proxy = knockknock.cli.proxy:main",
+        ]
+    },
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: System :: Networking :: Firewalls",
+    ],
+)

@@ -1,0 +1,278 @@
+"""Real kernels' worth of hosts, in network namespaces.
+
+        client                      server                       other
+    ┌────────────┐  veth   ┌─────────────────────────┐  veth  ┌────────────┐
+    │ 10.77.0.2  ├─────────┤ 10.77.0.1     10.77.1.1 ├────────┤ 10.77.1.2  │
+    │ fd77:0::2  │         │ fd77:0::1     fd77:1::1 │        │ fd77:1::2  │
+    └────────────┘         └─────────────────────────┘        └────────────┘
+
+The server refuses all input but what is established; the daemon runs on it. Nobody else is reached.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KNOCK_PORT = 4242
+DELAY = 2
+"""Seconds that a door stays open in these tests."""
+FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
+NFT_BASE = """
+table inet guard {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        ct state established,related accept
+        icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept
+    }
+}
+"""
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Run the body, in this thread, in a network namespace."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        assert _LIBC.setns(there, _CLONE_NEWNET) == 0
+        yield
+    finally:
+        assert _LIBC.setns(here, _CLONE_NEWNET) == 0
+        os.close(here)
+        os.close(there)
+
+
+def until(condition: Callable[[], object], seconds: float = 5) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+class Lab:
+    """The three hosts, what runs on them, and a directory for all files."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="knockknock-lab-"))
+        self.directory.chmod(0o755)
+        self.home = self.directory / "home"
+        (self.home / ".knockknock").mkdir(parents=True, mode=0o700)
+        self.settings: dict[str, str] = {
+            "delay": str(DELAY),
+            "source": "kmsg",
+            "profiles": f"{self.directory}/etc/profiles",
+            "state": f"{self.directory}/state",
+        }
+        (self.directory / "etc").mkdir()
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self._name = f"kk{os.getpid()}"
+        self.processes: list[subprocess.Popen[str]] = []
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
+        switch = Path("/proc/sys/net/netfilter/nf_log_all_netns")
+        before = switch.read_text()
+        switch.write_text("1")
+        self._stack.callback(switch.write_text, before)
+        for host in ("client", "server", "other"):
+            sh("ip", "netns", "add", self.ns(host))
+            self._stack.callback(sh, "ip", "netns", "del", self.ns(host))
+        for number, host in enumerate(("client", "other")):
+            pair = [f"c{number}", "netns", self.ns(host), "type", "veth", "peer", f"s{number}", "netns"]
+            sh("ip", "link", "add", *pair, self.ns("server"))
+            for where, device, last in (("server", f"s{number}", 1), (host, f"c{number}", 2)):
+                self.run(where, "ip", "address", "add", f"10.77.{number}.{last}/24", "dev", device)
+                self.run(where, "ip", "address", "add", f"fd77:{number}::{last}/64", "dev", device, "nodad")
+                self.run(where, "ip", "link", "set", device, "up")
+            self.run(host, "ip", "route", "add", "default", "via", f"10.77.{number}.1")
+            self.run(host, "ip", "route", "add", "default", "via", f"fd77:{number}::1")
+        for host in ("client", "server", "other"):
+            self.run(host, "ip", "link", "set", "lo", "up")
+
+    def ns(self, host: str) -> str:
+        """The namespace of a host."""
+        return f"{self._name}-{host}"
+
+    def run(self, host: str, *command: str, check: bool = True, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command on a host."""
+        full = ["ip", "netns", "exec", self.ns(host), *command]
+        done = subprocess.run(full, input=text, text=True, capture_output=True, timeout=60, env=self.environment())
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def start(self, host: str, *command: str, **options: object) -> subprocess.Popen[str]:
+        """Start a program on a host; it ends with the lab."""
+        full = ["ip", "netns", "exec", self.ns(host), *command]
+        process = subprocess.Popen(full, text=True, stdin=subprocess.DEVNULL, **options)  # type: ignore[call-overload]  # passed on
+        self.processes.append(process)
+        return process  # type: ignore[no-any-return]  # from the line above
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(self.home), **more}
+
+    def guard(self, firewall: str) -> None:
+        """Put the server's own firewall in place: refuses everything but what is established."""
+        if firewall == "nftables":
+            self.run("server", "nft", "-f", "-", text=NFT_BASE)
+            return
+        kind = firewall.removeprefix("iptables-")
+        for command in (f"iptables-{kind}", f"ip6tables-{kind}"):
+            self.run("server", command, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT")
+            if command.startswith("ip6"):
+                self.run("server", command, "-A", "INPUT", "-p", "ipv6-icmp", "-j", "ACCEPT")
+            self.run("server", command, "-P", "INPUT", "DROP")
+
+    def ruleset(self) -> str:
+        """All rules and set names on the server, without counts of packets."""
+        parts = [self.run("server", "nft", "list", "ruleset").stdout]
+        parts += [self.run("server", f"{name}-legacy-save").stdout for name in ("iptables", "ip6tables")]
+        parts.append(self.run("server", "ipset", "list", "-name").stdout)
+        lines = [line for part in parts for line in part.splitlines() if not line.startswith(("#", ":"))]
+        return "\n".join(lines)
+
+    def configure(self, **settings: str) -> str:
+        """Write the daemon's configuration; its path."""
+        self.settings.update(settings)
+        path = self.directory / "etc" / "config"
+        path.write_text("[main]\n" + "".join(f"{key} = {value}\n" for key, value in self.settings.items()))
+        return str(path)
+
+    def program(self, name: str) -> list[str]:
+        """A command of ours, as it runs from a checkout."""
+        return [sys.executable, str(ROOT / "bin" / name)]
+
+    def mint(self, name: str, *options: str, port: int = KNOCK_PORT, hosts: tuple[str, ...] = ()) -> None:
+        """Make a profile on the server and take it to the client, under one name for each address of the server."""
+        done = self.run("server", *self.program("knockknock-genprofile"), name, str(port), "--config", self.configure(), *options)
+        assert "Made" in done.stdout
+        for host in hosts or ("10.77.0.1", "fd77:0::1"):
+            self.hand_over(name, host)
+
+    def hand_over(self, name: str, host: str) -> Path:
+        """Copy a profile to the client, where it is called as the server is."""
+        there = self.home / ".knockknock" / host
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(f"{self.settings['profiles']}/{name}", there)
+        return there
+
+    def daemon(self, *, ready: bool = True) -> "Daemon":
+        """Start the daemon on the server; ready: wait until it says that it listens."""
+        return Daemon(self, ready)
+
+    def knock(self, host: str, *options: str, ports: tuple[str, ...] = ("22",), check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Knock from the client."""
+        asked = [word for port in ports for word in ("-p", port)]
+        return self.run("client", *self.program("knockknock"), *asked, *options, host, check=check)
+
+    def listen(self, port: int, host: str = "server") -> socket.socket:
+        """A service on all addresses of a host; it answers without anybody who accepts."""
+        with inside(self.ns(host)):
+            listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("::", port))
+        listener.listen(64)
+        self._stack.callback(listener.close)
+        return listener
+
+    def connects(self, address: str, port: int = 22, host: str = "client", seconds: float = 0.3) -> bool:
+        """Whether a host gets a connection to an address now."""
+        with inside(self.ns(host)):
+            caller = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        with caller:
+            caller.settimeout(seconds)
+            try:
+                caller.connect((address, port))
+            except OSError:
+                return False
+            return True
+
+    def opens(self, address: str, port: int = 22, host: str = "client", within: float = 2) -> bool:
+        """Whether a connection succeeds before long; a refused SYN leaves nothing behind, so each try is a new one."""
+        end = time.monotonic() + within
+        while time.monotonic() < end:
+            if self.connects(address, port, host, 0.05):
+                return True
+        return False
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self._stack.close()
+
+
+class Daemon:
+    """A daemon that runs on a lab's server."""
+
+    def __init__(self, lab: Lab, ready: bool) -> None:
+        self._lab = lab
+        self.log_path = lab.directory / f"daemon-{len(lab.processes)}.log"
+        notify = str(lab.directory / f"notify-{len(lab.processes)}")
+        environment = lab.environment(NOTIFY_SOCKET=notify)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, self.log_path.open("w") as log:
+            systemd.bind(notify)
+            os.chmod(notify, 0o777)  # as systemd's own is
+            systemd.settimeout(10)
+            command = [*lab.program("knockknock-daemon"), "--config", lab.configure()]
+            self.process = lab.start("server", *command, stdout=log, stderr=log, env=environment)
+            if ready:
+                try:
+                    assert systemd.recv(100) == b"READY=1"
+                except TimeoutError:
+                    raise AssertionError(f"not ready: {self.log()}") from None
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def says(self, text: str, seconds: float = 5) -> None:
+        """Wait for a text in the log."""
+        try:
+            until(lambda: text in self.log(), seconds)
+        except AssertionError:
+            raise AssertionError(f"the daemon never said '{text}': {self.log()}") from None
+
+    @property
+    def helper(self) -> int:
+        """The process id of the root helper."""
+        pid = self.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> int:
+        """Stop it as init does; its exit status."""
+        self.process.terminate()
+        return self.process.wait(10)
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process of ours at once."""
+        helper = self.helper
+        self.process.send_signal(signal.SIGSTOP)
+        os.kill(helper, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait(10)
+
+
+def sh(*command: str) -> None:
+    """Run a command on this machine itself."""
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
