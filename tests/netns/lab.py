@@ -11,6 +11,7 @@ The server refuses all input but what is established; the daemon runs on it. Nob
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ table inet guard {
 """
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
+_COUNT = itertools.count()
 
 
 @contextlib.contextmanager
@@ -79,7 +81,7 @@ class Lab:
         (self.directory / "etc").mkdir()
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-        self._name = f"kk{os.getpid()}"
+        self._name = f"kk{os.getpid()}-{next(_COUNT)}"
         self.processes: list[subprocess.Popen[str]] = []
         try:
             self._build()
@@ -135,14 +137,16 @@ class Lab:
             return
         kind = firewall.removeprefix("iptables-")
         for command in (f"iptables-{kind}", f"ip6tables-{kind}"):
-            self.run("server", command, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT")
+            self.run(
+                "server", command, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"
+            )
             if command.startswith("ip6"):
                 self.run("server", command, "-A", "INPUT", "-p", "ipv6-icmp", "-j", "ACCEPT")
             self.run("server", command, "-P", "INPUT", "DROP")
 
     def ruleset(self) -> str:
         """All rules and set names on the server, without counts of packets."""
-        parts = [self.run("server", "nft", "list", "ruleset").stdout]
+        parts = [self.run("server", "nft", "--stateless", "list", "ruleset").stdout]
         parts += [self.run("server", f"{name}-legacy-save").stdout for name in ("iptables", "ip6tables")]
         parts.append(self.run("server", "ipset", "list", "-name").stdout)
         lines = [line for part in parts for line in part.splitlines() if not line.startswith(("#", ":"))]
@@ -161,7 +165,9 @@ class Lab:
 
     def mint(self, name: str, *options: str, port: int = KNOCK_PORT, hosts: tuple[str, ...] = ()) -> None:
         """Make a profile on the server and take it to the client, under one name for each address of the server."""
-        done = self.run("server", *self.program("knockknock-genprofile"), name, str(port), "--config", self.configure(), *options)
+        done = self.run(
+            "server", *self.program("knockknock-genprofile"), name, str(port), "--config", self.configure(), *options
+        )
         assert "Made" in done.stdout
         for host in hosts or ("10.77.0.1", "fd77:0::1"):
             self.hand_over(name, host)
@@ -177,7 +183,9 @@ class Lab:
         """Start the daemon on the server; ready: wait until it says that it listens."""
         return Daemon(self, ready)
 
-    def knock(self, host: str, *options: str, ports: tuple[str, ...] = ("22",), check: bool = True) -> subprocess.CompletedProcess[str]:
+    def knock(
+        self, host: str, *options: str, ports: tuple[str, ...] = ("22",), check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """Knock from the client."""
         asked = [word for port in ports for word in ("-p", port)]
         return self.run("client", *self.program("knockknock"), *asked, *options, host, check=check)

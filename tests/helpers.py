@@ -1,0 +1,97 @@
+"""What several tests need: a profile, its knocks as a source would see them, files on disk, commands as users run them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from knockknock import schemes
+from knockknock.packet import Packet
+from knockknock.profile import Profile, write_config, write_key
+from knockknock.request import TCP, Ports, Request, Verb
+from knockknock.schemes import Carried
+
+ROOT = Path(__file__).resolve().parent.parent
+KNOCK_PORT = 4242
+SOURCE = bytes([192, 0, 2, 7])
+SOURCE6 = bytes.fromhex("20010db8000000000000000000000007")
+OPEN_22 = Request(Verb.OPEN, TCP, 22)
+TEXT = (
+    "AAECAwQFBgcICQoLDA0ODw==",
+    "EBESExQVFhcYGRobHB0eHw==",
+)
+"""The keys of profile(), as base64 made by openssl."""
+NOBODY = 65534
+
+
+def profile(name: str = "alice", format: str = "compact", ports: str = "tcp/22", **changes: object) -> Profile:
+    """A profile with fixed keys; ports: as in a config, the only notation that tests need."""
+    runs = []
+    for item in ports.split(","):
+        protocol, _, run = item.partition("/")
+        first, _, last = run.partition("-")
+        runs.append(Ports({"tcp": 6, "udp": 17}[protocol], int(first), int(last or first)))
+    plain = Profile(name, bytes(range(16)), bytes(range(16, 32)), KNOCK_PORT, format, tuple(runs))
+    return plain._replace(**changes)  # type: ignore[arg-type]  # each test names fields of Profile
+
+
+def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label: int = 0) -> Packet:
+    """The packet that carries some fields, as a source sees it; label: the upper 4 bits of a flow label."""
+    return Packet(
+        source,
+        40000,
+        port,
+        label << 16 | fields.ident,
+        fields.sequence,
+        fields.acknowledgment,
+        64240 if fields.window is None else fields.window,
+        1289561113 if fields.timestamp is None else fields.timestamp,
+    )
+
+
+def knock(sender: Profile, counter: int, request: Request = OPEN_22, source: bytes = SOURCE) -> Packet:
+    """A knock as it arrives."""
+    scheme = schemes.load(sender.format)
+    sealed = scheme.seal(sender, counter, request, source)
+    return seen(scheme.carry(sender.format, sealed), source, sender.knock_port)
+
+
+def write_profile(directory: Path, made: Profile, counter: int = 0) -> Path:
+    """A client's profile on disk, in a directory of its name."""
+    place = directory / made.name
+    place.mkdir(parents=True, mode=0o700)
+    for file, text in (
+        ("cipher.key", write_key(made.cipher_key)),
+        ("mac.key", write_key(made.mac_key)),
+        ("config", write_config(made)),
+        ("counter", f"{counter}\n"),
+    ):
+        (place / file).write_text(text)
+        (place / file).chmod(0o600)
+    return place
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, hidden ones too, with what is in it; directories end in a slash."""
+    return {
+        str(path.relative_to(directory)) + ("/" if path.is_dir() else ""): b"" if path.is_dir() else path.read_bytes()
+        for path in directory.rglob("*")
+    }
+
+
+def command(
+    name: str, *words: str, home: Path, user: int | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of bin/ as a user would, with a home of its own; user: an id to become first, without groups."""
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SUDO_", "PYTHON"))}
+    return subprocess.run(
+        [*become, sys.executable, str(ROOT / "bin" / name), *words],
+        env=clean | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=home,
+    )

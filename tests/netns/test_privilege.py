@@ -1,0 +1,157 @@
+"""The privilege line: what is left of root in the daemon, and what a daemon that was taken over can ask of the helper."""
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knockknock import grant
+from knockknock.grant import RECORD, Grant, Order
+
+from .lab import ROOT, Lab, inside
+
+V4 = socket.inet_aton
+
+
+def asks(
+    order: int = 1, family: int = 4, protocol: int = 6, port: int = 22, seconds: int = 2, address: bytes = b""
+) -> bytes:
+    return RECORD.pack(order, family, protocol, port, seconds, address or V4("10.77.0.2"))
+
+
+def v6(text: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6, text)
+
+
+HOSTILE = {
+    "nothing but noise": os.urandom(24),
+    "too short": asks()[:-1],
+    "too long": asks() + b"\0",
+    "one byte": b"\1",
+    "text for a shell": b"; nft flush ruleset #".ljust(24),
+    "unknown order": asks(order=9),
+    "unknown family": asks(family=5),
+    "family of the other length": asks(family=4, address=v6("fd77::2")),
+    "padding set": asks()[:3] + b"\1" + asks()[4:],
+    "icmp": asks(protocol=1),
+    "port 0": asks(port=0),
+    "port that no profile may open": asks(port=23),
+    "udp where only tcp may be": asks(protocol=17),
+    "a second too long": asks(seconds=3),
+    "for ever": asks(seconds=65535),
+    "no time": asks(seconds=0),
+    "everybody": asks(address=V4("0.0.0.0")),
+    "zero network": asks(address=V4("0.1.2.3")),
+    "broadcast": asks(address=V4("255.255.255.255")),
+    "multicast": asks(address=V4("224.0.0.1")),
+    "loopback": asks(address=V4("127.0.0.1")),
+    "the server itself": asks(address=V4("10.77.0.1")),
+    "the server itself, by another address": asks(address=V4("10.77.1.1")),
+    "every IPv6 host": asks(family=6, address=v6("::")),
+    "IPv6 multicast": asks(family=6, address=v6("ff02::1")),
+    "IPv6 loopback": asks(family=6, address=v6("::1")),
+    "IPv4 as IPv6": asks(family=6, address=v6("::ffff:10.77.0.2")),
+    "the server's IPv6": asks(family=6, address=v6("fd77:0::1")),
+    "reload with a door": asks(order=4),
+}
+
+
+@pytest.fixture
+def pair(lab: Lab) -> socket.socket:
+    """The unprivileged end of the pair to a helper that may open tcp/22 for two seconds."""
+    lab.mint("laptop")
+    lab.listen(22)
+    lab.listen(23)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from knockknock.root.helper import main; main()"
+    command = ["ip", "netns", "exec", lab.ns("server"), sys.executable, "-I", "-c", code, str(ROOT), lab.configure()]
+    with theirs:
+        lab.processes.append(subprocess.Popen(command, stdin=theirs.fileno(), text=True))
+    ours.settimeout(5)
+    assert ours.recv(4096).startswith(grant.DONE)
+    return ours
+
+
+def doors(lab: Lab) -> str:
+    """The elements in the sets of doors."""
+    sets = [
+        lab.run("server", "nft", "list", "set", "inet", "knockknock", f"{kind}{family}", check=False).stdout
+        for kind in ("once", "open")
+        for family in (4, 6)
+    ]
+    return "".join(line for one in sets for line in one.splitlines() if "elements" in line)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_record_opens_nothing_and_ends_the_helper(lab: Lab, pair: socket.socket, name: str) -> None:
+    before = "guard"
+    pair.send(HOSTILE[name])
+    assert pair.recv(100) == b"", "the helper must end"
+    assert lab.processes[-1].wait(5) != 0
+    assert doors(lab) == ""
+    assert before in lab.ruleset()
+    assert "knockknock" not in lab.ruleset(), "the helper takes its rules along"
+    assert not lab.connects("10.77.0.1", 22)
+    assert not lab.connects("10.77.0.1", 23)
+
+
+def test_sane_record_opens(lab: Lab, pair: socket.socket) -> None:
+    pair.send(asks())
+    assert pair.recv(100) == grant.DONE
+    assert lab.connects("10.77.0.1")
+
+
+def test_reload_reads_only_roots_files(lab: Lab, pair: socket.socket) -> None:
+    pair.send(grant.pack(grant.RELOAD))
+    assert pair.recv(100) == grant.DONE
+    pair.send(grant.pack(Grant(Order.OPEN, V4("10.77.0.2"), 6, 23, 2)))
+    assert pair.recv(100) == b""
+
+
+def test_nothing_of_root_is_left(lab: Lab) -> None:
+    lab.mint("laptop")
+    daemon = lab.daemon()
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines())
+    ids = subprocess.run(["id", "-u", "knockknock"], capture_output=True, text=True, check=True).stdout.strip()
+    assert status["Uid"].split() == [ids] * 4
+    assert "0" not in status["Gid"].split()
+    assert status["Groups"].split() == []
+    assert status["NoNewPrivs"].strip() == "1"
+    assert all(int(status[f"Cap{kind}"], 16) == 0 for kind in ("Inh", "Prm", "Eff", "Amb"))
+    limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
+    assert any(line.split()[4:6] == ["0", "0"] for line in limits.splitlines() if line.startswith("Max core file size"))
+    # What belongs to root here, although the process is another user's, cannot be dumped or traced by that user.
+    assert os.stat(f"/proc/{daemon.process.pid}/environ").st_uid == 0
+    maps = Path(f"/proc/{daemon.helper}/maps").read_text()
+    assert "_rust" not in maps, "the helper loads no cryptography"
+    names = [os.readlink(f"/proc/{daemon.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{daemon.process.pid}/fd")]
+    assert not [name for name in names if "raw" in name or "netlink" in name]
+
+
+def test_no_listening_socket(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.daemon()
+    assert lab.run("server", "ss", "-Htuln").stdout == ""
+
+
+def test_second_daemon_is_refused(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.daemon()
+    second = lab.daemon(ready=False)
+    assert second.process.wait(10) == 1
+    second.says("another knockknock-daemon has the state directory")
+
+
+def test_helper_refuses_to_start_for_strangers_chain(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.configure(nft_table="inet guard", nft_chain="nosuch")
+    daemon = lab.daemon(ready=False)
+    assert daemon.process.wait(10) == 1
+    daemon.says("there is no nftables chain inet guard nosuch: correct nft_table and nft_chain")
+    assert struct.calcsize("!BBBxHH16s") == RECORD.size
+    with inside(lab.ns("server")):
+        assert "knockknock" not in lab.ruleset()

@@ -1,0 +1,63 @@
+"""The record that crosses the privilege line: what it looks like, and what is not one."""
+
+import pytest
+
+from knockknock.errors import GrantError
+from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, unpack
+
+from .helpers import SOURCE, SOURCE6
+
+# Written out by hand: order, family, protocol, zero, port, seconds, address.
+RECORDS = [
+    (Grant(Order.OPEN_ONCE, SOURCE, 6, 22, 15), "01 04 06 00 0016 000f c0000207 000000000000000000000000"),
+    (Grant(Order.OPEN, SOURCE, 17, 51820, 3600), "02 04 11 00 ca6c 0e10 c0000207 000000000000000000000000"),
+    (Grant(Order.CLOSE, SOURCE6, 6, 65535, 0), "03 06 06 00 ffff 0000 20010db8000000000000000000000007"),
+    (Grant(Order.OPEN, bytes(16), 6, 1, 65535), "02 06 06 00 0001 ffff 00000000000000000000000000000000"),
+    (RELOAD, "04 00 00 00 0000 0000 00000000000000000000000000000000"),
+]
+
+
+@pytest.mark.parametrize(("grant", "record"), RECORDS)
+def test_record(grant: Grant, record: str) -> None:
+    assert pack(grant) == bytes.fromhex(record)
+    assert unpack(bytes.fromhex(record)) == grant
+    assert type(unpack(bytes.fromhex(record)).order) is Order
+
+
+def test_a_record_has_24_bytes() -> None:
+    assert RECORD.size == 24
+    good = pack(RECORDS[0][0])
+    for size in range(2 * len(good)):
+        if size != len(good):
+            with pytest.raises(GrantError):
+                unpack((good * 2)[:size])
+
+
+NO_GRANTS = [
+    ("no order", "00 04 06 00 0016 000f c0000207 000000000000000000000000"),
+    ("an order too many", "05 04 06 00 0016 000f c0000207 000000000000000000000000"),
+    ("no such order", "ff 04 06 00 0016 000f c0000207 000000000000000000000000"),
+    ("no such family", "01 05 06 00 0016 000f c0000207 000000000000000000000000"),
+    ("open without family", "01 00 06 00 0016 000f 00000000 000000000000000000000000"),
+    ("no protocol", "01 04 00 00 0016 000f c0000207 000000000000000000000000"),
+    ("ICMP", "01 04 01 00 0016 000f c0000207 000000000000000000000000"),
+    ("the zero is not zero", "01 04 06 01 0016 000f c0000207 000000000000000000000000"),
+    ("port 0", "01 04 06 00 0000 000f c0000207 000000000000000000000000"),
+    ("open for no time", "01 04 06 00 0016 0000 c0000207 000000000000000000000000"),
+    ("open for no time, many", "02 04 06 00 0016 0000 c0000207 000000000000000000000000"),
+    ("close with seconds", "03 04 06 00 0016 0001 c0000207 000000000000000000000000"),
+    ("IPv4 with a bit behind", "01 04 06 00 0016 000f c0000207 000000000000000000000001"),
+    ("IPv4 with a bit right behind", "01 04 06 00 0016 000f c0000207 800000000000000000000000"),
+    ("reload with a family", "04 04 00 00 0000 0000 00000000 000000000000000000000000"),
+    ("reload with an address", "04 00 00 00 0000 0000 c0000207 000000000000000000000000"),
+    ("reload with a port", "04 00 00 00 0016 0000 00000000 000000000000000000000000"),
+    ("reload with a protocol", "04 00 06 00 0000 0000 00000000 000000000000000000000000"),
+    ("reload with seconds", "04 00 00 00 0000 0001 00000000 000000000000000000000000"),
+    ("a reload of a door", "04 04 06 00 0016 0000 c0000207 000000000000000000000000"),
+]
+
+
+@pytest.mark.parametrize("record", [record for _, record in NO_GRANTS], ids=[name for name, _ in NO_GRANTS])
+def test_no_grant(record: str) -> None:
+    with pytest.raises(GrantError, match=r"\w+ \w+"):
+        unpack(bytes.fromhex(record))
