@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from . import grant, schemes, store
 from .config import Config
-from .errors import CounterError, KnockError, PrivilegeError
+from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
 from .grant import Order
 from .privsep import Helper
 from .profile import Profile
+from .root.policy import check_source
 from .sources import Source
 
 log = logging.getLogger("knockknock")
@@ -135,9 +136,13 @@ class Daemon:
 
     def _obey(self, event: Accepted) -> None:
         source, order = ipaddress.ip_address(event.grant.address), event.grant.order
-        if not self._helper.obey(event.grant):
-            log.error("%s for %s failed: the kernel refused, see the root helper's message", event.request, source)
-        elif order is Order.CLOSE:
+        try:
+            check_source(event.grant.address)  # the helper would end
+            self._helper.obey(event.grant)
+        except (GrantError, FirewallError) as error:
+            log.error("knock of %s not obeyed: %s", event.profile, error)
+            return
+        if order is Order.CLOSE:
             log.info("%s: %s for %s", event.profile, event.request, source)
         else:
             use = "one connection" if order is Order.OPEN_ONCE else "any connection"
@@ -152,8 +157,7 @@ class Daemon:
             kept = {name: getattr(before.config, name) for name in AT_RESTART}
             changed = [name for name in AT_RESTART if getattr(config, name) != kept[name]]
             hearing, bad = load(config._replace(**kept), self._source.GIVES, before)
-            if not self._helper.obey(grant.RELOAD):
-                raise KnockError("the root helper could not read its policy")
+            self._helper.obey(grant.RELOAD)
         except PrivilegeError:
             raise
         except KnockError as error:

@@ -1,4 +1,4 @@
-"""All that crosses the privilege line: one record of 24 bytes, and one byte of answer.
+"""All that crosses the privilege line: one record of 24 bytes, and a short answer.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
@@ -14,7 +14,7 @@ from .errors import GrantError
 RECORD = struct.Struct("!BBBxHH16s")
 
 DONE, FAILED = b"\x00", b"\x01"
-"""The helper's answer to a record: the kernel has it, or has refused it."""
+"""How the helper's answer to a record begins: the kernel has it; or has refused it, and then why, as text."""
 
 
 class Order(IntEnum):

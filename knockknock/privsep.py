@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from . import grant
-from .errors import FirewallError, PrivilegeError
+from .errors import FirewallError, KnockError, PrivilegeError
 from .grant import DONE, Grant
 from .root.helper import RUN
 
@@ -20,44 +20,52 @@ _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 class Helper:
     """Our end of the pair to the root helper."""
 
-    def __init__(self, config_path: str) -> None:
-        """Start the helper. config_path: the file that it makes its policy from. Raises FirewallError, PrivilegeError.
+    def __init__(self, config_path: str, quiet: bool) -> None:
+        """Start the helper. Raises FirewallError, PrivilegeError.
 
-        `summary` is then what it says about the firewall that it has prepared.
+        config_path: the file that it makes its policy from. quiet: let go of our standard error. `summary` is then what
+        it says about the firewall that it has prepared.
         """
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = RUN.format(module="knockknock.root.helper")
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code, package, config_path], stdin=theirs.fileno(), cwd="/"
+                [sys.executable, "-I", "-c", code, package, config_path],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL if quiet else None,
+                cwd="/",
             )
-        answer = self._receive()
-        self.summary = answer[1:].decode(errors="replace")
-        if not answer.startswith(DONE):
+        try:
+            self.summary = self._answer()
+        except KnockError:
             self.stop()
-            raise FirewallError(self.summary)
+            raise
 
     def fileno(self) -> int:
         """Readable only when the helper has gone."""
         return self._pair.fileno()
 
-    def obey(self, order: Grant) -> bool:
-        """Hand over one record; whether the kernel has it. Raises PrivilegeError if the helper is gone."""
+    def obey(self, order: Grant) -> None:
+        """Hand over one record. Raises FirewallError if the kernel refuses it, PrivilegeError if the helper is gone."""
         try:
             self._pair.send(grant.pack(order))
         except OSError:
             raise PrivilegeError("the root helper is gone") from None
-        return self._receive() == DONE
+        self._answer()
 
-    def _receive(self) -> bytes:
+    def _answer(self) -> str:
         try:
             answer = self._pair.recv(4096)
         except OSError:
             answer = b""
         if not answer:
             raise PrivilegeError("the root helper is gone")
-        return answer
+        text = answer[1:].decode(errors="replace")
+        if not answer.startswith(DONE):
+            raise FirewallError(text)
+        return text
 
     def stop(self) -> None:
         """Close the pair, and wait until the helper has taken away what it placed."""

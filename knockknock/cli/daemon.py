@@ -147,7 +147,7 @@ def serve(path: str, pid_file: str | None) -> None:
     hearing, bad = daemon.load(settings, source.GIVES)
     for profile in hearing.profiles:
         store.adopt(settings.state, settings.profiles, profile, (user.pw_uid, user.pw_gid))
-    helper = privsep.Helper(path)
+    helper = privsep.Helper(path, quiet=pid_file is not None)
     try:
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)

@@ -43,8 +43,7 @@ def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.P
                 (firewall.close if grant.order is Order.CLOSE else firewall.open)(grant)
             pair.send(DONE)
         except KnockError as error:
-            print(f"knockknock: root helper: {error}", file=sys.stderr, flush=True)
-            pair.send(FAILED)
+            pair.send(FAILED + str(error).encode())
 
 
 def main() -> None:

@@ -29,10 +29,10 @@ class Policy(NamedTuple):
             raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")
         if grant.seconds > self.seconds:
             raise GrantError(f"{grant.seconds} seconds are more than the {self.seconds} that the configuration allows")
-        _check_source(grant.address)
+        check_source(grant.address)
 
 
-def _check_source(address: bytes) -> None:
+def check_source(address: bytes) -> None:
     """Raises GrantError for an address that no other host can send from, and for one of our own."""
     ip = ipaddress.ip_address(address)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None

@@ -65,9 +65,9 @@ class KernLog:
     GIVES = frozenset({"tcp timestamps"})
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self._complaint = path, ""
         self._inotify = inotify_simple.INotify(nonblocking=True)
-        self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ONLYDIR)
+        self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
         self._files: list[_File] = []
         """The file at the path last; before it those that were rotated away and may still be written to."""
         self._follow()
@@ -93,7 +93,8 @@ class KernLog:
             more = self._follow()
 
     def complaint(self) -> str:
-        return ""
+        text, self._complaint = self._complaint, ""
+        return text
 
     def _packets(self, file: _File) -> Iterator[Packet]:
         for line in file.lines():
@@ -101,7 +102,7 @@ class KernLog:
                 yield packet
 
     def _follow(self) -> bool:
-        """Open the file at the path if it is another than the last; whether it was."""
+        """Open the file at the path if it is another than the last, and may be read; whether it was so."""
         try:
             status = os.stat(self._path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
@@ -109,10 +110,10 @@ class KernLog:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise SourceError(
-                f"{self._path} cannot be read: {error.strerror}; let its group read it, or set source = kmsg"
-            ) from None
+        except PermissionError:
+            # Between open and chown a new file is still its maker's alone; the chown wakes us again.
+            self._complaint = f"waiting until {self._path} may be read: its group must be allowed to"
+            return False
         self._files.append(_File(fd, self._inotify.add_watch(f"/proc/self/fd/{fd}", FLAGS.MODIFY)))
         if len(self._files) > MAX_FILES:
             self._leave(self._files.pop(0))

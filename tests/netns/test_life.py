@@ -1,0 +1,263 @@
+"""Living with it: a real login, reloads, profiles of knockknock 0.8, full disks, several clients at once."""
+
+import base64
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .lab import DELAY, KNOCK_PORT, Lab, inside, until
+
+HOST = "10.77.0.1"
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "syn.json").read_text())["cases"]
+
+
+def client_profile(lab: Lab) -> Path:
+    return lab.home / ".knockknock" / HOST
+
+
+def test_ssh_login(lab: Lab) -> None:
+    """A real sshd behind the closed door: no answer, a knock, a login; and the next login needs a knock of its own."""
+    keys = lab.directory / "ssh"
+    keys.mkdir()
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
+    (keys / "authorized").write_text((keys / "user.pub").read_text())
+    os.makedirs("/run/sshd", exist_ok=True)
+    options = {
+        "HostKey": keys / "host",
+        "AuthorizedKeysFile": keys / "authorized",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PidFile": "none",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    lab.start("server", "/usr/sbin/sshd", "-D", "-f", "/dev/null", *words)
+    until(lambda: lab.run("server", "ss", "-Hltn", "sport = :22").stdout)
+    lab.mint("laptop")
+    lab.daemon()
+    ssh = ["ssh", "-i", str(keys / "user"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    ssh += ["-o", "ConnectTimeout=1", f"root@{HOST}", "echo", "hello from", "$SSH_CONNECTION"]
+    assert lab.run("client", *ssh, check=False).returncode == 255
+    lab.knock(HOST)
+    time.sleep(0.1)
+    assert lab.run("client", *ssh).stdout.startswith("hello from 10.77.0.2")
+    assert lab.run("client", *ssh, check=False).returncode == 255
+
+
+def test_reload_takes_new_profiles_and_keeps_the_old_when_the_new_are_bad(lab: Lab) -> None:
+    lab.listen(22)
+    lab.listen(8080)
+    lab.mint("laptop")
+    daemon = lab.daemon()
+    lab.mint("phone", "--ports", "tcp/8080", port=4343, hosts=("10.77.1.1",))
+    daemon.reload()
+    daemon.says("2 profile(s), knock port(s) 4242, 4343")
+    lab.knock("10.77.1.1", ports=("8080",))
+    assert lab.opens("10.77.1.1", 8080), daemon.log()
+    good = Path(lab.configure()).read_text()
+    Path(lab.configure()).write_text(good + "dealy = 3\n")
+    daemon.reload()
+    line = len(good.splitlines()) + 1
+    daemon.says(
+        f"not reloaded, the old configuration stays: {lab.directory}/etc/config:{line}: there is no key 'dealy'"
+    )
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+
+
+def test_reload_takes_a_profile_away(lab: Lab) -> None:
+    lab.listen(22)
+    lab.mint("laptop")
+    daemon = lab.daemon()
+    Path(lab.settings["profiles"]).joinpath("laptop").rename(lab.directory / "revoked")
+    daemon.reload()
+    daemon.says("0 profile(s), knock port(s) none")
+    lab.knock(HOST)
+    time.sleep(0.2)
+    assert not lab.connects(HOST)
+
+
+def test_one_broken_profile_does_not_stop_the_others(lab: Lab) -> None:
+    lab.listen(22)
+    lab.mint("broken")
+    lab.mint("laptop")
+    config = Path(lab.settings["profiles"]) / "broken" / "config"
+    config.write_text(config.read_text() + "colour = red\n")
+    daemon = lab.daemon()
+    daemon.says(f"profile broken: {config}:5: there is no key 'colour'")
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+
+
+def make_08(directory: Path, known: dict[str, str], owner: str = "root") -> None:
+    """A profile directory as knockknock 0.8 writes it."""
+    directory.mkdir(parents=True, mode=0o700)
+    for name in ("cipher", "mac"):
+        (directory / f"{name}.key").write_text(base64.b64encode(bytes.fromhex(known[f"{name}_key"])).decode() + "\n")
+    (directory / "counter").write_text("0\n")
+    (directory / "config").write_text(f"[main]\nknock_port = {KNOCK_PORT}\n")
+    for file in directory.iterdir():
+        file.chmod(0o600)
+    subprocess.run(["chown", "-R", owner, str(directory)], check=True)
+
+
+def test_profile_of_08_on_both_sides(lab: Lab) -> None:
+    known = next(
+        case for case in VECTORS if case["format"] == "classic" and case["counter"] == 0 and case["port"] == 22
+    )
+    make_08(Path(lab.settings["profiles"]) / "old", known)
+    make_08(client_profile(lab), known)
+    lab.listen(22)
+    lab.listen(8888)
+    (lab.directory / "etc" / "config").write_text("")
+    lab.settings["error_window"] = "20"
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    daemon.reload()
+    daemon.says("old: kept as it was, because only root may read it")
+    lab.knock(HOST, ports=("8888",))
+    assert lab.opens(HOST, 8888), "a profile of 0.8 may open any TCP port"
+    daemon.stop()
+    again = lab.daemon()
+    lab.knock(HOST)
+    assert lab.opens(HOST), again.log()
+
+
+def test_client_of_08(lab: Lab) -> None:
+    """What 0.8 sends: hping3 with the fields of the sealed request."""
+    known = [
+        case for case in VECTORS if case["format"] == "classic" and case["counter"] in (0, 1) and case["port"] == 22
+    ]
+    known = sorted({case["counter"]: case for case in known}.values(), key=lambda case: case["counter"])
+    make_08(Path(lab.settings["profiles"]) / "old", known[0])
+    lab.listen(22)
+    daemon = lab.daemon()
+    for case in known:
+        ident, sequence, acknowledgment, window = struct.unpack("!HIIH", bytes.fromhex(case["sealed"]))
+        fields = ["-N", ident, "-w", window, "-M", sequence, "-L", acknowledgment]
+        lab.run("client", "hping3", "-S", "-c", "1", "-p", str(KNOCK_PORT), *map(str, fields), HOST, check=False)
+        assert lab.opens(HOST), daemon.log()
+        assert not lab.connects(HOST)
+
+
+def test_full_disk_opens_nothing(lab: Lab) -> None:
+    lab.listen(22)
+    lab.mint("laptop")
+    state = Path(lab.settings["state"])
+    daemon_user = state.owner()
+    small = lab.directory / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "small", str(small)], check=True)
+    try:
+        subprocess.run(["cp", "-p", str(state / "laptop"), str(small)], check=True)
+        subprocess.run(["chown", daemon_user, str(small)], check=True)
+        lab.configure(state=str(small))
+        daemon = lab.daemon()
+        filler = small / "filler"
+        with filler.open("wb") as file:
+            try:
+                file.write(bytes(1 << 16))
+                file.flush()
+            except OSError:
+                pass
+        lab.knock(HOST)
+        daemon.says("knock of laptop not obeyed: the counter")
+        assert not lab.connects(HOST)
+        assert (small / "laptop").read_text() == "0\n"
+        filler.unlink()
+        lab.knock(HOST)
+        assert lab.opens(HOST), daemon.log()
+        subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        lab.knock(HOST)
+        daemon.says("Read-only file system")
+        assert not lab.connects(HOST)
+        assert (small / "laptop").read_text() == "2\n"
+    finally:
+        for process in lab.processes:
+            process.kill()
+            process.wait()
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_two_clients_at_once_never_share_a_counter(lab: Lab) -> None:
+    lab.mint("laptop")
+    with inside(lab.ns("server")):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    with tap:
+        tap.bind(("s0", 0x0800))
+        tap.settimeout(1)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: lab.knock(HOST, ports=("22", "22", "22")), range(16)))
+        seen = [packet for packet in iter_packets(tap) if packet[9] == 6]
+    assert len(seen) == 48
+    assert len({packet[4:6] + packet[24:28] for packet in seen}) == 48
+    assert (client_profile(lab) / "counter").read_text() == "48\n"
+
+
+def iter_packets(tap: socket.socket) -> list[bytes]:
+    found = []
+    try:
+        while True:
+            found.append(tap.recv(2048))
+    except TimeoutError:
+        return found
+
+
+def test_client_without_room_for_its_counter_sends_nothing(lab: Lab) -> None:
+    lab.mint("laptop")
+    small = client_profile(lab)
+    files = {file.name: file.read_text() for file in small.iterdir()}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k,mode=700", "small", str(small)], check=True)
+    try:
+        for name, text in files.items():
+            (small / name).write_text(text)
+            (small / name).chmod(0o600)
+        try:
+            (small / "filler").write_bytes(bytes(1 << 16))
+        except OSError:
+            pass
+        with inside(lab.ns("server")):
+            tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        with tap:
+            tap.bind(("s0", 0x0800))
+            tap.settimeout(0.3)
+            done = lab.knock(HOST, check=False)
+            assert done.returncode == 1
+            assert done.stderr.startswith("knockknock: the counter ")
+            assert done.stderr.count("\n") == 1
+            assert iter_packets(tap) == []
+        assert (small / "counter").read_text() == "0\n"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_background_with_a_pid_file(lab: Lab) -> None:
+    lab.listen(22)
+    lab.mint("laptop")
+    pid_file = lab.directory / "pid"
+    lab.configure(log="stderr")
+    command = [
+        *lab.program("knockknock-daemon"),
+        "--config",
+        lab.configure(),
+        "--daemonize",
+        "--pid-file",
+        str(pid_file),
+    ]
+    lab.run("server", *command)
+    pid = int(pid_file.read_text())
+    try:
+        lab.knock(HOST)
+        assert lab.opens(HOST), "when the command ends with 0, it listens"
+        assert lab.run("server", *command, check=False).returncode == 1
+    finally:
+        os.kill(pid, 15)
+        until(lambda: not Path(f"/proc/{pid}").exists())
+    assert "knockknock" not in lab.ruleset()
+    assert DELAY

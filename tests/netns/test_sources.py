@@ -1,0 +1,138 @@
+"""Where the daemon hears: a real rsyslogd with rotation in the middle, and the kernel's ring."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .lab import Lab, until
+
+HOST = "10.77.0.1"
+TEMPLATES = {"classic": "RSYSLOG_TraditionalFileFormat", "iso": "RSYSLOG_FileFormat"}
+
+
+class Syslog:
+    """An rsyslogd of our own, which writes the kernel's messages to a file."""
+
+    def __init__(self, lab: Lab, template: str) -> None:
+        directory = lab.directory / "log"
+        directory.mkdir()
+        self.path = directory / "kern.log"
+        config = lab.directory / "rsyslog.conf"
+        config.write_text(
+            'module(load="imkmsg")\n'
+            f'global(workDirectory="{directory}")\n'
+            f'kern.* action(type="omfile" file="{self.path}" template="{template}" fileOwner="root" fileGroup="adm" fileCreateMode="0640")\n'
+        )
+        self.process = lab.start("server", "rsyslogd", "-n", "-f", str(config), "-i", str(directory / "pid"))
+        until(self.path.exists)
+        lab.configure(source="file", log_file=str(self.path))
+
+    def rotate(self) -> None:
+        """As Debian's logrotate does: rename, create, tell."""
+        self.path.rename(self.path.with_suffix(".1"))
+        fd = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o640)
+        os.fchown(fd, 0, os.stat(self.path.with_suffix(".1")).st_gid)
+        os.close(fd)
+        self.process.send_signal(signal.SIGHUP)
+
+    def copytruncate(self) -> None:
+        shutil.copy(self.path, self.path.with_suffix(".1"))
+        os.truncate(self.path, 0)
+
+    def delete(self) -> None:
+        self.path.unlink()
+        self.process.send_signal(signal.SIGHUP)
+
+
+@pytest.fixture(params=TEMPLATES.values(), ids=TEMPLATES.keys())
+def syslog(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Syslog]:
+    lab.mint("laptop")
+    lab.listen(22)
+    yield Syslog(lab, request.param)
+
+
+def test_rotation_in_the_middle(lab: Lab, syslog: Syslog) -> None:
+    daemon = lab.daemon()
+    daemon.says(f"reading {syslog.path}")
+    for number, rotate in enumerate((syslog.rotate, syslog.copytruncate, syslog.delete, syslog.rotate)):
+        for _ in range(2):
+            lab.knock(HOST)
+            assert lab.opens(HOST), f"after {number} rotations: {daemon.log()}"
+        rotate()
+        lab.knock(HOST)
+        assert lab.opens(HOST), f"right after rotation {number}: {daemon.log()}"
+    assert daemon.log().count("open tcp/22 for") == 12
+    assert "refused" not in daemon.log(), "a line was read twice"
+
+
+def test_late_creation(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    directory = lab.directory / "late"
+    directory.mkdir()
+    lab.configure(source="file", log_file=f"{directory}/kern.log")
+    daemon = lab.daemon()
+    config = lab.directory / "rsyslog.conf"
+    config.write_text(
+        f'module(load="imkmsg")\nglobal(workDirectory="{directory}")\n'
+        f'kern.* action(type="omfile" file="{directory}/kern.log" fileGroup="adm" fileCreateMode="0640")\n'
+    )
+    lab.start("server", "rsyslogd", "-n", "-f", str(config), "-i", f"{directory}/pid")
+    until(Path(f"{directory}/kern.log").exists)
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+
+
+def test_auto_takes_the_file_if_it_is_there(lab: Lab, syslog: Syslog) -> None:
+    lab.configure(source="auto")
+    lab.daemon().says(f"reading {syslog.path}")
+
+
+def test_auto_takes_the_ring_if_there_is_no_file(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.configure(source="auto", log_file=f"{lab.directory}/nosuch.log")
+    lab.daemon().says("reading /dev/kmsg")
+
+
+def test_overrun_of_the_ring_is_reported_and_survived(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    daemon.process.send_signal(signal.SIGSTOP)
+    limit = Path("/proc/sys/kernel/printk_devkmsg")
+    before = limit.read_text()
+    limit.write_text("on\n")
+    try:
+        with open("/dev/kmsg", "w") as ring:
+            for number in range(12000):
+                ring.write(f"knockknock test fills the ring {number} {'x' * 80}\n")
+                ring.flush()
+    finally:
+        limit.write_text(before)
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.says("the kernel's log ran over")
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+
+
+def test_zero_wake_ups_while_idle(lab: Lab, syslog: Syslog) -> None:
+    """Neither of the two processes runs while nothing is logged."""
+    daemon = lab.daemon()
+
+    def switches() -> list[str]:
+        texts = [Path(f"/proc/{pid}/status").read_text() for pid in (daemon.process.pid, daemon.helper)]
+        return [line for text in texts for line in text.splitlines() if "ctxt_switches" in line]
+
+    time.sleep(0.5)
+    for _ in range(5):
+        size, before = syslog.path.stat().st_size, switches()
+        time.sleep(3)
+        after = switches()
+        if syslog.path.stat().st_size == size:
+            break  # else the kernel had something to say, which has nothing to do with us
+    assert after == before

@@ -1,0 +1,181 @@
+"""A log file is followed through every way of rotating it: no line lost, none read twice, none read half."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from knockknock.errors import SourceError
+from knockknock.sources import kernlog
+
+LINE = (
+    "Nov 20 18:33:57 host kernel: [    1.000000] knockknock IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=192.0.2.1 LEN=60 TOS=0x00"
+    " PREC=0x00 TTL=64 ID=1 DF PROTO=TCP SPT=4000 DPT=4242 SEQ={} ACK=0 WINDOW=1024 RES=0x00 SYN URGP=0 \n"
+)
+
+
+class Log:
+    """A syslog daemon with one file, that keeps it open until it is told to open it again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.file = self.path.open("a", buffering=1)
+
+    def write(self, lines: int = 1) -> None:
+        for _ in range(lines):
+            self.count += 1
+            self.file.write(LINE.format(self.count))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    one = Log(tmp_path / "kern.log")
+    one.path.chmod(0o644)
+    one.file.write("something that was there before\n")
+    return one
+
+
+@pytest.fixture
+def source(log: Log) -> kernlog.KernLog:
+    return kernlog.open_source(str(log.path))
+
+
+def heard(source: kernlog.KernLog) -> list[int]:
+    return [packet.sequence for packet in source.read()]
+
+
+def rename(log: Log, number: int) -> None:
+    """logrotate's create: the writer goes on writing to the renamed file until its reopen."""
+    log.path.rename(log.path.with_suffix(f".{number}"))
+    log.path.touch(0o644)
+
+
+def rename_without_successor(log: Log, number: int) -> None:
+    log.path.rename(log.path.with_suffix(f".{number}"))
+
+
+def delete(log: Log, _number: int) -> None:
+    log.path.unlink()
+
+
+@pytest.mark.parametrize("rotate", [rename, rename_without_successor, delete])
+@pytest.mark.parametrize("read_between", [0, 1, 2, 3])
+def test_rotation(log: Log, source: kernlog.KernLog, rotate: Callable[[Log, int], None], read_between: int) -> None:
+    """Three rotations; read_between: bits that say after which steps the reader comes to read."""
+    found = []
+    for number in range(3):
+        log.write(2)
+        if read_between & 1:
+            found += heard(source)
+        rotate(log, number)
+        log.write(3)  # to the old file
+        if read_between & 2:
+            found += heard(source)
+        log.reopen()
+        log.write(1)
+        found += heard(source)  # a file that came and went before anybody looked cannot be found again
+    assert found == list(range(1, log.count + 1))
+
+
+def test_two_rotations_while_the_successor_is_empty(log: Log, source: kernlog.KernLog) -> None:
+    log.write()
+    rename(log, 1)
+    assert heard(source) == [1]
+    rename(log, 2)
+    assert heard(source) == []
+    log.write()  # still to the first
+    assert heard(source) == [2]
+    log.reopen()
+    log.write()
+    assert heard(source) == [3]
+
+
+@pytest.mark.parametrize("after", [1, 50])
+def test_copytruncate(log: Log, source: kernlog.KernLog, after: int) -> None:
+    """Truncated, and shorter or already longer than it was when the reader comes."""
+    log.write(10)
+    assert heard(source) == list(range(1, 11))
+    shutil.copy(log.path, log.path.with_suffix(".1"))
+    os.truncate(log.path, 0)
+    log.write(after)
+    assert heard(source) == list(range(11, 11 + after))
+
+
+def test_half_a_line(log: Log, source: kernlog.KernLog) -> None:
+    line = LINE.format(1)
+    log.file.write(line[:100])
+    log.file.flush()
+    assert heard(source) == []
+    log.file.write(line[100:])
+    log.file.flush()
+    assert heard(source) == [1]
+
+
+def test_begins_at_the_end_and_passes_over_a_half_line(tmp_path: Path) -> None:
+    log = Log(tmp_path / "kern.log")
+    log.write(5)
+    half = LINE.format(99)
+    log.file.write(half[:80])
+    log.file.flush()
+    source = kernlog.open_source(str(log.path))
+    log.file.write(half[80:] + LINE.format(100))
+    log.file.flush()
+    assert heard(source) == [100]
+
+
+def test_late_creation(tmp_path: Path) -> None:
+    source = kernlog.open_source(str(tmp_path / "kern.log"))
+    assert heard(source) == []
+    Log(tmp_path / "kern.log").write(2)
+    assert heard(source) == [1, 2]
+
+
+def test_line_without_end_takes_no_memory(log: Log, source: kernlog.KernLog) -> None:
+    for _ in range(64):
+        log.file.write("x" * (1 << 20))
+        log.file.flush()
+        assert heard(source) == []
+    log.file.write("\n")
+    log.write()
+    assert heard(source) == [1]
+
+
+def test_file_that_only_root_may_read(log: Log) -> None:
+    log.path.chmod(0o600)
+    with pytest.raises(SourceError, match="can be read by root alone, so not after its next rotation"):
+        kernlog.open_source(str(log.path))
+
+
+def test_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be followed"):
+        kernlog.open_source(str(tmp_path / "nosuch" / "kern.log"))
+
+
+def test_descriptor_is_readable_only_after_a_write(log: Log, source: kernlog.KernLog) -> None:
+    import select
+
+    assert not select.select([source], [], [], 0.05)[0]
+    log.write()
+    assert select.select([source], [], [], 1)[0]
+    heard(source)
+    assert not select.select([source], [], [], 0.05)[0]
+
+
+def test_logrotate_itself(log: Log, source: kernlog.KernLog, tmp_path: Path) -> None:
+    """Debian's own program, with its default way."""
+    log.write(3)
+    config = tmp_path / "conf"
+    config.write_text(f"{log.path} {{\n  su root root\n  rotate 4\n  create 0644\n}}\n")
+    config.chmod(0o644)
+    tmp_path.chmod(0o755)
+    subprocess.run(["logrotate", "-f", "-s", str(tmp_path / "status"), str(config)], check=True)
+    log.write(2)
+    log.reopen()
+    log.write(2)
+    assert heard(source) == list(range(1, 8))
