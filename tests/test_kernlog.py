@@ -12,8 +12,8 @@ from knockknock.errors import SourceError
 from knockknock.sources import kernlog
 
 LINE = (
-    "Nov 20 18:33:57 host kernel: [    1.000000] knockknock IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=192.0.2.1 LEN=60 TOS=0x00"
-    " PREC=0x00 TTL=64 ID=1 DF PROTO=TCP SPT=4000 DPT=4242 SEQ={} ACK=0 WINDOW=1024 RES=0x00 SYN URGP=0 \n"
+    "Nov 20 18:33:57 host kernel: [    1.000000] knockknock IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=192.0.2.1 LEN=60"
+    " TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=TCP SPT=4000 DPT=4242 SEQ={} ACK=0 WINDOW=1024 RES=0x00 SYN URGP=0 \n"
 )
 
 

@@ -1,8 +1,7 @@
-"""The privilege line: what is left of root in the daemon, and what a daemon that was taken over can ask of the helper."""
+"""The privilege line: what is left of root in the daemon, and what a daemon that was taken over can ask for."""
 
 import os
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from knockknock import grant
 from knockknock.grant import RECORD, Grant, Order
 
-from .lab import ROOT, Lab, inside
+from .lab import ROOT, Lab
 
 V4 = socket.inet_aton
 
@@ -88,12 +87,11 @@ def doors(lab: Lab) -> str:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_record_opens_nothing_and_ends_the_helper(lab: Lab, pair: socket.socket, name: str) -> None:
-    before = "guard"
     pair.send(HOSTILE[name])
     assert pair.recv(100) == b"", "the helper must end"
     assert lab.processes[-1].wait(5) != 0
     assert doors(lab) == ""
-    assert before in lab.ruleset()
+    assert "guard" in lab.ruleset()
     assert "knockknock" not in lab.ruleset(), "the helper takes its rules along"
     assert not lab.connects("10.77.0.1", 22)
     assert not lab.connects("10.77.0.1", 23)
@@ -146,12 +144,10 @@ def test_second_daemon_is_refused(lab: Lab) -> None:
     second.says("another knockknock-daemon has the state directory")
 
 
-def test_helper_refuses_to_start_for_strangers_chain(lab: Lab) -> None:
+def test_chain_that_is_not_there(lab: Lab) -> None:
     lab.mint("laptop")
     lab.configure(nft_table="inet guard", nft_chain="nosuch")
     daemon = lab.daemon(ready=False)
     assert daemon.process.wait(10) == 1
     daemon.says("there is no nftables chain inet guard nosuch: correct nft_table and nft_chain")
-    assert struct.calcsize("!BBBxHH16s") == RECORD.size
-    with inside(lab.ns("server")):
-        assert "knockknock" not in lab.ruleset()
+    assert "knockknock" not in lab.ruleset()

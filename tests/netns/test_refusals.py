@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.tcpip import knock as packet_of
 from knockknock.schemes import Carried
+from knockknock.tcpip import knock as packet_of
 
 from .lab import KNOCK_PORT, Daemon, Lab, inside
 
@@ -20,11 +20,11 @@ HOST = "10.77.0.1"
 
 
 @pytest.fixture
-def daemon(lab: Lab) -> Iterator[Daemon]:
+def daemon(lab: Lab) -> Daemon:
     lab.listen(22)
     lab.listen(23)
     lab.mint("laptop")
-    yield lab.daemon()
+    return lab.daemon()
 
 
 def profile(lab: Lab) -> Path:

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,8 @@ class Syslog:
         config.write_text(
             'module(load="imkmsg")\n'
             f'global(workDirectory="{directory}")\n'
-            f'kern.* action(type="omfile" file="{self.path}" template="{template}" fileOwner="root" fileGroup="adm" fileCreateMode="0640")\n'
+            f'kern.* action(type="omfile" file="{self.path}" template="{template}"'
+            ' fileOwner="root" fileGroup="adm" fileCreateMode="0640")\n'
         )
         self.process = lab.start("server", "rsyslogd", "-n", "-f", str(config), "-i", str(directory / "pid"))
         until(self.path.exists)
@@ -49,11 +49,11 @@ class Syslog:
         self.process.send_signal(signal.SIGHUP)
 
 
-@pytest.fixture(params=TEMPLATES.values(), ids=TEMPLATES.keys())
-def syslog(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Syslog]:
+@pytest.fixture(params=list(TEMPLATES))
+def syslog(lab: Lab, request: pytest.FixtureRequest) -> Syslog:
     lab.mint("laptop")
     lab.listen(22)
-    yield Syslog(lab, request.param)
+    return Syslog(lab, TEMPLATES[request.param])
 
 
 def test_rotation_in_the_middle(lab: Lab, syslog: Syslog) -> None:
