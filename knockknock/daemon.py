@@ -67,6 +67,8 @@ def report(hearing: Hearing, bad: dict[str, KnockError]) -> None:
         log.error("profile %s: %s", name, error)
     ports = sorted({profile.knock_port for profile in hearing.profiles})
     log.info("%d profile(s), knock port(s) %s", len(hearing.profiles), ", ".join(map(str, ports)) or "none")
+    if not hearing.profiles:
+        log.warning("nobody can knock yet: mint a profile with knockknock-genprofile, then reload")
 
 
 class Daemon:

@@ -46,10 +46,9 @@ def check(path: str) -> None:
     settings = store.load_config(path)
     print(f"configuration {path}: good")
     privsep.find_user(settings.user)
-    source, where = sources.choose(settings)
-    gives = sources.open_source(settings).GIVES
-    print(f"source {source}: {where}")
-    hearing, bad = daemon.load(settings, gives)
+    source = sources.open_source(settings)
+    print(f"source: {source.path}")
+    hearing, bad = daemon.load(settings, source.GIVES)
     for profile in hearing.profiles:
         print(
             f"profile {profile.name}: knock port {profile.knock_port}, {profile.format}, "
@@ -151,7 +150,7 @@ def serve(path: str, pid_file: str | None) -> None:
     try:
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
-        log.info("reading %s", sources.choose(settings)[1])
+        log.info("reading %s", source.path)
         daemon.report(hearing, bad)
 
         def listening() -> None:

@@ -18,6 +18,7 @@ class Source(Protocol):
 
     GIVES: frozenset[str]
     """What a format may need (schemes.Scheme.needs)."""
+    path: str
     group: int | None
     """A group that the daemon must stay in to read on after root is gone, or None."""
 

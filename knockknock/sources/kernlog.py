@@ -65,7 +65,7 @@ class KernLog:
     GIVES = frozenset({"tcp timestamps"})
 
     def __init__(self, path: str) -> None:
-        self._path, self._complaint = path, ""
+        self.path, self._complaint = path, ""
         self._inotify = inotify_simple.INotify(nonblocking=True)
         self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
         self._files: list[_File] = []
@@ -104,15 +104,15 @@ class KernLog:
     def _follow(self) -> bool:
         """Open the file at the path if it is another than the last, and may be read; whether it was so."""
         try:
-            status = os.stat(self._path)
+            status = os.stat(self.path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
                 return False
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         except FileNotFoundError:
             return False
         except PermissionError:
             # Between open and chown a new file is still its maker's alone; the chown wakes us again.
-            self._complaint = f"waiting until {self._path} may be read: its group must be allowed to"
+            self._complaint = f"waiting until {self.path} may be read: its group must be allowed to"
             return False
         self._files.append(_File(fd, self._inotify.add_watch(f"/proc/self/fd/{fd}", FLAGS.MODIFY)))
         if len(self._files) > MAX_FILES:
@@ -137,7 +137,7 @@ class KernLog:
         if status.st_mode & 0o040 and status.st_gid != 0:
             return status.st_gid
         raise SourceError(
-            f"{self._path} can be read by root alone, so not after its next rotation: "
+            f"{self.path} can be read by root alone, so not after its next rotation: "
             "give it a group (chgrp adm, chmod 640), or set source = kmsg"
         )
 

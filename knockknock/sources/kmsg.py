@@ -20,8 +20,8 @@ class Kmsg:
     GIVES = frozenset({"tcp timestamps"})
     group = None
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, path: str, fd: int) -> None:
+        self.path, self._fd = path, fd
         self._overruns = 0
 
     def fileno(self) -> int:
@@ -55,4 +55,4 @@ def open_source(path: str) -> Kmsg:
         os.lseek(fd, 0, os.SEEK_END)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-    return Kmsg(fd)
+    return Kmsg(path, fd)
