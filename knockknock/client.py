@@ -14,8 +14,9 @@ from .profile import Profile
 from .request import Request
 from .schemes import Carried
 
-# include/uapi/linux: tcp.h, in.h, in6.h
+# include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
+_MAX_MAXSEG = 32767
 _IP_MTU, _IPV6_MTU, _IPV6_HDRINCL = 14, 24, 36
 
 
@@ -113,7 +114,8 @@ def kernel_syn(family: int, segment: int) -> bytes:
             listener.listen(1)
             for end in (listener, caller):
                 end.settimeout(1)
-            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+            if segment <= _MAX_MAXSEG:  # a larger one is the loopback's own, which it announces unasked
+                caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
             caller.connect(listener.getsockname())
             answered = stack.enter_context(listener.accept()[0])
             # Closed with a reset: nothing of it stays behind in TIME_WAIT.

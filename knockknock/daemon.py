@@ -41,13 +41,13 @@ def load(config: Config, gives: frozenset[str], before: Hearing | None = None) -
     gives: of the source. before: a profile whose files only root could read is kept from there.
     """
     profiles, bad = store.load_profiles(config.profiles)
-    for profile in before.profiles if before else ():
-        if profile.name in bad and not os.access(f"{config.profiles}/{profile.name}/mac.key", os.R_OK):
-            bad[profile.name] = KnockError(
-                f"kept as it was, because only root may read it: cd {config.profiles} && "
-                f"chgrp -R {config.user} {profile.name} && chmod -R g+rX {profile.name}"
-            )
-            profiles.append(profile)
+    for name in [name for name in bad if not os.access(f"{config.profiles}/{name}/mac.key", os.R_OK)]:
+        kept = [profile for profile in before.profiles if profile.name == name] if before else []
+        profiles += kept
+        bad[name] = KnockError(
+            f"{'kept as it was' if kept else 'not taken'}, because only root may read it: cd {config.profiles} && "
+            f"chgrp -R {config.user} {name} && chmod -R g+rX {name}"
+        )
     usable, counters = [], {}
     for profile in profiles:
         try:
@@ -156,9 +156,9 @@ class Daemon:
         before = self._hearing
         try:
             config = store.load_config(self._config_path)
-            kept = {name: getattr(before.config, name) for name in AT_RESTART}
-            changed = [name for name in AT_RESTART if getattr(config, name) != kept[name]]
-            hearing, bad = load(config._replace(**kept), self._source.GIVES, before)
+            if changed := [name for name in AT_RESTART if getattr(config, name) != getattr(before.config, name)]:
+                raise KnockError(f"a new {', '.join(changed)} takes a restart")
+            hearing, bad = load(config, self._source.GIVES, before)
             self._helper.obey(grant.RELOAD)
         except PrivilegeError:
             raise
@@ -167,8 +167,6 @@ class Daemon:
             return
         self._hearing = hearing
         log.info("reloaded %s", self._config_path)
-        if changed:
-            log.warning("restart the daemon for the new %s", ", ".join(changed))
         report(hearing, bad)
 
 

@@ -12,5 +12,7 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
         command(sys.argv[1:])
     except KnockError as error:
         sys.exit(f"{name}: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"{name}: the Python package {error.name} is not installed: pip install this project, as README says")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -68,6 +68,7 @@ def logger(where: str) -> None:
     if where == "syslog":
         from logging.handlers import SysLogHandler
 
+        logging.raiseExceptions = False  # where no syslog daemon is, nobody is told
         handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
         handler.setFormatter(logging.Formatter(f"knockknock-daemon[{os.getpid()}]: %(message)s"))
     elif "JOURNAL_STREAM" not in os.environ:

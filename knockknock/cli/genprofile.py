@@ -109,7 +109,8 @@ Let the daemon read it (or start it, if it does not run yet):
     sudo systemctl reload knockknock
 Take the profile to the client, over a connection that you trust, under the name that the client calls this server:
     sudo tar -C {directory} -cf - . |
-        ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d && tar -C $d -xf -'
+        ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d &&
+            tar --no-same-owner --no-same-permissions -C $d -xf -'
 Then, on the client:
     sudo knockknock -p {port} {server}"""
 

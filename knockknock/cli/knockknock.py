@@ -11,9 +11,12 @@ from ..request import Request, Verb, port_number, protocol_number
 from . import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from ..client import Knock
+
+_LINKTYPE_RAW = 101
+"""A capture file's packets begin with the IP header."""
 
 
 def _port(text: str) -> tuple[int, int]:
@@ -59,8 +62,8 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def show(knock: "Knock", options: argparse.Namespace) -> None:
-    """What --dry-run, --explain and --pcap promise, by scapy's dissection of the packet. Raises KnockError."""
+def shower(options: argparse.Namespace) -> "Callable[[Knock], None]":
+    """What does as --dry-run, --explain and --pcap say, by scapy's dissection of a packet. Raises KnockError."""
     # Imported here, because it takes longer than everything else together and a knock comes before every login.
     import logging
 
@@ -69,18 +72,27 @@ def show(knock: "Knock", options: argparse.Namespace) -> None:
     from scapy.layers.inet6 import IPv6
     from scapy.utils import PcapWriter
 
-    packet = (IP if knock.packet[0] >> 4 == 4 else IPv6)(knock.packet)
-    if options.dry_run:
-        print(f"{knock.request}, counter {knock.counter}: {packet.command()}")
-    if options.explain:
-        packet.show()
+    writer = None
     if options.pcap:
         try:
-            fd = os.open(options.pcap, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "ab") as file, PcapWriter(file, linktype=101, append=True) as writer:
-                writer.write(packet)
+            fd = os.open(options.pcap, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise KnockError(f"{options.pcap} cannot be written: {error.strerror}") from None
+            raise KnockError(f"--pcap {options.pcap} cannot be written: {error.strerror}") from None
+        writer = PcapWriter(os.fdopen(fd, "wb"), linktype=_LINKTYPE_RAW, sync=True)
+
+    def show(knock: "Knock") -> None:
+        packet = (IP if knock.packet[0] >> 4 == 4 else IPv6)(knock.packet)
+        if options.dry_run:
+            print(f"{knock.request}, counter {knock.counter}: {packet.command()}")
+        if options.explain:
+            packet.show()
+        if writer:
+            try:
+                writer.write(packet)
+            except OSError as error:
+                raise KnockError(f"--pcap {options.pcap} cannot be written: {error.strerror}") from None
+
+    return show
 
 
 def command(arguments: list[str]) -> None:
@@ -97,10 +109,10 @@ def command(arguments: list[str]) -> None:
             raise SendError(f"the profile may not {request}; it may: {', '.join(map(str, profile.ports))}")
     address = client.resolve(options.host, options.family or socket.AF_UNSPEC)
     directory = f"{profiles}/{profile.name}"
-    knocks: Iterator[Knock] = client.prepare(directory, profile, requests, address, dry=options.dry_run)
-    for knock in knocks:
-        if options.dry_run or options.explain or options.pcap:
-            show(knock, options)
+    show = shower(options) if options.dry_run or options.explain or options.pcap else None
+    for knock in client.prepare(directory, profile, requests, address, dry=options.dry_run):
+        if show:
+            show(knock)
         if not options.dry_run:
             if address[0] not in raw:
                 raise SendError(

@@ -37,8 +37,9 @@ def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.P
         limits.check(grant)
         try:
             if grant.order is Order.RELOAD:
-                limits = read_policy(config)
-                firewall.watch(limits.knock_ports)
+                fresh = read_policy(config)
+                firewall.watch(fresh.knock_ports)
+                limits = fresh
             else:
                 (firewall.close if grant.order is Order.CLOSE else firewall.open)(grant)
             pair.send(DONE)
