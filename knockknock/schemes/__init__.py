@@ -1,6 +1,6 @@
 """How a knock is said and heard: a profile's `format` -> the module that knows it, imported when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -38,6 +38,9 @@ class Scheme(Protocol):
 
     def seal(self, profile: "Profile", counter: int, request: "Request", source: bytes) -> bytes:
         """The sealed bytes of one request; source: 4 or 16 bytes, the address that it will come from."""
+
+    def heads(self, profile: "Profile", first: int, count: int, requests: "Sequence[Request]") -> Iterator[int]:
+        """The first 32 bits of each of some requests, sealed with each of count counters from first on."""
 
     def carry(self, format: str, sealed: bytes) -> Carried:
         """Sealed bytes -> header fields."""

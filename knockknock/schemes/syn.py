@@ -1,7 +1,7 @@
 """The encrypted SYN: PROTOCOL.md steps 1 to 7. Pure functions of a profile, a counter and a packet."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -49,14 +49,20 @@ def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
     return [blocks[start : start + size] for start in range(0, 16 * count, 16)]
 
 
+def _kind(profile: Profile, request: Request) -> bytes:
+    """What stands before the counter in the message (step 4)."""
+    return b"" if profile.format == "classic" else LABEL + request.verb.value + bytes([request.protocol])
+
+
+def _counter(profile: Profile, counter: int) -> bytes:
+    return b"" if profile.format == "classic" else counter.to_bytes(8, "big")
+
+
 def _tag(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
     """The truncated HMAC-SHA1 of a request (steps 3 and 4)."""
-    message = request.port.to_bytes(2, "big")
-    if profile.format != "classic":
-        kind = request.verb.value + bytes([request.protocol])
-        message = LABEL + kind + counter.to_bytes(8, "big") + message
-        if profile.bind_source:
-            message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
+    message = _kind(profile, request) + _counter(profile, counter) + request.port.to_bytes(2, "big")
+    if profile.bind_source:
+        message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
     return hmac.digest(profile.mac_key, message, "sha1")[: _FORMATS[profile.format].size - 2]
 
 
@@ -68,6 +74,20 @@ def seal(profile: Profile, counter: int, request: Request, source: bytes) -> byt
     """The sealed bytes of one request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
     plain = request.port.to_bytes(2, "big") + _tag(profile, counter, request, source)
     return _xor(plain, keystreams(profile, counter, 1)[0])
+
+
+def heads(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[int]:
+    """The first 32 bits of what seal() makes of each of some requests with each of count counters from first on.
+
+    For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
+    """
+    key = profile.mac_key
+    parts = [(_kind(profile, one), one.port.to_bytes(2, "big"), one.port << 16) for one in requests]
+    for counter, stream in enumerate(keystreams(profile, first, count), first):
+        mask, middle = int.from_bytes(stream[:4], "big"), _counter(profile, counter)
+        for kind, port, high in parts:
+            tag = hmac.digest(key, kind + middle + port, "sha1")
+            yield mask ^ (high | tag[0] << 8 | tag[1])
 
 
 def match(

@@ -1,0 +1,64 @@
+"""The table of heads behaves as a multimap, however its places collide."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knockknock.gatekeeper import Accepted, Gatekeeper
+from knockknock.heads import Heads
+from knockknock.packet import Packet
+from knockknock.profile import Profile
+from knockknock.request import TCP, Ports, Request, Verb
+from knockknock.schemes import syn
+
+# Few heads that all begin at the same few places, at the end of the array too, and some that are anywhere.
+heads = st.one_of(
+    st.integers(0, 3), st.integers(60, 66), st.sampled_from([63 + 64 * n for n in range(5)]), st.integers(0, 2**32 - 1)
+)
+pairs = st.tuples(heads, st.integers(0, 4) | st.just(2**32 - 2))
+
+
+@given(st.lists(st.tuples(st.booleans(), pairs), max_size=300))
+def test_multimap(steps: list[tuple[bool, tuple[int, int]]]) -> None:
+    table, model = Heads(), Counter[tuple[int, int]]()
+    for add, pair in steps:
+        if add:
+            table.add(*pair)
+            model[pair] += 1
+        elif model[pair]:
+            table.remove(*pair)
+            model[pair] -= 1
+        else:
+            with pytest.raises(KeyError):
+                table.remove(*pair)
+    assert len(table) == model.total()
+    for head in {head for head, _ in model}:
+        assert sorted(table.find(head)) == sorted(number for known, number in model.elements() if known == head)
+
+
+def test_grows_and_stays_right() -> None:
+    table = Heads()
+    for number in range(5000):
+        table.add(number * 64 % 2**32, number)
+    assert all(number in table.find(number * 64 % 2**32) for number in range(5000))
+
+
+def packet(profile: Profile, counter: int) -> Packet:
+    fields = syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, TCP, 22), b"\x0a\x4d\0\2"))
+    return Packet(b"\x0a\x4d\0\2", 1, profile.knock_port, fields.ident, fields.sequence, 0, fields.window or 0, None)
+
+
+def test_a_thousand_profiles_at_one_port() -> None:
+    """Each is heard, again and again and with losses, and none is taken for another."""
+    ports = (Ports(TCP, 22, 22),)
+    profiles = [Profile(f"p{n}", n.to_bytes(16), bytes(15) + b"m", 4242, "compact", ports) for n in range(1000)]
+    keeper = Gatekeeper(profiles, {one.name: 0 for one in profiles}, 15, 20, True)
+    for counter in (0, 1, 20, 39, 40):
+        for profile in profiles[:: 97 if counter else 1]:
+            knock = packet(profile, counter)
+            event = keeper.hear(knock, 0.0)
+            assert isinstance(event, Accepted)
+            assert (event.profile, event.counter) == (profile.name, counter)
+            assert not isinstance(keeper.hear(knock, 0.0), Accepted)
