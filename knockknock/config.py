@@ -9,7 +9,7 @@ DEFAULT_PATH = "/etc/knockknock.d/config"
 MAX_DELAY = 3600
 """Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
 
-_absolute = ini.matching(r"/.*[^/]", "an absolute path")
+_absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
 
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),

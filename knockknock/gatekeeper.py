@@ -168,7 +168,8 @@ class Gatekeeper:
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say.
 
-        now: seconds on any monotonic clock. Whatever this returns, the knock in the packet is used up from here on.
+        now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
+        counter.
         """
         if packet.port not in self._ports:
             return None

@@ -1,4 +1,4 @@
-"""What several tests need: a profile, its knocks as a source would see them, files on disk, commands as users run them."""
+"""What several tests need: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def command(
-    name: str, *words: str, home: Path, user: int | None = None, **environment: str
+    name: str, *words: str, home: Path, user: int | None = None, umask: int = 0o022, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of bin/ as a user would, with a home of its own; user: an id to become first, without groups."""
     become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
@@ -94,4 +94,5 @@ def command(
         timeout=30,
         check=False,
         cwd=home,
+        umask=umask,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .. import __version__, config, daemon, privsep, sources, store
 from ..errors import KnockError, PrivilegeError
-from . import run
+from . import formatter, run
 
 log = logging.getLogger("knockknock")
 
@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock-daemon",
+        formatter_class=formatter,
         description="Listens for knocks in the kernel's packet log and opens ports for those who knock rightly.",
         epilog="Signals: HUP reads configuration and profiles again, TERM stops. Exit status: 0, 1 could not, 2 usage.",
     )

@@ -39,15 +39,24 @@ def check_source(address: bytes) -> None:
     first = address[0] if isinstance(ip, ipaddress.IPv4Address) else 1
     if ip.is_multicast or ip.is_loopback or ip.is_unspecified or mapped or first == 0 or first >= 240:
         raise GrantError(f"{ip} is not the unicast address of a host")
+    if _is_own(ip):
+        raise GrantError(f"{ip} is this machine itself")
+
+
+def _is_own(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is this host's, or the broadcast address of a network of its. Sends nothing."""
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with socket.socket(family, socket.SOCK_DGRAM) as bound, socket.socket(family, socket.SOCK_DGRAM) as routed:
         try:
-            # Sends nothing: only for an address of this host does the route lookup pick itself as the source.
-            probe.connect((str(ip), 9))
+            bound.bind((str(ip), 0))
+            with open(f"/proc/sys/net/ipv{ip.version}/ip_nonlocal_bind") as file:
+                if file.read() == "0\n":
+                    return True
+            # Any address can be bound here, as some load balancers want it: ask the routing table instead.
+            routed.connect((str(ip), 9))
         except OSError:
-            return
-        if probe.getsockname()[0] == str(ip):
-            raise GrantError(f"{ip} is this machine itself")
+            return False
+        return bool(routed.getsockname()[0] == str(ip))
 
 
 def dump(policy: Policy) -> str:
