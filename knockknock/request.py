@@ -20,6 +20,10 @@ class Verb(Enum):
     CLOSE = b"C"
 
 
+Kind = tuple[Verb, int]
+"""A verb and a protocol number: what a request is but for its port."""
+
+
 class Request(NamedTuple):
     """One request, as a client makes it."""
 

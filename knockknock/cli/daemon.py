@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import gc
 import logging
 import os
 import socket
@@ -141,6 +142,7 @@ def serve(path: str, pid_file: str | None) -> None:
         )
     privsep.no_core()
     user = privsep.find_user(settings.user)
+    gc.enable()
     ready = background(pid_file) if pid_file else lambda: None
     logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
