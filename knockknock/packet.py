@@ -19,3 +19,5 @@ class Packet(NamedTuple):
     """As on the wire, not scaled."""
     timestamp: int | None
     """TSval of the TCP timestamps option (RFC 7323), None without one."""
+    payload: bytes = b""
+    """What follows the TCP header, as far as the source copied it; always empty from a source that does not give it."""

@@ -8,6 +8,7 @@ a header that an ICMP error quotes in brackets, or a message that quotes a knock
 import re
 
 from ..packet import Packet
+from .tcpoptions import timestamp
 
 PREFIX = "knockknock "
 """What the LOG rule writes before the packet."""
@@ -64,21 +65,6 @@ def parse(line: bytes) -> Packet | None:
     if ident > (0xFFFF if ipv4 else 0xFFFFF):
         return None
     address = bytes(map(int, ipv4.split(b"."))) if ipv4 else bytes.fromhex(ipv6.replace(b":", b"").decode())
-    timestamp = _timestamp(bytes.fromhex(options.decode())) if options else None
-    return Packet(address, source_port, port, ident, sequence, acknowledgment, window, timestamp)
-
-
-def _timestamp(options: bytes) -> int | None:
-    """TSval (RFC 7323) from a SYN's TCP options, each step a length that the packet's sender chose."""
-    at = 0
-    while at < len(options) and options[at]:
-        if options[at] == 1:
-            at += 1
-            continue
-        length = options[at + 1] if at + 1 < len(options) else 0
-        if length < 2:
-            return None
-        if options[at] == 8 and length == 10 and at + 10 <= len(options):
-            return int.from_bytes(options[at + 2 : at + 6], "big")
-        at += length
-    return None
+    listed = bytes.fromhex(options.decode()) if options else b""
+    stamp = timestamp(listed, 0, len(listed))
+    return Packet(address, source_port, port, ident, sequence, acknowledgment, window, stamp)

@@ -4,10 +4,10 @@ from types import ModuleType
 
 import pytest
 
-from . import configuration, counter_file, grant_record, key_file, logline, profile_config
+from . import configuration, counter_file, grant_record, key_file, logline, nfpacket, profile_config
 from .mutate import inputs
 
-TARGETS = [logline, grant_record, configuration, profile_config, key_file, counter_file]
+TARGETS = [logline, nfpacket, grant_record, configuration, profile_config, key_file, counter_file]
 NUMBER = 20_000
 
 

@@ -1,6 +1,7 @@
 """What knocks, profiles and log lines can be, for hypothesis to choose from."""
 
 import ipaddress
+import struct
 from typing import Any
 
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ ports = st.integers(1, 65535)
 addresses4 = st.binary(min_size=4, max_size=4)
 addresses6 = st.binary(min_size=16, max_size=16)
 addresses = addresses4 | addresses6
-u16, u32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+bytes1, u16, u32 = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 keys = st.binary(min_size=16, max_size=16) | st.binary(min_size=32, max_size=32)
 
 
@@ -148,3 +149,51 @@ def loglines(draw: st.DrawFn) -> tuple[bytes, Packet]:
         line += f"OPT ({draw(_options(packet.timestamp)).hex().upper()}) "
     line += draw(optional("UID=1000 GID=1000 ")) + draw(st.just("") | u32.map("MARK=0x{:x} ".format))
     return (line if draw(st.booleans()) else line.removesuffix(" ")).encode(), packet
+
+
+# A message as net/netfilter/nfnetlink_log.c packs it.
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+@st.composite
+def _network(draw: st.DrawFn, packet: Packet) -> bytes:
+    """The bytes of a packet from the IP header on, with any values where no knock is carried."""
+    options = draw(_options(packet.timestamp)) if packet.timestamp is not None or draw(st.booleans()) else b""
+    options = options.ljust(-(-len(options) // 4) * 4, b"\0")
+    flags = 2 | draw(st.sampled_from([0, 0x40, 0x80, 0xC0]))
+    offset = (5 + len(options) // 4) << 4 | draw(st.integers(0, 15))
+    tcp = struct.pack("!HHIIBB", *packet[1:3], *packet[4:6], offset, flags)
+    tcp += struct.pack("!HI", packet.window, draw(u32)) + options + packet.payload
+    if len(packet.source) == 4:
+        ip_options = bytes(4 * draw(st.integers(0, 10)))
+        total, flag = 20 + len(ip_options) + len(tcp), draw(st.sampled_from([0, 0x4000, 0x8000, 0xC000]))
+        ip = struct.pack("!BBHHHBBH", 0x45 + len(ip_options) // 4, draw(bytes1), total, packet.ident, flag, 64, 6, 0)
+        return ip + packet.source + draw(addresses4) + ip_options + tcp
+    following, headers = 6, b""
+    for kind in draw(st.lists(st.sampled_from([0, 43, 51, 60]), max_size=8)):
+        units = draw(st.integers(0, 2))
+        headers = bytes([following, units]) + bytes((8 + 4 * units if kind == 51 else 8 + 8 * units) - 2) + headers
+        following = kind
+    first = 6 << 28 | draw(bytes1) << 20 | packet.ident
+    ip = struct.pack("!IHBB", first, len(headers) + len(tcp), following, draw(bytes1))
+    return ip + packet.source + draw(addresses6) + headers + tcp
+
+
+@st.composite
+def nflog_messages(draw: st.DrawFn, group: int) -> tuple[bytes, Packet]:
+    """A message that the kernel could have sent of a SYN to us, and the packet that it tells of."""
+    packet = draw(packets())._replace(payload=draw(st.binary(max_size=40)))
+    four = len(packet.source) == 4
+    body = bytes([2 if four else 10, 0]) + group.to_bytes(2, "big")
+    body += _attribute(1, (b"\x08\x00" if four else b"\x86\xdd") + b"\1\0") + _attribute(10, b"knockknock \0")
+    for kind, size in draw(
+        st.lists(st.sampled_from([(4, 4), (2, 4), (8, 12), (15, 2), (17, 2), (16, 14)]), max_size=6)
+    ):
+        body += _attribute(kind, draw(st.binary(min_size=size, max_size=size)))
+    if draw(st.booleans()):
+        body += _attribute(3, draw(st.binary(min_size=16, max_size=16)))
+    body += _attribute(9, draw(_network(packet)))
+    return struct.pack("=IHHII", 16 + len(body), 0x400, 0, 0, 0) + body, packet

@@ -1,0 +1,157 @@
+"""A message of the kernel's packet logger (NFLOG) -> Packet. Pure; no length in it is believed before it is checked.
+
+The layout is that of net/netfilter/nfnetlink_log.c, __build_packet_message(), and of the header
+include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are as a stranger sent them. What is taken
+is what sources.logline takes: a SYN, the first and only fragment, that came in for this machine.
+"""
+
+from collections.abc import Callable
+from struct import Struct
+
+from ..packet import Packet
+from .tcpoptions import timestamp
+
+PREFIX = "knockknock "
+"""What the NFLOG rule puts before the packet."""
+MAX_HEADERS = 8
+"""IPv6 extension headers before TCP at most."""
+
+Reader = Callable[[bytes | bytearray, int, int], Packet | None]
+
+_MESSAGE = Struct("=IH").unpack_from
+"""struct nlmsghdr: length of the message with this header, type; flags, sequence number and sender follow."""
+_ATTRIBUTE = Struct("=HH").unpack_from
+"""struct nlattr: length with this header but without the padding to 4, type."""
+_IPV4 = Struct("!BxHHHxB2x4s4x").unpack_from
+"""Version and header length, total length, identification, flags and fragment, protocol, source (RFC 791)."""
+_IPV6 = Struct("!IHBx16s16x").unpack_from
+"""Version, class and flow label, payload length, next header, source (RFC 8200)."""
+_TCP = Struct("!HHIIBBH").unpack_from
+"""Ports, sequence, acknowledgment, data offset, flags, window (RFC 9293)."""
+
+_pack = Struct("=HH").pack
+
+_MESSAGE_SIZE = 16
+_PACKET = 4 << 8 | 0  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
+_PACKET_HDR, _TIMESTAMP, _PAYLOAD, _PREFIX = 1, 3, 9, 10  # NFULA_*
+_LOCAL_IN = b"\1\0"  # the hook, and padding
+_PROTOCOL_TCP = 6
+_SYN, _CONTROL = 0x02, 0x3F  # of the flags; above are ECE and CWR, which a SYN may have
+_FRAGMENT = 0x3FFF  # more fragments, offset
+_EXTENSIONS = {0, 43, 51, 60}  # hop-by-hop, routing, authentication, destination: no fragment, nothing encrypted
+_AUTHENTICATION = 51
+
+
+class Parser:
+    """Reads the messages of one NFLOG group."""
+
+    def __init__(self, group: int) -> None:
+        self._beginnings = beginnings(group)
+        self._same = b""
+        self._read: Reader = ipv4
+        """What the last message began with, up to its time stamp, and what reads the packet in such a message.
+
+        All that comes in by one interface from one neighbour begins alike, and equal bytes need no second look.
+        """
+
+    def packets(self, data: bytes | bytearray, size: int) -> list[Packet]:
+        """The SYNs in the first `size` bytes of a datagram, which may hold many messages. Never raises."""
+        found = []
+        at = 0
+        while at + _MESSAGE_SIZE <= size:
+            length, kind = _MESSAGE(data, at)
+            end = at + length
+            if length < _MESSAGE_SIZE or end > size:
+                break
+            if kind == _PACKET and (packet := self._message(data, at + _MESSAGE_SIZE, end)):
+                found.append(packet)
+            at = end + (-length & 3)
+        return found
+
+    def _message(self, data: bytes | bytearray, at: int, end: int) -> Packet | None:
+        """The SYN in what is between a message's header and its end."""
+        if not (self._same and data.startswith(self._same, at)) and not self._learn(data, at, end):
+            return None
+        at += len(self._same)
+        while at + 4 <= end:
+            length, kind = _ATTRIBUTE(data, at)
+            if length < 4 or at + length > end:
+                return None
+            if kind == _PAYLOAD:
+                return self._read(data, at + 4, at + length)
+            at += length + (-length & 3)
+        return None
+
+    def _learn(self, data: bytes | bytearray, begin: int, end: int) -> bool:
+        """Whether a message begins as one of ours; if so, that is kept for the next."""
+        for read, beginning in self._beginnings:
+            if data.startswith(beginning, begin):
+                self._read, at = read, begin + len(beginning)
+                break
+        else:
+            return False
+        while at + 4 <= end:
+            length, kind = _ATTRIBUTE(data, at)
+            if length < 4 or kind in (_TIMESTAMP, _PAYLOAD):
+                break
+            at += length + (-length & 3)
+        # What lies beyond the end is of an older message, and no part of how ours begin.
+        self._same = bytes(data[begin:at]) if at <= end else b""
+        return bool(self._same)
+
+
+def ipv4(data: bytes | bytearray, at: int, end: int) -> Packet | None:
+    """The SYN in an IPv4 packet; at, end: where in the data the packet is, as far as it was copied."""
+    if at + 40 > end:
+        return None
+    first, total, ident, fragment, protocol, source = _IPV4(data, at)
+    size = (first & 15) * 4
+    if first >> 4 != 4 or size < 20 or fragment & _FRAGMENT or protocol != _PROTOCOL_TCP:
+        return None
+    return _tcp(data, at + size, min(end, at + total), source, ident)
+
+
+def ipv6(data: bytes | bytearray, at: int, end: int) -> Packet | None:
+    """The SYN in an IPv6 packet, behind the extension headers that sources.logline passes over too."""
+    if at + 60 > end:
+        return None
+    first, total, following, source = _IPV6(data, at)
+    if first >> 28 != 6:
+        return None
+    end = min(end, at + 40 + total)
+    at += 40
+    for _ in range(MAX_HEADERS + 1):
+        if following == _PROTOCOL_TCP:
+            return _tcp(data, at, end, source, first & 0xFFFFF)
+        if following not in _EXTENSIONS or at + 2 > end:
+            return None
+        unit = 4 if following == _AUTHENTICATION else 8
+        following, at = data[at], at + 8 + data[at + 1] * unit
+    return None
+
+
+def _tcp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) -> Packet | None:
+    if at + 20 > end:
+        return None
+    source_port, port, sequence, acknowledgment, offset, flags, window = _TCP(data, at)
+    first = at + (offset >> 4) * 4
+    if flags & _CONTROL != _SYN or first < at + 20 or first > end:
+        return None
+    stamp = timestamp(data, at + 20, first)
+    payload = bytes(data[first:end]) if first < end else b""
+    return Packet(source, source_port, port, ident, sequence, acknowledgment, window, stamp, payload)
+
+
+def beginnings(group: int) -> list[tuple[Reader, bytes]]:
+    """For each address family what reads its packets, and how messages of ours begin behind nlmsghdr, byte for byte.
+
+    That is the family, the version, the group, the attribute with protocol and hook, and the one with the prefix.
+    group: 1 to 65535.
+    """
+    families = (ipv4, b"\x02", b"\x08\x00"), (ipv6, b"\x0a", b"\x86\xdd")  # AF_INET, AF_INET6; EtherTypes
+    prefix = PREFIX.encode() + b"\0"
+    named = _pack(4 + len(prefix), _PREFIX) + prefix + bytes(-len(prefix) % 4)
+    return [
+        (read, family + b"\0" + group.to_bytes(2, "big") + _pack(8, _PACKET_HDR) + protocol + _LOCAL_IN + named)
+        for read, family, protocol in families
+    ]
