@@ -15,8 +15,9 @@ KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
     "single_use": ini.boolean,
-    "source": ini.one_of("auto", "file", "kmsg"),
+    "source": ini.one_of("auto", "file", "kmsg", "nflog"),
     "log_file": _absolute,
+    "nflog_group": ini.whole(1, 0xFFFF),
     "firewall": ini.one_of("auto", "nftables", "iptables"),
     "nft_table": ini.matching(r"(ip|ip6|inet) [A-Za-z_][\w.-]*", "a family and a table, such as inet filter"),
     "nft_chain": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a chain"),
@@ -37,6 +38,8 @@ class Config(NamedTuple):
     single_use: bool = True
     source: str = "auto"
     log_file: str = "/var/log/kern.log"
+    nflog_group: int = 0x4B4B
+    """"KK": not one of the small numbers that ulogd and others take without being asked."""
     firewall: str = "auto"
     nft_table: str = ""
     nft_chain: str = ""

@@ -23,7 +23,9 @@ from .sources import Source
 
 log = logging.getLogger("knockknock")
 
-AT_RESTART = ("source", "log_file", "firewall", "nft_table", "nft_chain", "user", "profiles", "state", "log")
+AT_RESTART = (
+    *("source", "log_file", "nflog_group", "firewall", "nft_table", "nft_chain", "user", "profiles", "state", "log"),
+)
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
 

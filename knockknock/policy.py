@@ -26,9 +26,9 @@ def policy(config_path: str) -> Policy:
             continue  # the daemon reports it
         ports.add(values["knock_port"])
         doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
-    return Policy(
-        tuple(sorted(ports)), tuple(sorted(doors)), config.delay, config.firewall, config.nft_table, config.nft_chain
-    )
+    group = config.nflog_group if config.source == "nflog" else 0
+    firewall = config.firewall, config.nft_table, config.nft_chain
+    return Policy(tuple(sorted(ports)), tuple(sorted(doors)), config.delay, *firewall, group)
 
 
 def main() -> None:

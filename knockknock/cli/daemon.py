@@ -48,7 +48,7 @@ def check(path: str) -> None:
     settings = store.load_config(path)
     print(f"configuration {path}: good")
     privsep.find_user(settings.user)
-    source = sources.open_source(settings)
+    source = sources.open_source(settings, look=True)
     print(f"source: {source.path}")
     hearing, bad = daemon.load(settings, source.GIVES)
     for profile in hearing.profiles:

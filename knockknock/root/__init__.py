@@ -11,7 +11,9 @@ FIREWALLS = {"nftables": "knockknock.root.nftables", "iptables": "knockknock.roo
 MARK, MASK = 0x4B000000, 0xFF000000
 """The connection mark of a connection that a door let in, and the bits of the mark that are ours."""
 PREFIX = "knockknock "
-"""What the LOG rule writes before a packet (sources.logline reads it)."""
+"""What the rule that logs writes before a packet (sources.logline and sources.nfpacket read it)."""
+COPY = 512
+"""Bytes of a packet that a rule hands to an NFLOG group (sources.nflog.COPY)."""
 NAME = "knockknock"
 """Our nftables table, and the comment on every rule of ours in somebody else's chain."""
 PER_SOURCE, BURST = 20, 40

@@ -28,15 +28,15 @@ class Choice(NamedTuple):
     """Whether nothing filters input, so that every port is open anyway."""
 
 
-def make(choice: Choice) -> Firewall:
-    """The chosen firewall, nothing placed yet. Raises FirewallError."""
+def make(choice: Choice, nflog_group: int) -> Firewall:
+    """The chosen firewall, nothing placed yet; nflog_group: 0 for the kernel's log. Raises FirewallError."""
     if choice.name == "nftables":
         from . import nftables
 
-        return nftables.Firewall(choice.chains)
+        return nftables.Firewall(choice.chains, nflog_group)
     from . import iptables
 
-    return iptables.Firewall(choice.legacy, choice.command)
+    return iptables.Firewall(choice.legacy, choice.command, nflog_group)
 
 
 def choose(policy: Policy) -> Choice:

@@ -56,7 +56,7 @@ def main() -> None:
         try:
             limits = read_policy(sys.argv[1])
             choice = detect.choose(limits)
-            firewall = detect.make(choice)
+            firewall = detect.make(choice, limits.nflog_group)
             cleanup.callback(firewall.remove)
             firewall.prepare()
             firewall.watch(limits.knock_ports)

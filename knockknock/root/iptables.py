@@ -10,17 +10,14 @@ import os
 import socket
 import subprocess
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pyroute2.ipset import IPSet, PortEntry
 from pyroute2.netlink.exceptions import IPSetError
 
 from ..errors import FirewallError
 from ..grant import Grant, Order
-from . import BURST, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
-
-if TYPE_CHECKING:
-    pass
+from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
 
 CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
 PORTS = f"{NAME}-ports"
@@ -38,8 +35,8 @@ class Rule(NamedTuple):
     protocol: str = ""
 
 
-def rules(family: int) -> list[Rule]:
-    """All rules, in order; family: 4 or 6."""
+def rules(family: int, nflog_group: int) -> list[Rule]:
+    """All rules, in order; family: 4 or 6; nflog_group: 0 for the kernel's log."""
     mark = {"mark": f"{MARK:#x}/{MASK:#x}"}
     new = ("conntrack", {"ctstate": "NEW"})
     syn = ("tcp", {"tcp-flags": "FIN,SYN,RST,ACK SYN"})
@@ -56,9 +53,11 @@ def rules(family: int) -> list[Rule]:
         "hashlimit-htable-gcinterval": "1000",
     }
     log = {"log-prefix": PREFIX, "log-level": "debug", "log-tcp-sequence": "", "log-tcp-options": ""}
+    to_group = {"nflog-group": f"{nflog_group}", "nflog-prefix": PREFIX, "nflog-size": f"{COPY}"}
+    target = ("NFLOG", to_group | {"nflog-threshold": "1"}) if nflog_group else ("LOG", log)
     return [
         Rule(CHAIN, (("connmark", mark),), "ACCEPT", {}),
-        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"}), ("hashlimit", limit)), "LOG", log, "tcp"),
+        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"}), ("hashlimit", limit)), *target, "tcp"),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-once{family} src,dst"})), LET_IN, {}),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-open{family} src,dst"})), LET_IN, {}),
         Rule(LET_IN, (), "SET", {"del-set": f"{NAME}-once{family} src,dst"}),
@@ -68,14 +67,14 @@ def rules(family: int) -> list[Rule]:
 
 
 class Command:
-    """Places rules by the iptables commands (the nf_tables variant). prefix: their names without the last word."""
+    """Places rules by the iptables commands. command: the name of the one for the family."""
 
-    def __init__(self, family: int, command: str) -> None:
-        self._family, self._command = family, command
+    def __init__(self, rules: list[Rule], command: str) -> None:
+        self._rules, self._command = rules, command
 
     def place(self) -> None:
         text = ["*filter", f":{CHAIN} - [0:0]", f":{LET_IN} - [0:0]"]
-        for rule in rules(self._family):
+        for rule in self._rules:
             words = ["-A", rule.chain] + (["-p", rule.protocol] if rule.protocol else [])
             for name, options in rule.matches:
                 words += ["-m", name, *_spell(options)]
@@ -110,7 +109,7 @@ def _spell(options: dict[str, str]) -> Iterator[str]:
 class Library:
     """Places rules by python-iptables (the legacy variant)."""
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, rules: list[Rule], family: int) -> None:
         try:
             import iptc
         except ImportError:
@@ -118,7 +117,7 @@ class Library:
                 "the iptables of this machine is the legacy one, which needs python-iptables: "
                 "apt install python3-iptables, or pip install it"
             ) from None
-        self._family, self._iptc = family, iptc
+        self._rules, self._family, self._iptc = rules, family, iptc
         kind = iptc.Table if family == 4 else iptc.Table6
         # To know whether a target is a chain it looks into every table, which would make the kernel load them all.
         kind.existing_table_names = {name: name == "filter" for name in kind.ALL}
@@ -129,7 +128,7 @@ class Library:
             self._clear()
             for name in (CHAIN, LET_IN):
                 self._table.create_chain(name)
-            for rule in rules(self._family):
+            for rule in self._rules:
                 self._iptc.Chain(self._table, rule.chain).append_rule(self._rule(rule))
             jump = Rule("INPUT", (), CHAIN, {})
             self._iptc.Chain(self._table, "INPUT").insert_rule(self._rule(jump))
@@ -170,19 +169,25 @@ class Library:
                 match.set_parameter(option, value.split(" ") if " " in value else value)
         target = made.create_target(rule.target)
         for option, value in rule.options.items():
-            keep = option == "log-prefix" or " " not in value
+            keep = option.endswith("log-prefix") or " " not in value
             target.set_parameter(option, value if keep else value.split(" "))
         return made
 
 
 class Firewall:
-    """iptables rules over ipsets. legacy: which variant filters; command: the name of its IPv4 command."""
+    """iptables rules over ipsets."""
 
-    def __init__(self, legacy: bool, command: str) -> None:
+    def __init__(self, legacy: bool, command: str, nflog_group: int) -> None:
+        """legacy: which variant filters; command: the name of its IPv4 command; nflog_group: 0 for the kernel's log."""
         self._ipset = IPSet()
         self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         names = {4: command, 6: command.replace("iptables", "ip6tables")}
-        self._writers = [Library(family) if legacy else Command(family, names[family]) for family in self._families]
+        self._writers: list[Library | Command] = []
+        for family in self._families:
+            placed = rules(family, nflog_group)
+            # python-iptables 1.2 writes beyond its memory when it sets the prefix of an NFLOG target.
+            library = legacy and not nflog_group
+            self._writers.append(Library(placed, family) if library else Command(placed, names[family]))
 
     def prepare(self) -> None:
         self._create_ports(PORTS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import FirewallError
 from ..grant import Grant, Order
-from . import BURST, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
 
 PRIORITY = -10
 """Of our base chain: before the chains that filter, which are at 0 (filter) or, firewalld's, at 10."""
@@ -35,7 +35,7 @@ table inet {NAME} {{
     chain knock {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        log prefix "{PREFIX}" level debug flags tcp sequence,options
+        log prefix "{PREFIX}" $HOW
     }}
     chain let_in {{
         ct mark set ct mark & {MASK ^ 0xFFFFFFFF:#010x} | {MARK:#010x} accept
@@ -103,19 +103,27 @@ def find_ours(rules: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-class Firewall:
-    """The kernel's nftables. chains: family, table and chain of each chain that filters input."""
+def table(nflog_group: int) -> str:
+    """Our table, in the words of nft; nflog_group: 0 for the kernel's log."""
+    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
+    return _TABLE.replace("$HOW", to_group if nflog_group else "level debug flags tcp sequence,options")
 
-    def __init__(self, chains: Collection[tuple[str, str, str]]) -> None:
+
+class Firewall:
+    """The kernel's nftables."""
+
+    def __init__(self, chains: Collection[tuple[str, str, str]], nflog_group: int) -> None:
+        """chains: family, table and chain of each that filters input. nflog_group: 0 for the kernel's log."""
         self._library = Library()
         self._chains = chains
+        self._table = table(nflog_group)
 
     def prepare(self) -> None:
         accept = [
             f'insert rule {family} {table} {chain} {_MARKED} accept comment "{NAME}"'
             for family, table, chain in self._chains
         ]
-        self._library.run("\n".join([*find_ours(self._library.rules()), _TABLE, *accept]))
+        self._library.run("\n".join([*find_ours(self._library.rules()), self._table, *accept]))
 
     def watch(self, ports: Collection[int]) -> None:
         commands = [f"flush set inet {NAME} knock_ports"]

@@ -20,6 +20,8 @@ class Policy(NamedTuple):
     firewall: str = "auto"
     nft_table: str = ""
     nft_chain: str = ""
+    nflog_group: int = 0
+    """Where SYNs to knock ports are logged to; 0: the kernel's log."""
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..packet import Packet
 
-SOURCES = {"file": "knockknock.sources.kernlog", "kmsg": "knockknock.sources.kmsg"}
+SOURCES = {
+    "file": "knockknock.sources.kernlog",
+    "kmsg": "knockknock.sources.kmsg",
+    "nflog": "knockknock.sources.nflog",
+}
 
 
 class Source(Protocol):
@@ -19,6 +23,7 @@ class Source(Protocol):
     GIVES: frozenset[str]
     """What a format may need (schemes.Scheme.needs)."""
     path: str
+    """Where the packets come from, for people."""
     group: int | None
     """A group that the daemon must stay in to read on after root is gone, or None."""
 
@@ -33,23 +38,32 @@ class Source(Protocol):
 
 
 class Opener(Protocol):
-    """A source's module."""
+    """A source's module. place: the path of a file, or the number of an NFLOG group."""
 
-    def open_source(self, path: str) -> Source:
+    def open_source(self, place: str, /) -> Source:
         """Open at the end of what is there, as root. Raises SourceError."""
 
+    def look(self, place: str, /) -> Source:
+        """The same for a look, and not to be read: without taking what only one program can have."""
 
-def open_source(config: "Config") -> Source:
-    """The source that a configuration names; `auto` takes the log file where there is one. Raises SourceError."""
-    name, path = choose(config)
-    return cast(Opener, import_module(SOURCES[name])).open_source(path)
+
+def open_source(config: "Config", *, look: bool = False) -> Source:
+    """The source that a configuration names; `auto` takes the log file where there is one. Raises SourceError.
+
+    look: only for a look at it, so that a daemon that runs is not disturbed.
+    """
+    name, place = choose(config)
+    module = cast(Opener, import_module(SOURCES[name]))
+    return module.look(place) if look else module.open_source(place)
 
 
 def choose(config: "Config") -> tuple[str, str]:
-    """A word of SOURCES and the path that it is to read."""
+    """A word of SOURCES and the place that it is to read."""
     from os.path import exists
 
     name = config.source
+    if name == "nflog":
+        return name, str(config.nflog_group)
     if name == "auto":
         name = "file" if exists(config.log_file) else "kmsg"
     if name == "kmsg" and not exists("/dev/kmsg"):

@@ -148,3 +148,6 @@ def open_source(path: str) -> KernLog:
         return KernLog(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be followed: {error.strerror}") from None
+
+
+look = open_source  # to read it takes it from nobody

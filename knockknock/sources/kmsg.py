@@ -56,3 +56,6 @@ def open_source(path: str) -> Kmsg:
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from None
     return Kmsg(path, fd)
+
+
+look = open_source  # to read it takes it from nobody

@@ -9,7 +9,7 @@ WHERE = "/etc/knockknock.d/config"
 CORPUS = [
     b"[main]\n",
     b"# comment\n[main]\ndelay = 15\nerror_window = 20  # counters\nsingle_use = yes\n",
-    b"[main]\nsource = kmsg\nlog_file = /var/log/kern.log\nlog = syslog\nuser = knockknock\n",
+    b"[main]\nsource = kmsg\nlog_file = /var/log/kern.log\nnflog_group = 7\nlog = syslog\nuser = knockknock\n",
     b"[main]\nfirewall = nftables\nnft_table = inet filter\nnft_chain = input\n",
     b"[main]\nprofiles: /etc/knockknock.d/profiles\nstate=/var/lib/knockknock\n\n; end\n",
     b"delay = 1\n[other]\n[main]\ndelay = 1\ndelay = 2\n[DEFAULT]\nuser = x\n  y\n",
@@ -27,7 +27,8 @@ def target(data: bytes) -> None:
     assert 1 <= config.delay <= MAX_DELAY
     assert 1 <= config.error_window <= 1000
     assert config.single_use in (True, False)
-    assert config.source in ("auto", "file", "kmsg")
+    assert config.source in ("auto", "file", "kmsg", "nflog")
+    assert 1 <= config.nflog_group <= 65535
     assert config.firewall in ("auto", "nftables", "iptables")
     assert config.log in ("stderr", "syslog")
     for path in (config.log_file, config.profiles, config.state):

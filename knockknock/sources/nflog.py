@@ -1,0 +1,146 @@
+"""The kernel's packet logger (NFLOG), by netlink: whole packets, from a socket that only the kernel can send to.
+
+The messages that configure it are those of include/uapi/linux/netfilter/nfnetlink_log.h. They are packed here because
+a netlink library would cost more than the rest of the daemon together, in memory and at start.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from ..errors import SourceError
+from ..packet import Packet
+from .nfpacket import Parser
+
+COPY = 512
+"""Bytes of a packet that the kernel hands over: IP and TCP headers with all options are at most 120, IPv6 extension
+headers seldom more than 64; the rest is room for a payload. A flooder's large packets take no more of the buffer."""
+RECEIVE = 8 << 20
+"""Bytes of receive buffer to ask for. The kernel makes it twice that; a SYN takes 832 of it, so it holds 20,000."""
+BUFFER = 4096
+"""Bytes; a message takes at most COPY and 300 more."""
+MESSAGE = 512
+"""Bytes for which the kernel makes room at first; a larger message gets more. Its default is a page, which would fill
+the receive buffer with nothing."""
+BATCH = 1000
+"""Messages that are read before the daemon looks at anything else."""
+
+_NETLINK_NETFILTER, _SO_RCVBUFFORCE = 12, 33  # linux/netlink.h, asm-generic/socket.h
+_NLMSG_ERROR, _REQUEST_ACK = 2, 1 | 4
+_CONFIG = 4 << 8 | 1  # NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG
+_CMD, _MODE, _NLBUFSIZ, _TIMEOUT, _QTHRESH, _FLAGS = range(1, 7)  # NFULA_CFG_*
+_BIND, _COPY_PACKET = 1, 2
+_BOUND = "/proc/net/netfilter/nfnetlink_log"
+
+
+class NfLog:
+    """A reader of one group."""
+
+    GIVES = frozenset({"tcp timestamps", "payload"})
+    group = None
+
+    def __init__(self, path: str, number: int, bound: socket.socket) -> None:
+        """path: for people. number: of the group. bound: the socket, non-blocking."""
+        self.path, self._socket = path, bound
+        self._parser = Parser(number)
+        self._buffer = bytearray(BUFFER)
+        self._overruns = 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read(self) -> Iterator[Packet]:
+        """Packets of up to BATCH messages. Raises SourceError."""
+        buffer, receive, packets = self._buffer, self._socket.recv_into, self._parser.packets
+        for _ in range(BATCH):
+            try:
+                size = receive(buffer)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise SourceError(f"{self.path} cannot be read any more: {error.strerror}") from None
+                # Said once for all that was lost since the buffer was full; what had been in it is still there.
+                self._overruns += 1
+                continue
+            yield from packets(buffer, size)
+
+    def complaint(self) -> str:
+        count, self._overruns = self._overruns, 0
+        return f"the buffer of {self.path} was full {count} time(s): knocks may have been lost" if count else ""
+
+
+def open_source(place: str) -> NfLog:
+    """Take the group of this number, in digits; needs root or CAP_NET_ADMIN once, now. Raises SourceError."""
+    source = look(place)
+    try:
+        _bind(source, int(place))
+    except OSError as error:
+        owner = _owner(place)
+        if owner:
+            why = f"another program has it (netlink port {owner}, most often its process id); stop that one, or set"
+            raise SourceError(f"NFLOG group {place}: {why} nflog_group to another number") from None
+        raise SourceError(f"NFLOG group {place} cannot be had: {error.strerror}; set source = kmsg") from None
+    return source
+
+
+def look(place: str) -> NfLog:
+    """The same, but for a socket that is bound to nothing: for a look at what a start would do. Raises SourceError."""
+    path = f"NFLOG group {place}"
+    try:
+        unbound = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        unbound.setblocking(False)
+    except OSError as error:
+        raise SourceError(
+            f"the kernel gives no netlink socket for {path}: {error.strerror}; set source = kmsg"
+        ) from None
+    return NfLog(path, int(place), unbound)
+
+
+def _bind(source: NfLog, group: int) -> None:
+    """Raises OSError, with EPERM also where the group is another's."""
+    one = source._socket
+    try:
+        one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE)
+    except PermissionError:  # root of a user namespace is not asked to this
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
+    one.connect((0, 0))  # to the kernel: from now on it refuses what other programs send here
+    one.send(bind_request(group))
+    while True:
+        answer = one.recv(BUFFER)
+        length, kind = struct.unpack_from("=IH", answer)
+        if kind == _NLMSG_ERROR and length >= 20:
+            break  # else already a packet
+    if code := -struct.unpack_from("=i", answer, 16)[0]:
+        raise OSError(code, os.strerror(code))
+
+
+def _owner(group: str) -> str:
+    """The netlink port that a group is bound to; empty if it is free, or if that cannot be known."""
+    with contextlib.suppress(OSError), open(_BOUND) as file:
+        for line in file:
+            if (words := line.split())[:1] == [group]:
+                return words[1]
+    return ""
+
+
+def bind_request(group: int) -> bytes:
+    """The message that takes a group for the socket that sends it; nothing of the machine's other loggers changes.
+
+    Each packet is sent at once (threshold 1), because the kernel holds back what does not reach the threshold; what
+    it holds back all the same goes after a hundredth of a second, the shortest time that can be asked for.
+    """
+    numbers = (_NLBUFSIZ, MESSAGE), (_TIMEOUT, 1), (_QTHRESH, 1)
+    body = struct.pack("!BBH", socket.AF_UNSPEC, 0, group)
+    body += _attribute(_CMD, bytes([_BIND]))
+    body += _attribute(_MODE, struct.pack("!IBx", COPY, _COPY_PACKET))
+    body += b"".join(_attribute(kind, struct.pack("!I", value)) for kind, value in numbers)
+    body += _attribute(_FLAGS, struct.pack("!H", 0))
+    return struct.pack("=IHHII", 16 + len(body), _CONFIG, _REQUEST_ACK, 1, 0) + body
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)

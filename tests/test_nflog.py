@@ -1,0 +1,107 @@
+"""What the source nflog asks of the kernel, and what it makes of the kernel's errors."""
+
+import errno
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from knockknock import root
+from knockknock.config import Config
+from knockknock.errors import SourceError
+from knockknock.root import iptables, nftables
+from knockknock.sources import choose, nflog, nfpacket
+from knockknock.sources.nflog import NfLog, bind_request
+
+from .test_nfpacket import SAMPLES
+
+MESSAGE = bytes.fromhex(SAMPLES[0]["hex"])
+
+
+class Recorded:
+    """A socket whose every datagram, or error, is known beforehand."""
+
+    def __init__(self, *what: bytes | int) -> None:
+        self._what = list(what)
+
+    def recv_into(self, buffer: bytearray) -> int:
+        item = self._what.pop(0) if self._what else errno.EAGAIN
+        if isinstance(item, int):
+            raise OSError(item, "an error")
+        buffer[: len(item)] = item
+        return len(item)
+
+
+def source(*what: bytes | int) -> NfLog:
+    return NfLog("NFLOG group 19275", 19275, cast(socket.socket, Recorded(*what)))
+
+
+def test_overrun_is_counted_and_read_over() -> None:
+    one = source(MESSAGE, errno.ENOBUFS, MESSAGE, errno.EAGAIN, errno.ENOBUFS, MESSAGE)
+    assert len(list(one.read())) == 2
+    assert one.complaint() == "the buffer of NFLOG group 19275 was full 1 time(s): knocks may have been lost"
+    assert one.complaint() == ""
+    assert len(list(one.read())) == 1
+    assert "1 time(s)" in one.complaint()
+
+
+def test_a_batch_ends() -> None:
+    one = source(*[MESSAGE] * (nflog.BATCH + 5))
+    assert len(list(one.read())) == nflog.BATCH
+    assert len(list(one.read())) == 5
+
+
+def test_other_errors_end_it() -> None:
+    with pytest.raises(SourceError, match="NFLOG group 19275 cannot be read any more: an error"):
+        list(source(errno.EBADF).read())
+
+
+@pytest.mark.skipif("sys.byteorder != 'little'", reason="the known bytes are a little-endian machine's")
+def test_bind_request() -> None:
+    """Laid out by hand after the kernel's header: nlmsghdr, nfgenmsg, and an attribute a line."""
+    assert bind_request(0x4B4B).hex(" ", -4) == (
+        "48000000 01040500 01000000 00000000 00004b4b "
+        "05000100 01000000 "
+        "0a000200 00000200 02000000 "
+        "08000300 00000200 "
+        "08000400 00000001 "
+        "08000500 00000001 "
+        "06000600 00000000"
+    )
+
+
+def test_what_is_said_twice_is_the_same() -> None:
+    """Root's side and ours import nothing from each other."""
+    assert root.PREFIX == nfpacket.PREFIX
+    assert root.COPY == nflog.COPY
+
+
+def test_group_is_chosen() -> None:
+    assert choose(Config(source="nflog", nflog_group=7)) == ("nflog", "7")
+
+
+@pytest.mark.parametrize("name", ["file", "kmsg", "auto"])
+def test_other_sources_have_no_group(name: str) -> None:
+    assert choose(Config(source=name))[0] in ("file", "kmsg")
+
+
+def test_rule_of_iptables() -> None:
+    found = [(rule.target, rule.options) for family in (4, 6) for rule in iptables.rules(family, 7) if rule.protocol]
+    wanted = {"nflog-group": "7", "nflog-prefix": "knockknock ", "nflog-size": "512", "nflog-threshold": "1"}
+    assert found == [("NFLOG", wanted)] * 2
+    assert [rule.target for rule in iptables.rules(4, 0) if rule.protocol] == ["LOG"]
+
+
+def test_rule_of_nftables() -> None:
+    to_group = nftables.table(7)
+    assert 'log prefix "knockknock " group 7 snaplen 512 queue-threshold 1\n' in to_group
+    assert 'log prefix "knockknock " level debug flags tcp sequence,options\n' in nftables.table(0)
+
+
+def test_no_owner_where_nothing_is_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = tmp_path / "nfnetlink_log"
+    monkeypatch.setattr(nflog, "_BOUND", str(listing))
+    assert nflog._owner("19275") == ""
+    listing.write_text("    7   7019     0 2   512      1  1\n19275   8123     0 2   512      1  1\n")
+    assert (nflog._owner("19275"), nflog._owner("7"), nflog._owner("1")) == ("8123", "7019", "")
