@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.byteorder != "little", reason="the samples a
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
 def test_sample(sample: dict[str, Any]) -> None:
     message = bytes.fromhex(sample["hex"])
-    found = Parser(GROUP).packets(message, len(message))
+    found = list(Parser(GROUP).packets(message, len(message)))
     if sample["expect"] is None:
         assert found == []
         return
