@@ -8,6 +8,7 @@ from .errors import ConfigError
 DEFAULT_PATH = "/etc/knockknock.d/config"
 MAX_DELAY = 3600
 """Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
+MAX_DOORS_PER_MINUTE = 60000
 
 _absolute = ini.matching(r"/.*[^/]", "an absolute path")
 
@@ -15,6 +16,7 @@ KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
     "single_use": ini.boolean,
+    "doors_per_minute": ini.whole(1, MAX_DOORS_PER_MINUTE),
     "source": ini.one_of("auto", "file", "kmsg"),
     "log_file": _absolute,
     "firewall": ini.one_of("auto", "nftables", "iptables"),
@@ -24,6 +26,7 @@ KEYS: ini.Keys = {
     "profiles": _absolute,
     "state": _absolute,
     "log": ini.one_of("stderr", "syslog"),
+    "sandbox": ini.one_of("auto", "required", "off"),
 }
 
 
@@ -35,6 +38,8 @@ class Config(NamedTuple):
     error_window: int = 20
     """Look-ahead window W in counters (RFC 4226 section 7.4)."""
     single_use: bool = True
+    doors_per_minute: int = 600
+    """How many doors the root helper opens in a minute, for all profiles together."""
     source: str = "auto"
     log_file: str = "/var/log/kern.log"
     firewall: str = "auto"
@@ -44,6 +49,7 @@ class Config(NamedTuple):
     profiles: str = "/etc/knockknock.d/profiles"
     state: str = "/var/lib/knockknock"
     log: str = "stderr"
+    sandbox: str = "auto"
 
 
 def parse(text: str, where: str) -> Config:
