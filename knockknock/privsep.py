@@ -1,5 +1,6 @@
 """The privilege line: starts the root helper, gives up root for good, and proves that it is gone."""
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -7,6 +8,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from . import grant
 from .errors import FirewallError, KnockError, PrivilegeError
@@ -103,6 +105,18 @@ def lock_memory() -> str:
     if ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
         return f"keys may be swapped to disk: mlockall failed: {os.strerror(ctypes.get_errno())}"
     return ""
+
+
+@contextlib.contextmanager
+def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
+    """Be another user for what the body does to files, and root again."""
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def drop(uid: int, gid: int, groups: list[int]) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from . import config as configuration
 from .errors import ConfigError, CounterError, KnockError, ProfileError
@@ -172,11 +172,18 @@ def take_counter(directory: str) -> int:
         raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
 
 
-def adopt(state: str, profiles: str, profile: Profile, owner: tuple[int, int]) -> None:
-    """Make the counter that knockknock 0.8 left in a profile the daemon's own, once. Raises CounterError."""
+def adopt(
+    state: str, profiles: str, profile: Profile, become: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    """Make the counter that knockknock 0.8 left in a profile the daemon's own, once. Raises CounterError.
+
+    become: be the daemon's user meanwhile.
+    """
     path = f"{state}/{profile.name}"
     if profile.legacy and not os.path.exists(path):
-        store_counter(path, server_counter(state, profiles, profile), owner)
+        counter = server_counter(state, profiles, profile)
+        with become():
+            store_counter(path, counter)
 
 
 def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:

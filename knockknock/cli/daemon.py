@@ -128,7 +128,8 @@ def prepare_state(directory: str, uid: int, gid: int) -> int:
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fchown(lock, uid, gid)
+        if os.fstat(lock).st_uid != uid:  # else systemd has made it so, and gives us no right to
+            os.fchown(lock, uid, gid)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise KnockError(
@@ -155,7 +156,7 @@ def serve(path: str, pid_file: str | None) -> None:
     source = sources.open_source(settings)
     hearing, bad = daemon.load(settings, source.GIVES)
     for profile in hearing.profiles:
-        store.adopt(settings.state, settings.profiles, profile, (user.pw_uid, user.pw_gid))
+        store.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
     helper = privsep.Helper(path, quiet=pid_file is not None)
     try:
         reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]

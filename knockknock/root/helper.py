@@ -15,7 +15,7 @@ import time
 
 from ..errors import GrantError, KnockError
 from ..grant import DONE, FAILED, RECORD, Order, unpack
-from . import Firewall, detect, policy, privileges
+from . import Firewall, detect, policy, privileges, route
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
 """What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
@@ -45,7 +45,7 @@ def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.P
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
             else:
-                policy.refuse_own(grant.address)
+                route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
             pair.send(DONE)

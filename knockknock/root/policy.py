@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import socket
 from collections import deque
 from typing import NamedTuple
 
@@ -41,20 +40,6 @@ def check_address(address: bytes) -> None:
     first = address[0] if isinstance(ip, ipaddress.IPv4Address) else 1
     if ip.is_multicast or ip.is_loopback or ip.is_unspecified or mapped or first == 0 or first >= 240:
         raise GrantError(f"{ip} is not the unicast address of a host")
-
-
-def refuse_own(address: bytes) -> None:
-    """Raises FirewallError for an address of this machine: no reason to stop, as who sits here may knock."""
-    ip = ipaddress.ip_address(address)
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            # Sends nothing: only for an address of this host does the route lookup pick itself as the source.
-            probe.connect((str(ip), 9))
-        except OSError:
-            return
-        if probe.getsockname()[0] == str(ip):
-            raise FirewallError(f"{ip} is this machine itself")
 
 
 class Meter:

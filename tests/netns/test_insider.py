@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -286,3 +287,24 @@ def test_keys_are_in_the_daemon_alone_and_never_on_disk(lab: Lab) -> None:
             assert text.strip().encode() not in part
     held = status(daemon.process.pid)
     assert "may be swapped" in daemon.log() or int(held["VmLck"].split()[0]) > 1000
+
+
+LOCK = """
+import os, resource
+from knockknock import privsep
+limit = resource.getrlimit
+resource.getrlimit = lambda which: ({limit}) if which == resource.RLIMIT_MEMLOCK else limit(which)
+resource.setrlimit = lambda *_: exec("raise ValueError")
+print(repr(privsep.lock_memory()), [line for line in open("/proc/self/status") if line.startswith("VmLck")])
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [("-1, -1", "^'' .*[0-9]{3,} kB"), ("65536, 65536", "^'keys may be swapped .*: start it with ulimit.* 0 kB")],
+)
+def test_memory_is_locked_where_there_is_no_limit(daemon_user: Any, limit: str, said: str) -> None:
+    """The limit is only said to be lifted, because not every root may lift it; mlockall itself is real."""
+    words = [sys.executable, "-c", LOCK.replace("{limit}", limit)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(said, done.stdout), done.stdout
