@@ -53,17 +53,18 @@ def open_raw() -> dict[int, socket.socket]:
 
 def become_invoker() -> str:
     """Give up the root that sudo gave, for good; the home directory of whom we are now. Raises SendError."""
-    try:
-        uid = int(os.environ.get("SUDO_UID", ""))
-        user = pwd.getpwuid(uid)
-    except (ValueError, KeyError):
+    invoker = os.environ.get("SUDO_UID") or "0"
+    if os.geteuid() != 0 or invoker == "0":
         return os.path.expanduser("~")
-    if os.geteuid() == 0 and uid:
-        os.initgroups(user.pw_name, user.pw_gid)
-        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-        os.setresuid(uid, uid, uid)
-        if os.getresuid() != (uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3:
-            raise SendError("root could not be given up")
+    try:
+        user = pwd.getpwuid(int(invoker))
+    except (ValueError, KeyError):
+        raise SendError(f"root cannot be given up: SUDO_UID={invoker} is no user of this machine") from None
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    if os.getresuid() != (user.pw_uid,) * 3 or os.getresgid() != (user.pw_gid,) * 3:
+        raise SendError("root could not be given up")
     return user.pw_dir
 
 
@@ -82,7 +83,9 @@ def find_profile(profiles: str, host: str) -> Profile:
 def resolve(host: str, family: int) -> tuple[int, str]:
     """An address family and an address of a host; family: AF_UNSPEC for the resolver's first. Raises SendError."""
     try:
-        found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
+        # As bytes, an ASCII name needs no IDNA codec, whose import takes longer than the look-up.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         kind = " as IPv4" if family == socket.AF_INET else " as IPv6" if family == socket.AF_INET6 else ""
         reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
@@ -142,7 +145,7 @@ def prepare(
     scheme = schemes.load(profile.format)
     for offset, request in enumerate(requests):
         while True:
-            counter = store.read_counter(f"{directory}/counter") + offset if dry else store.take_counter(directory)
+            counter = store.next_counter(directory, offset) if dry else store.take_counter(directory)
             fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, ends[0]))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:

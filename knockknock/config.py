@@ -10,7 +10,7 @@ MAX_DELAY = 3600
 """Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
 MAX_DOORS_PER_MINUTE = 60000
 
-_absolute = ini.matching(r"/.*[^/]", "an absolute path")
+_absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
 
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
@@ -38,8 +38,6 @@ class Config(NamedTuple):
     error_window: int = 20
     """Look-ahead window W in counters (RFC 4226 section 7.4)."""
     single_use: bool = True
-    doors_per_minute: int = 600
-    """How many doors the root helper opens in a minute, for all profiles together."""
     source: str = "auto"
     log_file: str = "/var/log/kern.log"
     firewall: str = "auto"
@@ -50,6 +48,8 @@ class Config(NamedTuple):
     state: str = "/var/lib/knockknock"
     log: str = "stderr"
     sandbox: str = "auto"
+    doors_per_minute: int = 600
+    """How many doors the root helper opens in a minute, for all profiles together."""
 
 
 def parse(text: str, where: str) -> Config:

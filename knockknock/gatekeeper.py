@@ -11,7 +11,7 @@ from .grant import Grant, Order
 from .heads import Heads
 from .packet import Packet
 from .profile import MAX_COUNTER, Profile
-from .request import Ports, Request, Verb
+from .request import Kind, Ports, Request, Verb
 
 EXPLAINED_PER_SECOND = 10
 """How many refused packets a second are looked at for a reason, which costs many times a plain refusal."""
@@ -91,11 +91,13 @@ class _Ear:
 
     def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
         """The counter and the request of a knock that this profile may make now."""
-        head, ports = int.from_bytes(sealed[:2], "big"), _numbers(self.profile.ports)
+        profile, match = self.profile, self.scheme.match
+        head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
+        kinds = _kinds(profile.format, profile.ports)
         for counter, (mask, stream) in enumerate(self.streams or self._window(), self.next):
             if (head ^ mask) in ports:
-                requests = [one for one in self._kinds(head ^ mask) if self.profile.permits(one)]
-                if request := self.scheme.match(self.profile, counter, stream, sealed, source, requests):
+                request = match(profile, counter, stream, sealed, source, kinds)
+                if request and profile.permits(request):
                     return counter, request
         return None
 
@@ -103,14 +105,11 @@ class _Ear:
         """The reason, counter and request of a knock of this profile that is used up, or may not be made."""
         first = max(0, self.next - self.window)
         end = min(self.next + self.window, MAX_COUNTER + 1)
+        kinds = self.scheme.kinds(self.profile.format)
         for counter, stream in enumerate(self.scheme.keystreams(self.profile, first, end - first), first):
-            port = int.from_bytes(sealed[:2], "big") ^ int.from_bytes(stream[:2], "big")
-            if request := self.scheme.match(self.profile, counter, stream, sealed, source, self._kinds(port)):
+            if request := self.scheme.match(self.profile, counter, stream, sealed, source, kinds):
                 return Reason.REPLAY if counter < self.next else Reason.NOT_PERMITTED, counter, request
         return None
-
-    def _kinds(self, port: int) -> list[Request]:
-        return [Request(verb, protocol, port) for verb, protocol in self.scheme.kinds(self.profile.format)]
 
 
 @lru_cache(maxsize=1024)
@@ -121,13 +120,21 @@ def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
 
 
 @lru_cache(maxsize=1024)
+def _kinds(format: str, ports: tuple[Ports, ...]) -> tuple[Kind, ...]:
+    """The verbs and protocols that an allow-list leaves to a format."""
+    protocols = {one.protocol for one in ports}
+    return tuple(kind for kind in schemes.load(format).kinds(format) if kind[1] in protocols)
+
+
+@lru_cache(maxsize=1024)
 def _requests(format: str, ports: tuple[Ports, ...]) -> tuple[Request, ...]:
     """All requests that an allow-list permits, or none where they are more than COMPUTED_AHEAD."""
     if sum(one.last - one.first + 1 for one in ports) > COMPUTED_AHEAD:
         return ()
     named = {(one.protocol, port) for one in ports for port in range(one.first, one.last + 1)}
-    kinds = schemes.load(format).kinds(format)
-    found = [Request(verb, protocol, port) for protocol, port in sorted(named) for verb, p in kinds if p == protocol]
+    found = [
+        Request(verb, p, port) for verb, p in _kinds(format, ports) for protocol, port in sorted(named) if p == protocol
+    ]
     return tuple(found) if len(found) <= COMPUTED_AHEAD else ()
 
 
@@ -168,7 +175,8 @@ class Gatekeeper:
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say.
 
-        now: seconds on any monotonic clock. Whatever this returns, the knock in the packet is used up from here on.
+        now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
+        counter.
         """
         if packet.port not in self._ports:
             return None

@@ -17,7 +17,7 @@ def read(text: str, where: str, keys: Keys) -> dict[str, Any]:
     where: the file's path, for messages. Raises ConfigError for a line that is not INI, a section other than
     [main], a key that is not in keys or stands twice, and a value that its function refuses.
     """
-    parser = configparser.RawConfigParser(inline_comment_prefixes=("#", ";"))
+    parser = configparser.RawConfigParser(inline_comment_prefixes=("#", ";"), default_section="\n")
     try:
         parser.read_string(text, where)
     except configparser.MissingSectionHeaderError as error:
@@ -27,8 +27,6 @@ def read(text: str, where: str, keys: Keys) -> dict[str, Any]:
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
         raise ConfigError(f"{where}:{error.lineno}: stands here for the second time") from None
     strange = [name for name in parser.sections() if name != "main"]
-    if parser.defaults():
-        strange.append(parser.default_section)
     if strange:
         line = _line(text, rf"\[{re.escape(strange[0])}\]")
         raise ConfigError(f"{where}:{line}: there is no section [{strange[0]}], only [main]")
@@ -49,7 +47,7 @@ def _value(text: str, where: str, keys: Keys, key: str, value: str) -> Any:
 
 def _line(text: str, pattern: str) -> int:
     """The number of the first line that begins with a pattern; configparser does not keep it."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if re.match(rf"\s*{pattern}", line, re.IGNORECASE):
             return number
     return 1
@@ -60,7 +58,7 @@ def boolean(text: str) -> bool:
     try:
         return configparser.RawConfigParser.BOOLEAN_STATES[text.lower()]
     except KeyError:
-        raise ConfigError(f"'{text}' is neither yes nor no") from None
+        raise ConfigError(f"{text!r} is neither yes nor no") from None
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -68,7 +66,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) < 20 and low <= int(text) <= high):
-            raise ConfigError(f"'{text}' is not a whole number from {low} to {high}")
+            raise ConfigError(f"{text!r} is not a whole number from {low} to {high}")
         return int(text)
 
     return number
@@ -79,7 +77,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
     def word(text: str) -> str:
         if text not in words:
-            raise ConfigError(f"'{text}' is not one of {', '.join(words)}")
+            raise ConfigError(f"{text!r} is not one of {', '.join(words)}")
         return text
 
     return word
@@ -90,7 +88,7 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
 
     def match(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ConfigError(f"'{text}' is not {what}")
+            raise ConfigError(f"{text!r} is not {what}")
         return text
 
     return match

@@ -32,10 +32,10 @@ def policy(config_path: str) -> Policy:
         tuple(sorted(ports)),
         tuple(sorted(doors)),
         config.delay,
-        config.doors_per_minute,
         config.firewall,
         config.nft_table,
         config.nft_chain,
+        config.doors_per_minute,
     )
 
 

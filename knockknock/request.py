@@ -20,6 +20,10 @@ class Verb(Enum):
     CLOSE = b"C"
 
 
+Kind = tuple[Verb, int]
+"""A verb and a protocol number: what a request is but for its port."""
+
+
 class Request(NamedTuple):
     """One request, as a client makes it."""
 
@@ -52,7 +56,7 @@ ANY_TCP = (Ports(TCP, 1, 65535),)
 def port_number(text: str) -> int:
     """A port number, 1 to 65535, from decimal text. Raises ConfigError."""
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
-        raise ConfigError(f"'{text}' is not a port number (1 to 65535)")
+        raise ConfigError(f"{text!r} is not a port number (1 to 65535)")
     return int(text)
 
 
@@ -61,7 +65,7 @@ def protocol_number(text: str) -> int:
     try:
         return PROTOCOLS[text.lower()]
     except KeyError:
-        raise ConfigError(f"'{text}' is not a protocol that a port can be opened for (tcp or udp)") from None
+        raise ConfigError(f"{text!r} is not a protocol that a port can be opened for (tcp or udp)") from None
 
 
 def parse_ports(text: str) -> tuple[Ports, ...]:
@@ -71,13 +75,13 @@ def parse_ports(text: str) -> tuple[Ports, ...]:
         protocol, slash, run = item.strip().partition("/")
         if not slash:
             raise ConfigError(
-                f"'{item.strip()}' is not a permitted port; write tcp/22 or udp/51820, with commas between"
+                f"{item.strip()!r} is not a permitted port; write tcp/22 or udp/51820, with commas between"
             )
         first, dash, last = run.partition("-")
         low = port_number(first.strip())
         high = port_number(last.strip()) if dash else low
         if high < low:
-            raise ConfigError(f"'{item.strip()}' ends before it begins")
+            raise ConfigError(f"{item.strip()!r} ends before it begins")
         found.append(Ports(protocol_number(protocol.strip()), low, high))
     return tuple(found)
 

@@ -1,14 +1,16 @@
 """Profiles and counters on disk: permissions, locking, fsync, rename."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from . import config as configuration
 from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import KEY_SIZES, MAX_COUNTER, Profile, check_name, parse_config, parse_key, write_config, write_key
+from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key, write_config, write_key
 
 MAX_FILE = 65536
 """Bytes of any file that is read whole."""
@@ -16,13 +18,14 @@ MAX_FILE = 65536
 
 def read(path: str, *, secret: bool = False) -> str:
     """A small text file. Raises OSError; ProfileError if it is secret and others than owner and group may read it."""
-    with open(path, "rb") as file:
+    # Not blocking: a pipe in the place of a file must not hold us up.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if secret and mode & stat.S_IRWXO:
             raise ProfileError(f"{path} is a secret that everybody on this machine may read: chmod o= {path}")
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
-        raise ProfileError(f"{path} is longer than {MAX_FILE} bytes, so not one of ours")
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return data.decode("utf-8", "replace")
 
 
@@ -126,6 +129,21 @@ def read_counter(path: str) -> int:
     return int(text)
 
 
+def next_counter(directory: str, ahead: int) -> int:
+    """The counter that a client's knock would have that many knocks from now, left as it is. Raises CounterError."""
+    path = f"{directory}/counter"
+    try:
+        return _usable(path, read_counter(path) + ahead)
+    except FileNotFoundError:
+        raise CounterError(f"{path} is missing: mint the profile anew with knockknock-genprofile") from None
+
+
+def _usable(path: str, counter: int) -> int:
+    if counter > MAX_COUNTER:
+        raise CounterError(f"{path}: all counters are used up; mint the profile anew with knockknock-genprofile")
+    return counter
+
+
 def store_counter(path: str, counter: int, owner: tuple[int, int] = (-1, -1)) -> None:
     """Make a counter durable. Raises CounterError, with the old one in place."""
     try:
@@ -161,24 +179,15 @@ def take_counter(directory: str) -> int:
     try:
         with _directory(directory) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            counter = read_counter(path)
-            if counter > MAX_COUNTER:
-                raise CounterError(
-                    f"{path}: all counters are used up; mint the profile anew with knockknock-genprofile"
-                )
+            counter = _usable(path, read_counter(path))
             store_counter(path, counter + 1)
             return counter
     except OSError as error:
         raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
 
 
-def adopt(
-    state: str, profiles: str, profile: Profile, become: Callable[[], contextlib.AbstractContextManager[None]]
-) -> None:
-    """Make the counter that knockknock 0.8 left in a profile the daemon's own, once. Raises CounterError.
-
-    become: be the daemon's user meanwhile.
-    """
+def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
+    """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
     path = f"{state}/{profile.name}"
     if profile.legacy and not os.path.exists(path):
         counter = server_counter(state, profiles, profile)
@@ -239,8 +248,3 @@ def _clear(directory: str) -> None:
         for file in os.listdir(directory):
             os.unlink(f"{directory}/{file}")
         os.rmdir(directory)
-
-
-def new_keys() -> tuple[bytes, bytes]:
-    """A cipher key and a MAC key from the system's generator."""
-    return os.urandom(max(KEY_SIZES)), os.urandom(max(KEY_SIZES))

@@ -1,4 +1,4 @@
-"""What several tests need: a profile, its knocks as a source would see them, files on disk, commands as users run them."""
+"""What several tests need: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
 
 import os
 import subprocess
@@ -22,6 +22,8 @@ TEXT = (
 )
 """The keys of profile(), as base64 made by openssl."""
 NOBODY = 65534
+VIEW = {"root": ROOT, "python": Path(sys.executable)}
+"""Where somebody else than we finds the checkout and its Python; set by the fixture nobody."""
 
 
 def profile(name: str = "alice", format: str = "compact", ports: str = "tcp/22", **changes: object) -> Profile:
@@ -80,13 +82,14 @@ def tree(directory: Path) -> dict[str, bytes]:
 
 
 def command(
-    name: str, *words: str, home: Path, user: int | None = None, **environment: str
+    name: str, *words: str, home: Path, user: int | None = None, umask: int = 0o022, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of bin/ as a user would, with a home of its own; user: an id to become first, without groups."""
     become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user is not None else []
+    view = VIEW if user is not None else {"root": ROOT, "python": Path(sys.executable)}
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("SUDO_", "PYTHON"))}
     return subprocess.run(
-        [*become, sys.executable, str(ROOT / "bin" / name), *words],
+        [*become, str(view["python"]), str(view["root"] / "bin" / name), *words],
         env=clean | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"} | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -94,4 +97,5 @@ def command(
         timeout=30,
         check=False,
         cwd=home,
+        umask=umask,
     )

@@ -119,7 +119,25 @@ def test_name(name: str) -> None:
     assert check_name(name) == name
 
 
-NO_NAMES = ["", ".", "..", ".hidden", "-p", "_x", "a/b", "/a", "a b", "a\n", "a\0", "é", "x" * 65, "../x", "a:b", "~", "*"]
+NO_NAMES = [
+    "",
+    ".",
+    "..",
+    ".hidden",
+    "-p",
+    "_x",
+    "a/b",
+    "/a",
+    "a b",
+    "a\n",
+    "a\0",
+    "é",
+    "x" * 65,
+    "../x",
+    "a:b",
+    "~",
+    "*",
+]
 
 
 @pytest.mark.parametrize("name", NO_NAMES)

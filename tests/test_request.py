@@ -22,7 +22,24 @@ def test_port_number(text: str, port: int) -> None:
     assert port_number(text) == port
 
 
-NO_PORTS = ["", "0", "00000", "65536", "99999", "000022", "-1", "+1", " 22", "22 ", "2_2", "0x16", "2.0", "٢٢", "²", "22\n"]
+NO_PORTS = [
+    "",
+    "0",
+    "00000",
+    "65536",
+    "99999",
+    "000022",
+    "-1",
+    "+1",
+    " 22",
+    "22 ",
+    "2_2",
+    "0x16",
+    "2.0",
+    "٢٢",
+    "²",
+    "22\n",
+]
 
 
 @pytest.mark.parametrize("text", NO_PORTS)

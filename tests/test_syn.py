@@ -71,9 +71,7 @@ def verdict(event: Event | None) -> str:
 @pytest.mark.parametrize("case", REJECTS, ids=[case["name"] for case in REJECTS])
 def test_verdict(case: dict[str, Any]) -> None:
     receiver = profile_of(case, bind_source=case["bind_source"], ports=parse_ports(case["ports"]))
-    packet = seen(
-        syn.carry(case["format"], bytes.fromhex(case["sealed"])), ipaddress.ip_address(case["source"]).packed
-    )
+    packet = seen(syn.carry(case["format"], bytes.fromhex(case["sealed"])), ipaddress.ip_address(case["source"]).packed)
     keeper = Gatekeeper([receiver], {"vector": case["next_counter"]}, 15, case["window"], True)
     assert verdict(keeper.hear(packet, 1.0)) == case["expect"]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import gc
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from .. import __version__, config, daemon, privsep, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
-from . import run
+from . import formatter, run
 
 log = logging.getLogger("knockknock")
 
@@ -20,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock-daemon",
+        formatter_class=formatter,
         description="Listens for knocks in the kernel's packet log and opens ports for those who knock rightly.",
         epilog="Signals: HUP reads configuration and profiles again, TERM stops. Exit status: 0, 1 could not, 2 usage.",
     )
@@ -149,6 +151,7 @@ def serve(path: str, pid_file: str | None) -> None:
         )
     privileges.no_core()
     user = privsep.find_user(settings.user)
+    gc.enable()
     ready = background(pid_file) if pid_file else lambda: None
     unswapped = privsep.lock_memory()
     messages = logger("syslog" if pid_file else settings.log)

@@ -6,10 +6,10 @@ import socket
 
 from .. import __version__, config, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import Profile, check_name
+from ..profile import KEY_SIZES, Profile, check_name
 from ..request import Ports, parse_ports, port_number
 from ..schemes import FORMATS
-from . import run
+from . import formatter, run
 
 
 def _ports(text: str) -> tuple[Ports, ...]:
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock-genprofile",
+        formatter_class=formatter,
         description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open.",
         epilog="Exit status: 0 only if a profile was made, 1 could not, 2 usage.",
     )
@@ -92,10 +93,10 @@ def command(arguments: list[str]) -> None:
         raise KnockError(f"it must be run as root, to write {settings.profiles}")
     user = privsep.find_user(settings.user)
     check_port(options.knock_port)
-    keys = store.new_keys()
-    if options.format == "classic":
-        keys = keys[0][:16], keys[1][:16]
-    profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)
+    size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
+    profile = Profile(
+        name, os.urandom(size), os.urandom(size), options.knock_port, options.format, options.ports, options.bind_source
+    )
     store.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid))
     print(_next_steps(f"{settings.profiles}/{name}", name, options.ports[0]))
 

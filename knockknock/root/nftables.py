@@ -125,14 +125,12 @@ class Firewall:
 
     def open(self, grant: Grant) -> None:
         name = "once" if grant.order is Order.OPEN_ONCE else "open"
-        element = _element(grant)
-        # To add is no change for an element that is there, so its time would not begin anew.
-        self._library.run(
-            "\n".join(
-                f"{command} element inet {NAME} {name}{_family(grant)} {{ {element}{timeout} }}"
-                for command, timeout in (("add", ""), ("delete", ""), ("add", f" timeout {grant.seconds}s"))
-            )
-        )
+        door = f"element inet {NAME} {name}{_family(grant)} {{ {_element(grant)}"
+        try:
+            self._library.run(f"create {door} timeout {grant.seconds}s }}")
+        except FirewallError:
+            # It is there already, and its time begins anew only if it is taken out first.
+            self._library.run(f"delete {door} }}\nadd {door} timeout {grant.seconds}s }}")
 
     def close(self, grant: Grant) -> None:
         element = _element(grant)

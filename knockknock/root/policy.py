@@ -17,10 +17,10 @@ class Policy(NamedTuple):
     """Protocol number, first port, last port."""
     seconds: int
     """Longest time for a door."""
-    doors_per_minute: int
     firewall: str = "auto"
     nft_table: str = ""
     nft_chain: str = ""
+    doors_per_minute: int = 600
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""

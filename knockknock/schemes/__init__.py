@@ -1,13 +1,13 @@
 """How a knock is said and heard: a profile's `format` -> the module that knows it, imported when asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
     from ..packet import Packet
     from ..profile import Profile
-    from ..request import Request, Verb
+    from ..request import Kind, Request
 
 FORMATS = {
     "compact": "knockknock.schemes.syn",
@@ -33,7 +33,7 @@ class Scheme(Protocol):
     def needs(self, format: str) -> frozenset[str]:
         """What a source must give (sources.GIVES) for a format to be heard."""
 
-    def kinds(self, format: str) -> "list[tuple[Verb, int]]":
+    def kinds(self, format: str) -> "list[Kind]":
         """The verbs and protocols that a format can ask for."""
 
     def seal(self, profile: "Profile", counter: int, request: "Request", source: bytes) -> bytes:
@@ -52,15 +52,9 @@ class Scheme(Protocol):
         """The keystreams of count counters from first on."""
 
     def match(
-        self,
-        profile: "Profile",
-        counter: int,
-        keystream: bytes,
-        sealed: bytes,
-        source: bytes,
-        requests: Sequence["Request"],
+        self, profile: "Profile", counter: int, keystream: bytes, sealed: bytes, source: bytes, kinds: "Iterable[Kind]"
     ) -> "Request | None":
-        """The one of some requests for the sealed port whose tag is right, compared in constant time."""
+        """The request of one of some kinds that sealed bytes hold with a right tag, compared in constant time."""
 
 
 def load(format: str) -> Scheme:

@@ -1,14 +1,14 @@
 """The encrypted SYN: PROTOCOL.md steps 1 to 7. Pure functions of a profile, a counter and a packet."""
 
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ..packet import Packet
 from ..profile import Profile
-from ..request import TCP, UDP, Request, Verb
+from ..request import TCP, UDP, Kind, Request, Verb
 from . import Carried
 
 LABEL = b"knockknock-2"
@@ -32,7 +32,7 @@ def needs(format: str) -> frozenset[str]:
     return _FORMATS[format].needs
 
 
-def kinds(format: str) -> list[tuple[Verb, int]]:
+def kinds(format: str) -> list[Kind]:
     """The verbs and protocols that a format can tell apart; they cost no bits, the receiver tries each (step 9)."""
     return [(Verb.OPEN, TCP)] if format == "classic" else [(verb, protocol) for verb in Verb for protocol in (TCP, UDP)]
 
@@ -49,18 +49,18 @@ def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
     return [blocks[start : start + size] for start in range(0, 16 * count, 16)]
 
 
-def _kind(profile: Profile, request: Request) -> bytes:
+def _before(profile: Profile, kind: Kind) -> bytes:
     """What stands before the counter in the message (step 4)."""
-    return b"" if profile.format == "classic" else LABEL + request.verb.value + bytes([request.protocol])
+    return b"" if profile.format == "classic" else LABEL + kind[0].value + bytes([kind[1]])
 
 
 def _counter(profile: Profile, counter: int) -> bytes:
     return b"" if profile.format == "classic" else counter.to_bytes(8, "big")
 
 
-def _tag(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
+def _tag(profile: Profile, counter: int, kind: Kind, port: bytes, source: bytes) -> bytes:
     """The truncated HMAC-SHA1 of a request (steps 3 and 4)."""
-    message = _kind(profile, request) + _counter(profile, counter) + request.port.to_bytes(2, "big")
+    message = _before(profile, kind) + _counter(profile, counter) + port
     if profile.bind_source:
         message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
     return hmac.digest(profile.mac_key, message, "sha1")[: _FORMATS[profile.format].size - 2]
@@ -72,8 +72,9 @@ def _xor(left: bytes, right: bytes) -> bytes:
 
 def seal(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
     """The sealed bytes of one request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
-    plain = request.port.to_bytes(2, "big") + _tag(profile, counter, request, source)
-    return _xor(plain, keystreams(profile, counter, 1)[0])
+    port = request.port.to_bytes(2, "big")
+    tag = _tag(profile, counter, (request.verb, request.protocol), port, source)
+    return _xor(port + tag, keystreams(profile, counter, 1)[0])
 
 
 def heads(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[int]:
@@ -82,23 +83,25 @@ def heads(profile: Profile, first: int, count: int, requests: Sequence[Request])
     For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
     """
     key = profile.mac_key
-    parts = [(_kind(profile, one), one.port.to_bytes(2, "big"), one.port << 16) for one in requests]
+    parts = [
+        (_before(profile, (one.verb, one.protocol)), one.port.to_bytes(2, "big"), one.port << 16) for one in requests
+    ]
     for counter, stream in enumerate(keystreams(profile, first, count), first):
         mask, middle = int.from_bytes(stream[:4], "big"), _counter(profile, counter)
-        for kind, port, high in parts:
-            tag = hmac.digest(key, kind + middle + port, "sha1")
+        for before, port, high in parts:
+            tag = hmac.digest(key, before + middle + port, "sha1")
             yield mask ^ (high | tag[0] << 8 | tag[1])
 
 
 def match(
-    profile: Profile, counter: int, keystream: bytes, sealed: bytes, source: bytes, requests: Sequence[Request]
+    profile: Profile, counter: int, keystream: bytes, sealed: bytes, source: bytes, kinds: Iterable[Kind]
 ) -> Request | None:
-    """The request, of some for the port that the sealed bytes decrypt to, whose tag is right (step 9)."""
-    tag = _xor(sealed, keystream)[2:]
-    found = None
-    for request in requests:
-        if hmac.compare_digest(tag, _tag(profile, counter, request, source)):
-            found = request
+    """The request of one of some kinds that sealed bytes hold with a right tag, compared in constant time (step 9)."""
+    plain = _xor(sealed, keystream)
+    port, tag, found = plain[:2], plain[2:], None
+    for kind in kinds:
+        if hmac.compare_digest(tag, _tag(profile, counter, kind, port, source)):
+            found = Request(*kind, int.from_bytes(port, "big"))
     return found
 
 

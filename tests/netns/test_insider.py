@@ -92,8 +92,8 @@ ALSO_WITHOUT = {
     "write: the configuration": "EACCES",
     "others: read memory": "EFAULT",
 }
-"""What the kernel refuses the daemon's user in any case, and how, or what it only finds no object for; all else succeeds
-where there is no sandbox."""
+"""What the kernel refuses the daemon's user in any case, and how, or what finds nothing there to work on; all else
+succeeds where there is no sandbox."""
 
 
 def test_intruder_in_the_sandbox_can_do_nothing_but_the_job(

@@ -13,7 +13,7 @@ import pytest
 from knockknock.schemes import Carried
 from knockknock.tcpip import knock as packet_of
 
-from .lab import KNOCK_PORT, Daemon, Lab, inside
+from .lab import KNOCK_PORT, Daemon, Lab, inside, until
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "syn.json").read_text())["cases"]
 HOST = "10.77.0.1"
@@ -126,6 +126,7 @@ def test_stolen_bound_knock_is_refused(lab: Lab, daemon: Daemon) -> None:
 def test_old_counter_is_refused(lab: Lab, daemon: Daemon) -> None:
     lab.knock(HOST)
     lab.knock(HOST)
+    until(lambda: daemon.log().count("open tcp/22 for") == 2)
     assert lab.opens(HOST)
     set_counter(lab, 0)
     lab.knock(HOST)

@@ -1,0 +1,150 @@
+"""What knocks, profiles and log lines can be, for hypothesis to choose from."""
+
+import ipaddress
+from typing import Any
+
+from hypothesis import strategies as st
+
+from knockknock.packet import Packet
+from knockknock.profile import Profile
+from knockknock.request import TCP, UDP, Ports, Request, Verb
+from knockknock.schemes import FORMATS
+
+from ..helpers import KNOCK_PORT
+
+ports = st.integers(1, 65535)
+addresses4 = st.binary(min_size=4, max_size=4)
+addresses6 = st.binary(min_size=16, max_size=16)
+addresses = addresses4 | addresses6
+u16, u32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+keys = st.binary(min_size=16, max_size=16) | st.binary(min_size=32, max_size=32)
+
+
+@st.composite
+def runs(draw: st.DrawFn, protocols: st.SearchStrategy[int]) -> Ports:
+    """A run of ports."""
+    first, last = sorted((draw(ports), draw(ports)))
+    return Ports(draw(protocols), first, draw(st.sampled_from([first, last])))
+
+
+@st.composite
+def profiles(draw: st.DrawFn, format: str | None = None) -> Profile:
+    """Any profile that a config can describe, at one knock port."""
+    chosen = format or draw(st.sampled_from(sorted(FORMATS)))
+    classic = chosen == "classic"
+    return Profile(
+        draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True)),
+        draw(keys),
+        draw(keys),
+        KNOCK_PORT,
+        chosen,
+        tuple(draw(st.lists(runs(st.just(TCP) if classic else st.sampled_from([TCP, UDP])), min_size=1, max_size=4))),
+        False if classic else draw(st.booleans()),
+        draw(st.sampled_from([None, True, False])),
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn, profile: Profile) -> Request:
+    """A request that a profile may make."""
+    run = draw(st.sampled_from(profile.ports))
+    verb = Verb.OPEN if profile.format == "classic" else draw(st.sampled_from(sorted(Verb, key=str)))
+    return Request(verb, run.protocol, draw(st.integers(run.first, run.last)))
+
+
+@st.composite
+def packets(draw: st.DrawFn, port: int | None = None) -> Packet:
+    """Any packet that a source could tell of."""
+    source = draw(addresses)
+    return Packet(
+        source,
+        draw(u16),
+        port or draw(ports),
+        draw(u16 if len(source) == 4 else st.integers(0, 0xFFFFF)),
+        draw(u32),
+        draw(u32 | st.just(0)),
+        draw(u16),
+        draw(st.none() | u32),
+    )
+
+
+# A log line as net/netfilter/nf_log_syslog.c prints it, field by field, in the spelling of its format strings.
+
+FRONTS = st.sampled_from(
+    [
+        "",
+        "Nov 20 19:00:00 host kernel: ",
+        "Nov  2 19:00:00 host kernel: [12345.678901] ",
+        "2026-11-20T19:00:00.123456+00:00 host.example.org kernel: ",
+        "2026-11-20T19:00:00Z host kernel: [    0.000001] ",
+        "[  123.456789] ",
+        "[123456.123456] host kernel: ",
+        "7,555,1383333473,-;",
+        "4,1,0,c,caller=T1;",
+    ]
+)
+NAMES = st.from_regex(r"[a-z][a-z0-9.@_-]{0,14}", fullmatch=True)
+
+
+def optional(text: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(["", text])
+
+
+@st.composite
+def _link(draw: st.DrawFn) -> str:
+    text = f"IN={draw(NAMES)} OUT= "
+    for word in ("PHYSIN", "PHYSOUT"):
+        text += draw(st.just("") | NAMES.map(f"{word}={{}} ".format))
+    mac = draw(st.binary(min_size=14, max_size=14)).hex(":")
+    decoded = f"MACSRC={mac[:17]} MACDST={mac[18:35]} MACPROTO={mac[-5:].replace(':', '')} "
+    return text + draw(st.sampled_from(["", "MAC= ", f"MAC={mac} ", decoded]))
+
+
+@st.composite
+def _ipv4(draw: st.DrawFn, source: bytes, ident: int) -> str:
+    byte, even = st.integers(0, 255), st.integers(0, 40)
+    tos = draw(byte)
+    return (
+        f"SRC={ipaddress.IPv4Address(source)} DST={ipaddress.IPv4Address(draw(addresses4))} LEN={draw(u16)} "
+        f"TOS=0x{tos & 0x1E:02X} PREC=0x{tos & 0xE0:02X} TTL={draw(byte)} ID={ident} "
+        f"{draw(optional('CE '))}{draw(optional('DF '))}"
+        + (f"OPT ({draw(st.binary(min_size=1, max_size=40)).hex().upper()}) " if draw(even) == 0 else "")
+    )
+
+
+@st.composite
+def _ipv6(draw: st.DrawFn, source: bytes, label: int) -> str:
+    byte = st.integers(0, 255)
+    return (
+        f"SRC={ipaddress.IPv6Address(source).exploded} DST={ipaddress.IPv6Address(draw(addresses6)).exploded} "
+        f"LEN={draw(u16)} TC={draw(byte)} HOPLIMIT={draw(byte)} FLOWLBL={label} {draw(optional('OPT ( ) '))}"
+    )
+
+
+@st.composite
+def _options(draw: st.DrawFn, timestamp: int | None) -> bytes:
+    """TCP options, with a timestamp or without: no more than 40 bytes."""
+    others = st.sampled_from([b"\x01", b"\x02\x04\x05\xb4", b"\x04\x02", b"\x03\x03\x0a", b"\xfe\x04\x00\x00"])
+    items: list[bytes] = draw(st.lists(others, max_size=6))
+    if timestamp is not None:
+        stamp = b"\x08\x0a" + timestamp.to_bytes(4, "big") + draw(st.binary(min_size=4, max_size=4))
+        items.insert(draw(st.integers(0, len(items))), stamp)
+    return b"".join(items) or b"\x01"
+
+
+@st.composite
+def loglines(draw: st.DrawFn) -> tuple[bytes, Packet]:
+    """A line that the kernel could have written of a SYN to us, and the packet that it tells of."""
+    packet: Any = draw(packets())
+    network = (_ipv4 if len(packet.source) == 4 else _ipv6)(packet.source, packet.ident)
+    line = (
+        f"{draw(FRONTS)}knockknock {draw(_link())}{draw(network)}PROTO=TCP SPT={packet.source_port} DPT={packet.port} "
+        f"SEQ={packet.sequence} ACK={packet.acknowledgment} WINDOW={packet.window} "
+        f"RES=0x{draw(st.integers(0, 15)):02x} "
+        + "".join(draw(optional(flag)) for flag in ("AE ", "CWR ", "ECE "))
+        + f"SYN URGP={draw(u16)} "
+    )
+    if packet.timestamp is not None or draw(st.booleans()):
+        line += f"OPT ({draw(_options(packet.timestamp)).hex().upper()}) "
+    line += draw(optional("UID=1000 GID=1000 ")) + draw(st.just("") | u32.map("MARK=0x{:x} ".format))
+    return (line if draw(st.booleans()) else line.removesuffix(" ")).encode(), packet

@@ -1,0 +1,64 @@
+"""The record that crosses the privilege line: what is packed is what is unpacked, and nothing else is."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knockknock.errors import GrantError
+from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, unpack
+
+from .strategies import addresses, ports
+
+
+@st.composite
+def grants(draw: st.DrawFn) -> Grant:
+    """Any sane grant."""
+    order = draw(st.sampled_from([Order.OPEN_ONCE, Order.OPEN, Order.CLOSE, Order.RELOAD]))
+    if order is Order.RELOAD:
+        return RELOAD
+    seconds = 0 if order is Order.CLOSE else draw(st.integers(1, 65535))
+    return Grant(order, draw(addresses), draw(st.sampled_from([6, 17])), draw(ports), seconds)
+
+
+def only_itself(record: bytes) -> None:
+    """A record is refused, or is the one record of its grant."""
+    try:
+        grant = unpack(record)
+    except GrantError:
+        return
+    assert pack(grant) == record
+    assert type(grant.order) is Order
+
+
+@given(grants())
+def test_round_trip(grant: Grant) -> None:
+    assert len(pack(grant)) == RECORD.size
+    assert unpack(pack(grant)) == grant
+
+
+@given(grants(), grants())
+def test_no_two_grants_have_one_record(one: Grant, other: Grant) -> None:
+    assert (pack(one) == pack(other)) is (one == other)
+
+
+@given(st.binary(max_size=40) | st.binary(min_size=24, max_size=24))
+def test_any_bytes(record: bytes) -> None:
+    only_itself(record)
+
+
+@given(grants(), st.integers(0, 8 * RECORD.size - 1))
+def test_one_bit_changed(grant: Grant, bit: int) -> None:
+    changed = int.from_bytes(pack(grant), "big") ^ 1 << bit
+    only_itself(changed.to_bytes(RECORD.size, "big"))
+
+
+@given(
+    st.builds(
+        bytes.__add__,
+        st.tuples(*[st.integers(0, 7)] * 2, st.sampled_from([0, 1, 6, 17]), st.integers(0, 1)).map(bytes),
+        st.binary(min_size=4, max_size=4) | st.sampled_from([bytes(4), b"\0\x16\0\x0f", b"\0\x16\0\0", b"\0\0\0\x0f"]),
+    ),
+    st.sampled_from([bytes(16), b"\xc0\0\x02\x07" + bytes(12), bytes(15) + b"\x01"])
+    | st.binary(min_size=16, max_size=16),
+)
+def test_nearly_records(head: bytes, address: bytes) -> None:
+    only_itself(head + address)

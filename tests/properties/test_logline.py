@@ -1,0 +1,129 @@
+"""The log line parser: total, exact, linear."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knockknock.packet import Packet
+from knockknock.sources.logline import MAX_LINE, parse
+
+from .strategies import loglines
+
+GOOD = (
+    b"knockknock IN=eth0 OUT= MAC=02:00:00:00:00:01:02:00:00:00:00:07:08:00 SRC=192.0.2.7 DST=192.0.2.1 LEN=60 "
+    b"TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=TCP SPT=40000 DPT=4242 SEQ=1 ACK=0 WINDOW=1 RES=0x00 SYN URGP=0 "
+)
+
+
+def sane(packet: Packet) -> bool:
+    """Whether every number is within its field."""
+    return (
+        len(packet.source) in (4, 16)
+        and 0 <= packet.ident <= (0xFFFF if len(packet.source) == 4 else 0xFFFFF)
+        and all(0 <= number <= 0xFFFF for number in (packet.source_port, packet.port, packet.window))
+        and all(0 <= number <= 0xFFFFFFFF for number in (packet.sequence, packet.acknowledgment, packet.timestamp or 0))
+    )
+
+
+@given(loglines())
+def test_what_the_kernel_writes_is_read(sample: tuple[bytes, Packet]) -> None:
+    line, packet = sample
+    assert parse(line) == packet
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes(data: bytes) -> None:
+    assert parse(data) is None
+
+
+@given(loglines(), st.data())
+def test_changed_lines_never_raise(sample: tuple[bytes, Packet], data: st.DataObject) -> None:
+    line = sample[0]
+    begin, end = sorted((data.draw(st.integers(0, len(line))), data.draw(st.integers(0, len(line)))))
+    other = data.draw(st.binary(max_size=8) | st.just(line[begin : begin + 40]) | st.just(b"99999999999"))
+    packet = parse(line[:begin] + other + line[end:])
+    assert packet is None or sane(packet)
+
+
+@given(loglines(), st.binary(min_size=1, max_size=20))
+def test_nothing_may_follow(sample: tuple[bytes, Packet], more: bytes) -> None:
+    line = sample[0].rstrip(b" ") + b" "
+    assert parse(line + more) is None or more.startswith((b"OPT (", b"UID=", b"MARK="))
+
+
+@given(loglines(), st.binary(min_size=1, max_size=20))
+def test_nothing_may_stand_before_the_front(sample: tuple[bytes, Packet], more: bytes) -> None:
+    line, packet = sample
+    found = parse(more + b" " + line)
+    assert found is None or (found == packet and line.startswith(b"knockknock "))
+
+
+@given(loglines(), loglines(), st.sampled_from([b"", b" ", b"\n", b"\r\n", b"\0", b"["]))
+def test_two_lines_are_none(one: tuple[bytes, Packet], other: tuple[bytes, Packet], between: bytes) -> None:
+    assert parse(one[0] + between + other[0]) is None
+
+
+@given(loglines())
+def test_every_beginning_of_a_line(sample: tuple[bytes, Packet]) -> None:
+    """What a syslog daemon that is cut off has written so far."""
+    line = sample[0]
+    for end in range(line.index(b" URGP=") + 7):
+        assert parse(line[:end]) is None
+    for end in range(len(line) - 1):
+        packet = parse(line[:end])
+        assert packet is None or packet._replace(timestamp=None) == sample[1]._replace(timestamp=None)
+
+
+HOSTILE: dict[str, Callable[[int], bytes]] = {
+    "spaces": lambda size: b" " * size,
+    "one letter": lambda size: b"k" * size,
+    "the prefix": lambda size: b"knockknock " * (size // 11),
+    "host names": lambda size: b"Nov 20 19:00:00 " + b"h kernel: " * (size // 10),
+    "a host name": lambda size: b"Nov 20 19:00:00 " + b"h" * size,
+    "brackets": lambda size: b"[" * size,
+    "stamps": lambda size: b"[    0.000001] " * (size // 15),
+    "kmsg fields": lambda size: b"7,1,1,-" + b",a" * (size // 2) + b";",
+    "an interface": lambda size: b"knockknock IN=" + b"e" * size,
+    "physical ports": lambda size: b"knockknock IN=e OUT= " + b"PHYSIN=e " * (size // 9),
+    "a hardware address": lambda size: b"knockknock IN=e OUT= MAC=" + b"02:" * (size // 3),
+    "a number": lambda size: GOOD.replace(b"SEQ=1", b"SEQ=" + b"1" * size),
+    "zeros": lambda size: GOOD.replace(b"SEQ=1", b"SEQ=" + b"0" * size),
+    "IP options": lambda size: GOOD.replace(b"DF ", b"DF OPT (" + b"00" * (size // 2) + b") "),
+    "TCP options": lambda size: GOOD + b"OPT (" + b"01" * (size // 2) + b") ",
+    "extension headers": lambda size: (
+        b"knockknock IN=e OUT= SRC=" + b"0000:" * 7 + b"0000 DST=" + b"0000:" * 7 + b"0000 LEN=1 TC=0 HOPLIMIT=1 "
+        b"FLOWLBL=1 " + b"OPT ( ) " * (size // 8)
+    ),
+    "a good line and spaces": lambda size: GOOD + b" " * size,
+    "good lines": lambda size: GOOD * (size // len(GOOD) + 2),
+}
+
+
+def seconds(line: bytes, times: int) -> float:
+    """The shortest time of some that a line takes; not below what a clock can tell."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            parse(line)
+        return (time.perf_counter() - start) / times
+
+    return max(min(once() for _ in range(7)), 1e-6)
+
+
+@pytest.mark.parametrize("shape", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(("size", "times"), [(MAX_LINE // 12, 30), (100_000, 3)], ids=["short", "1 MB"])
+def test_linear_time(shape: Callable[[int], bytes], size: int, times: int) -> None:
+    """Ten times the line takes some ten times as long; a hundred times would be quadratic."""
+    assert parse(shape(size)) is None
+    assert parse(shape(10 * size)) is None
+    assert seconds(shape(10 * size), times) < 30 * seconds(shape(size), times)
+
+
+@given(st.sampled_from(sorted(HOSTILE)), st.integers(0, 3 * MAX_LINE))
+def test_hostile_lines_of_any_length(shape: str, size: int) -> None:
+    packet = parse(HOSTILE[shape](size))
+    assert packet is None or sane(packet)

@@ -1,0 +1,537 @@
+"""The commands as users meet them: what they say, how they end, what they leave behind."""
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.utils import rdpcap
+
+from knockknock import __version__, client, store
+from knockknock.errors import ProfileError
+from knockknock.gatekeeper import Accepted, Gatekeeper
+from knockknock.grant import Order
+from knockknock.packet import Packet
+from knockknock.profile import Profile
+from knockknock.request import parse_ports
+
+from .helpers import NOBODY, ROOT, command, profile, tree, write_profile
+
+COMMANDS = ["knockknock", "knockknock-daemon", "knockknock-genprofile"]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def run(
+    name: str, *words: str, home: Path, user: int | None = None, umask: int = 0o022, **environment: str
+) -> tuple[int, str, str]:
+    """Status, output and complaint of a command that must not show a traceback, whatever happens."""
+    done = command(name, *words, home=home, user=user, umask=umask, **environment)
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def sentence(name: str, *words: str, home: Path, status: int = 1, user: int | None = None, modules: str = "") -> str:
+    """The one line that a command ends with that could not do what it was asked to."""
+    code, output, complaint = run(name, *words, home=home, user=user, PYTHONPATH=modules)
+    lines = complaint.splitlines()
+    usage = [line for line in lines if line.startswith(("usage:", " "))]
+    rest = [line for line in lines if line not in usage]
+    assert (code, output, len(rest)) == (status, "", 1), complaint
+    assert bool(usage) is (status == 2)
+    start = f"{name}: error: " if status == 2 else f"{name}: "
+    assert rest[0].startswith(start)
+    return rest[0].removeprefix(start)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(tmp_path: Path, name: str) -> None:
+    code, output, complaint = run(name, "--help", home=tmp_path)
+    assert (code, complaint) == (0, "")
+    assert output.startswith(f"usage: {name} ")
+    assert "xit status: 0" in output
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version(tmp_path: Path, name: str) -> None:
+    assert run(name, "--version", home=tmp_path) == (0, f"{name} {__version__}\n", "")
+
+
+USAGE = [
+    # the command line, and what its complaint must name
+    ("knockknock", "HOST"),
+    ("knockknock host", "-p"),
+    ("knockknock -p 22", "HOST"),
+    ("knockknock -p 0 host", "-p"),
+    ("knockknock -p 65536 host", "'65536' is not a port number"),
+    ("knockknock -p ssh host", "'ssh' is not a port number"),
+    ("knockknock -p 22/icmp host", "'icmp' is not a protocol"),
+    ("knockknock -p 22/udp/tcp host", "-p"),
+    ("knockknock -p -22 host", "-p"),
+    ("knockknock -p 22 -4 -6 host", "-6: not allowed with argument -4"),
+    ("knockknock -p 22 host other", "other"),
+    ("knockknock -p 22 --pcap host", "HOST"),
+    ("knockknock -p 22 host --pcap", "--pcap"),
+    ("knockknock -p 22 --nonsense host", "--nonsense"),
+    ("knockknock-genprofile", "NAME, KNOCKPORT"),
+    ("knockknock-genprofile alice", "KNOCKPORT"),
+    ("knockknock-genprofile alice 0", "KNOCKPORT: '0' is not a port number"),
+    ("knockknock-genprofile alice 65536", "KNOCKPORT: '65536' is not a port number"),
+    ("knockknock-genprofile alice ssh", "KNOCKPORT: 'ssh' is not a port number"),
+    ("knockknock-genprofile alice 4242 --format tiny", "--format: invalid choice: 'tiny'"),
+    ("knockknock-genprofile alice 4242 --ports 22", "--ports: '22' is not a permitted port"),
+    ("knockknock-genprofile alice 4242 --ports tcp/9-8", "--ports: 'tcp/9-8' ends before it begins"),
+    ("knockknock-genprofile alice 4242 --ports tcp/22,,", "--ports"),
+    ("knockknock-genprofile alice 4242 --format classic --bind-source", "--format classic"),
+    ("knockknock-genprofile alice 4242 --format classic --ports udp/53", "--format classic"),
+    ("knockknock-genprofile alice 4242 --nonsense", "--nonsense"),
+    ("knockknock-daemon extra", "extra"),
+    ("knockknock-daemon --config", "--config"),
+    ("knockknock-daemon --pid-file /x", "--pid-file goes with --daemonize"),
+    ("knockknock-daemon --nonsense", "--nonsense"),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), USAGE, ids=[line for line, _ in USAGE])
+def test_usage_error(tmp_path: Path, line: str, named: str) -> None:
+    name, *words = line.split()
+    assert named in sentence(name, *words, home=tmp_path, status=2)
+    assert tree(tmp_path) == {}
+
+
+# knockknock: sends a knock
+
+
+@pytest.fixture
+def home(reachable: str) -> Iterator[Path]:
+    """A home that anybody may enter and nobody owns, with a profile for a host that there is a way to."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        sender = profile(reachable, ports="tcp/22,udp/53")
+        write_profile(place / ".knockknock", sender, 5)
+        if os.geteuid() == 0:
+            for path in (place, *place.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        yield place
+
+
+def counter_of(home: Path, host: str) -> str:
+    return (home / ".knockknock" / host / "counter").read_text()
+
+
+def test_no_profile_for_the_host(home: Path, reachable: str) -> None:
+    write_profile(home / ".knockknock", profile("another.example.org"))
+    for host in ("server.example.org", "..", ".", "", "a/b", f"../.knockknock/{reachable}", "-x"):
+        said = sentence("knockknock", "--dry-run", "-p", "22", "--", host, home=home)
+        assert f"there is no profile {home}/.knockknock/{host}; there are: {reachable}, another.example.org." in said
+
+
+def test_no_profiles_at_all(tmp_path: Path) -> None:
+    assert "there are: none" in sentence("knockknock", "--dry-run", "-p", "22", "server", home=tmp_path)
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "spelling", ["server.example.org", "SERVER.example.org", "server.example.org.", "Server.Example.Org."]
+)
+def test_spellings_of_a_host(tmp_path: Path, spelling: str) -> None:
+    write_profile(tmp_path, profile("server.example.org"))
+    assert client.find_profile(str(tmp_path), spelling).name == "server.example.org"
+    with pytest.raises(ProfileError):
+        client.find_profile(str(tmp_path), spelling + "x")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-p", "23"], "may not open tcp/23; it may: tcp/22, udp/53"),
+        (["-p", "22/udp"], "may not open udp/22; it may: tcp/22, udp/53"),
+        (["-p", "22", "-p", "53"], "may not open tcp/53"),
+        (["-p", "23", "--close"], "may not close tcp/23"),
+        (["-p", "22", "-6"], "does not resolve as IPv6"),
+    ],
+)
+def test_requests_that_are_not_sent(home: Path, reachable: str, words: list[str], says: str) -> None:
+    before = tree(home)
+    assert says in sentence("knockknock", "--dry-run", *words, reachable, home=home)
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize("words", [["-p", "22/udp"], ["-p", "22", "--close"]])
+def test_what_a_classic_profile_cannot_say(tmp_path: Path, words: list[str]) -> None:
+    write_profile(tmp_path / ".knockknock", profile("127.0.0.1", "classic"))
+    assert "format classic can only open TCP ports" in sentence(
+        "knockknock", "--dry-run", *words, "127.0.0.1", home=tmp_path
+    )
+
+
+def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
+    write_profile(tmp_path / ".knockknock", profile("nosuch.invalid"), 5)
+    before = tree(tmp_path)
+    said = sentence("knockknock", "--dry-run", "-p", "22", "nosuch.invalid", home=tmp_path)
+    assert said.startswith("'nosuch.invalid' does not resolve")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example.org"])
+def test_a_name_that_is_none(tmp_path: Path, host: str) -> None:
+    write_profile(tmp_path / ".knockknock", profile(host))
+    assert f"'{host}' does not resolve" in sentence("knockknock", "--dry-run", "-p", "22", host, home=tmp_path)
+
+
+DAMAGE = [
+    ("config", "[main]\nknock_port = 4242\nformat = compakt\n", "config:3: format: 'compakt' is not one of"),
+    ("config", "knock_port = 4242\n", "config:1: "),
+    ("config", "[main]\n\nknockport = 4242\n", "config:3: there is no key 'knockport'"),
+    ("config", None, "config cannot be read: No such file or directory"),
+    ("cipher.key", "secret stuff\n", "cipher.key: not a key"),
+    ("mac.key", "", "mac.key: not a key"),
+    ("mac.key", None, "mac.key cannot be read: No such file or directory"),
+    ("counter", "five\n", "counter does not hold a counter"),
+    ("counter", None, "counter"),  # --dry-run wants it as much
+    ("counter", f"{2**64}\n", "counter: all counters are used up"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "says"), DAMAGE, ids=[says for _, _, says in DAMAGE])
+def test_damaged_profile(home: Path, reachable: str, file: str, text: str | None, says: str) -> None:
+    path = home / ".knockknock" / reachable / file
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said = sentence("knockknock", "--dry-run", "-p", "22", reachable, home=home)
+    assert f"{path.parent}/{says}" in said
+    assert "secret stuff" not in said
+
+
+def test_more_knocks_than_counters(home: Path, reachable: str) -> None:
+    path = home / ".knockknock" / reachable / "counter"
+    path.write_text(f"{2**64 - 1}\n")
+    code, output, complaint = run("knockknock", "--dry-run", "-p", "22", "-p", "22", reachable, home=home)
+    assert code == 1
+    assert output.count("open tcp/22, counter ") == 1
+    assert "all counters are used up" in complaint
+
+
+def test_dry_run_needs_no_root_and_uses_no_counter(home: Path, reachable: str, nobody: int) -> None:
+    before = tree(home / ".knockknock")
+    words = ["--dry-run", "-p", "22", "-p", "53/udp", reachable]
+    code, output, complaint = run("knockknock", *words, home=home, user=nobody)
+    assert (code, complaint) == (0, "")
+    lines = output.splitlines()
+    assert lines[0].startswith("open tcp/22, counter 5: IP(")
+    assert lines[1].startswith("open udp/53, counter 6: IP(")
+    assert all(f"dst='{reachable}'" in line and "dport=4242" in line for line in lines)
+    assert len(lines) == 2
+    assert tree(home / ".knockknock") == before
+
+
+def test_dry_run_of_a_close(home: Path, reachable: str) -> None:
+    code, output, _ = run("knockknock", "--dry-run", "--close", "-p", "22", reachable, home=home)
+    assert code == 0
+    assert output.startswith("close tcp/22, counter 5: IP(")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_a_host_that_is_this_machine(tmp_path: Path, host: str) -> None:
+    """The first thing that somebody tries: the loopback has an MTU like no other network."""
+    write_profile(tmp_path / ".knockknock", profile(host), 5)
+    code, output, complaint = run("knockknock", "--dry-run", "-p", "22", host, home=tmp_path)
+    assert (code, complaint) == (0, "")
+    assert output.startswith("open tcp/22, counter 5: IP")
+
+
+def test_explain(home: Path, reachable: str) -> None:
+    code, output, complaint = run("knockknock", "--dry-run", "--explain", "-p", "22", reachable, home=home)
+    assert (code, complaint) == (0, "")
+    for text in ("###[ IP ]###", "###[ TCP ]###", "dport     = 4242", f"dst       = {reachable}"):
+        assert text in output
+
+
+@pytest.mark.parametrize("umask", [0, 0o077], ids=oct)
+def test_pcap(home: Path, reachable: str, umask: int) -> None:
+    """What the file holds is a knock that a daemon would obey; so nobody else may read it."""
+    file = home / "knock.pcap"
+    words = ["--dry-run", "-p", "22", "-p", "53/udp", "--pcap", str(file), reachable]
+    for _ in range(2):  # the second time in place of the first
+        code, _, complaint = run("knockknock", *words, home=home, umask=umask)
+        assert (code, complaint) == (0, "")
+    assert file.stat().st_mode & 0o7777 == 0o600
+    packets = [packet[IP] for packet in rdpcap(str(file))]
+    assert [packet.dst for packet in packets] == [reachable] * 2
+    keeper = Gatekeeper([profile(ports="tcp/22,udp/53")], {"alice": 5}, 15, 20, True)
+    heard = []
+    for packet in packets:
+        tcp = packet[TCP]
+        source = socket.inet_aton(packet.src)
+        event = keeper.hear(Packet(source, tcp.sport, tcp.dport, packet.id, tcp.seq, tcp.ack, tcp.window, None), 1.0)
+        assert isinstance(event, Accepted)
+        heard.append((event.counter, event.grant.order, event.grant.protocol, event.grant.port, event.grant.address))
+    assert heard == [(5, Order.OPEN_ONCE, 6, 22, source), (6, Order.OPEN_ONCE, 17, 53, source)]
+
+
+def test_pcap_in_place_of_a_file_that_all_may_read(home: Path, reachable: str) -> None:
+    file = home / "knock.pcap"
+    file.write_text("old")
+    file.chmod(0o644)
+    code, _, _ = run("knockknock", "--dry-run", "-p", "22", "--pcap", str(file), reachable, home=home)
+    if code == 0:
+        assert file.stat().st_mode & 0o077 == 0
+    else:
+        assert file.read_text() == "old"
+
+
+def test_pcap_that_cannot_be_written(home: Path, reachable: str) -> None:
+    words = ["--dry-run", "-p", "22", "--pcap", str(home / "nowhere" / "x"), reachable]
+    said = sentence("knockknock", *words, home=home)
+    assert said == f"--pcap {home}/nowhere/x cannot be written: No such file or directory"
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], ["--dry-run", "--explain"], ["--dry-run", "--pcap", "x"]])
+def test_without_scapy(home: Path, reachable: str, words: list[str]) -> None:
+    missing = home / "modules" / "scapy"
+    missing.mkdir(parents=True)
+    (missing / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'scapy'\", name='scapy')\n")
+    said = sentence("knockknock", *words, "-p", "22", reachable, home=home, modules=str(missing.parent))
+    assert "scapy" in said
+
+
+def test_output_that_cannot_be_written(home: Path, reachable: str) -> None:
+    words = [sys.executable, str(ROOT / "bin" / "knockknock"), "--dry-run", "-p", "22", reachable]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SUDO_")}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=environment | {"HOME": str(home)}, check=False
+        )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+
+
+def test_without_the_right_to_send(home: Path, reachable: str, nobody: int) -> None:
+    before = tree(home / ".knockknock")
+    said = sentence("knockknock", "-p", "22", reachable, home=home, user=nobody)
+    for way in ("raw socket", "sudo", "net_raw"):
+        assert way in said
+    assert tree(home / ".knockknock") == before
+
+
+INVOKER = """
+import json, os, socket
+from knockknock import client
+raw = client.open_raw()
+home = client.become_invoker()
+regained = []
+for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):
+    try:
+        regain(0)
+        regained.append(regain.__name__)
+    except PermissionError:
+        pass
+try:
+    os.setgroups([0])
+    regained.append("setgroups")
+except PermissionError:
+    pass
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    regained.append("raw")
+except PermissionError:
+    pass
+status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
+print(json.dumps({
+    "home": home, "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(), "regained": regained,
+    "capabilities": int(status["CapPrm"], 16) | int(status["CapEff"], 16), "raw": raw[socket.AF_INET].type,
+}))
+"""
+
+
+def invoked(tmp_path: Path, **environment: str) -> dict[str, object]:
+    """What is left of root after become_invoker(), as root in an environment."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("SUDO_")}
+    clean |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    words = [sys.executable, "-c", INVOKER]
+    done = subprocess.run(words, env=clean | environment, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+@needs_root
+def test_under_sudo_root_is_gone_for_good(tmp_path: Path, daemon_user: pwd.struct_passwd) -> None:
+    uid, gid = daemon_user.pw_uid, daemon_user.pw_gid
+    assert invoked(tmp_path, SUDO_UID=str(uid), SUDO_GID="0", SUDO_USER="root") == {
+        "home": daemon_user.pw_dir,
+        "uids": [uid] * 3,
+        "gids": [gid] * 3,
+        "groups": [gid],
+        "regained": [],
+        "capabilities": 0,
+        "raw": int(socket.SOCK_RAW),
+    }
+
+
+@needs_root
+@pytest.mark.parametrize("uid", ["someone", "-1", "99999999999999999999", "0x0"])
+def test_root_that_cannot_be_given_up(home: Path, reachable: str, uid: str) -> None:
+    code, _, said = run("knockknock", "-p", "22", reachable, home=home, SUDO_UID=uid)
+    assert code == 1
+    assert said == f"knockknock: root cannot be given up: SUDO_UID={uid} is no user of this machine\n"
+
+
+@needs_root
+@pytest.mark.parametrize("uid", [None, "", "0"])
+def test_without_sudo_the_home_is_that_of_the_environment(tmp_path: Path, uid: str | None) -> None:
+    after = invoked(tmp_path, **({} if uid is None else {"SUDO_UID": uid}))
+    assert (after["home"], after["uids"]) == (str(tmp_path), [0, 0, 0])
+
+
+# knockknock-genprofile: mints a client's keys
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """A directory with a configuration that keeps everything in it."""
+    (tmp_path / "config").write_text(f"[main]\nprofiles = {tmp_path}/etc/profiles\nstate = {tmp_path}/var\n")
+    return tmp_path
+
+
+def mint(server: Path, *words: str, user: int | None = None) -> tuple[int, str, str]:
+    return run("knockknock-genprofile", *words, "--config", str(server / "config"), home=server, user=user)
+
+
+@pytest.mark.usefixtures("daemon_user")
+@pytest.mark.parametrize(
+    ("words", "format", "ports", "size"),
+    [
+        ([], "compact", "tcp/22", 32),
+        (["--format", "stealth", "--ports", "udp/51820,tcp/1-9", "--bind-source"], "stealth", "udp/51820,tcp/1-9", 32),
+        (["--format", "classic", "--ports", "tcp/443"], "classic", "tcp/443", 16),
+    ],
+)
+def test_minted(server: Path, words: list[str], format: str, ports: str, size: int) -> None:
+    code, output, complaint = mint(server, "alice", "4242", *words)
+    assert (code, complaint) == (0, "")
+    assert output.startswith(f"Made {server}/etc/profiles/alice.\n")
+    made = store.load_profile(f"{server}/etc/profiles/alice")
+    bound = "--bind-source" in words
+    assert made == Profile(
+        "alice", made.cipher_key, made.mac_key, 4242, format, parse_ports(ports), bound, legacy=False
+    )
+    assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
+    assert store.server_counter(f"{server}/var", f"{server}/etc/profiles", made) == 0
+    for key in ("cipher.key", "mac.key"):
+        assert (server / "etc" / "profiles" / "alice" / key).read_text().strip() not in output
+    assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_no_two_profiles_have_the_same_keys(server: Path) -> None:
+    for name in ("alice", "bob"):
+        assert mint(server, name, "4242")[0] == 0
+    keys = [key for one in store.load_profiles(f"{server}/etc/profiles")[0] for key in (one.cipher_key, one.mac_key)]
+    assert len(set(keys)) == 4
+
+
+@pytest.mark.usefixtures("daemon_user")
+@pytest.mark.parametrize("name", ["../alice", "a b", ".alice", "a/b", "", "x" * 65, "ä", "alice\n"])
+def test_bad_names(server: Path, name: str) -> None:
+    before = tree(server)
+    code, output, complaint = mint(server, name, "4242")
+    assert (code, output) == (1, "")
+    assert "cannot name a profile: take up to 64 letters" in complaint
+    assert tree(server) == before
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_an_existing_name(server: Path) -> None:
+    assert mint(server, "alice", "4242")[0] == 0
+    store.store_counter(f"{server}/var/alice", 9)
+    before = tree(server)
+    code, output, complaint = mint(server, "alice", "4243")
+    assert (code, output) == (1, "")
+    assert f"there is a profile {server}/etc/profiles/alice already" in complaint
+    assert tree(server) == before
+
+
+LISTENERS = [
+    (socket.AF_INET, "0.0.0.0"),
+    (socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET6, "::"),
+    (socket.AF_INET6, "::1"),
+]
+
+
+@pytest.mark.usefixtures("daemon_user")
+@pytest.mark.parametrize(("family", "address"), LISTENERS, ids=[address for _, address in LISTENERS])
+def test_a_port_where_a_service_listens(server: Path, family: socket.AddressFamily, address: str) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as service:
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        service.bind((address, 0))
+        service.listen()
+        port = service.getsockname()[1]
+        before = tree(server)
+        code, output, complaint = mint(server, "alice", str(port))
+        assert (code, output) == (1, "")
+        assert f"a service of this machine listens on port {port}: " in complaint
+        assert tree(server) == before
+    assert mint(server, "alice", str(port))[0] == 0
+
+
+REFUSED_CONFIGS = [
+    ("user = nosuchuser\n", "there is no user nosuchuser for the daemon to become: useradd"),
+    ("user = root\n", "the user root is root"),
+    ("delay = never\n", "config:4: delay: 'never' is not a whole number"),
+    ("dealy = 5\n", "config:4: there is no key 'dealy'"),
+]
+
+
+@needs_root
+@pytest.mark.parametrize(("line", "says"), REFUSED_CONFIGS)
+def test_configurations_that_nothing_can_be_minted_with(server: Path, line: str, says: str) -> None:
+    with (server / "config").open("a") as file:
+        file.write(line)
+    before = tree(server)
+    code, output, complaint = mint(server, "alice", "4242")
+    assert (code, output) == (1, "")
+    assert says in complaint
+    assert tree(server) == before
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    for name, words in (("knockknock-genprofile", ["alice", "4242"]), ("knockknock-daemon", ["--check"])):
+        said = sentence(name, *words, "--config", "nowhere", home=tmp_path)
+        assert "nowhere cannot be read: No such file or directory; name the configuration with --config" in said
+
+
+@pytest.mark.parametrize("words", [[], ["--check"], ["--daemonize", "--pid-file", "pid"]])
+def test_a_daemon_with_a_bad_configuration(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "config").write_text("[main]\ndelay = 15\nerror_window = 0\n")
+    said = sentence("knockknock-daemon", *words, "--config", "config", home=tmp_path)
+    assert said == f"{tmp_path}/config:3: error_window: '0' is not a whole number from 1 to 1000"
+    assert sorted(tree(tmp_path)) == ["config"]
+
+
+def test_minting_takes_root(home: Path, nobody: int) -> None:
+    (home / "config").write_text(f"[main]\nprofiles = {home}/profiles\nstate = {home}/var\n")
+    before = tree(home)
+    words = ["alice", "4242", "--config", "config"]
+    said = sentence("knockknock-genprofile", *words, home=home, user=nobody)
+    assert said == f"it must be run as root, to write {home}/profiles"
+    assert tree(home) == before
+
+
+def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
+    (home / "config").write_text(f"[main]\nprofiles = {home}/profiles\nstate = {home}/var\n")
+    before = tree(home)
+    said = sentence("knockknock-daemon", "--config", "config", home=home, user=nobody)
+    assert said.startswith("it must be started as root")
+    assert tree(home) == before

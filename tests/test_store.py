@@ -1,0 +1,415 @@
+"""Profiles and counters on disk: permissions from the first moment, durable writes, one counter for one knock."""
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from knockknock import store
+from knockknock.errors import ConfigError, CounterError, KnockError, ProfileError
+from knockknock.profile import MAX_COUNTER, Profile
+
+from .helpers import ROOT, profile, tree, write_profile
+
+KEYS = bytes(range(32)), bytes(range(32, 64))
+ME = (-1, -1)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+def new(name: str = "alice") -> Profile:
+    return profile(name, cipher_key=KEYS[0], mac_key=KEYS[1])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two pages."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file system")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "small", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+
+def traced(script: str, directory: Path, calls: str, umask: int = 0o022) -> list[str]:
+    """The system calls of a script that concern a directory, as strace -y writes them, with @ for the directory."""
+    log = directory.parent / "strace"
+    words = ["strace", "-f", "-y", "-s", "200", "-e", f"trace={calls}", "-o", str(log)]
+    subprocess.run(
+        [*words, sys.executable, "-c", f"import os; from knockknock import store\n{script}"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        umask=umask,
+        check=True,
+    )
+    lines = (line.partition(" ")[2].strip() for line in log.read_text().splitlines())
+    return [line.replace(str(directory), "@") for line in lines if str(directory) in line]
+
+
+def short(call: str) -> str:
+    """A call's name and the paths in it, from the directory on."""
+    name = call.partition("(")[0].removesuffix("2").removesuffix("at")
+    paths = re.findall(r'@/?([^>"]*)', call.partition(" = ")[0])
+    return " ".join([name, *(path or "." for path in paths)])
+
+
+@needs_strace
+def test_durable_order(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "counter").write_text("41\n")
+    calls = traced(f"store.take_counter({str(place)!r})", place, "/^(open|write|fsync|fdatasync|rename)")
+    begin = next(at for at, call in enumerate(calls) if "O_CREAT" in call)
+    order = [short(call) for call in calls[begin:] if "O_RDONLY" not in call]
+    assert order == [
+        "open .counter.new",
+        "write .counter.new",
+        "fsync .counter.new",
+        "rename .counter.new counter",
+        "fsync .",
+    ]
+    assert "O_EXCL" in calls[begin]
+    assert (place / "counter").read_text() == "42\n"
+
+
+@needs_strace
+def test_a_counter_is_read_under_the_lock(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "counter").write_text("41\n")
+    calls = traced(f"store.take_counter({str(place)!r})", place, "/^(open|flock|rename|close)")
+    order = [short(call) for call in calls]
+    lock, read, renamed = (
+        order.index("flock ."),
+        order.index("open counter"),
+        order.index("rename .counter.new counter"),
+    )
+    assert "LOCK_EX" in calls[lock]
+    assert lock < read < renamed < len(order) - 1 - order[::-1].index("close .")
+
+
+MINT = """
+from knockknock.profile import Profile
+from knockknock.request import parse_ports
+one = Profile("alice", bytes(32), bytes(range(32)), 4242, "compact", parse_ports("tcp/22"))
+store.mint({base!r} + "/etc/profiles", {base!r} + "/var", one, ({uid}, {gid}))
+"""
+
+
+@needs_root
+@needs_strace
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777], ids=oct)
+def test_nothing_is_ever_open_to_all(tmp_path: Path, daemon_user: pwd.struct_passwd, umask: int) -> None:
+    base = tmp_path / "base"
+    base.mkdir(mode=0o755)
+    script = MINT.format(base=str(base), uid=daemon_user.pw_uid, gid=daemon_user.pw_gid)
+    calls = traced(script, base, "/^(open|creat|mkdir|mknod|f?chmod)", umask)
+    made = [call for call in calls if call.startswith("mkdir") or "O_CREAT" in call]
+    modes = [int(found[1], 8) for call in made if (found := re.search(r", (0\d+)\)", call))]
+    assert len(modes) == len(made) >= 9
+    assert [call for call in made if int(re.findall(r", (0\d+)\)", call)[0], 8) & 0o007] == []
+    assert [call for call in calls if "chmod" in call or call.startswith(("creat", "mknod"))] == []
+    assert all("O_EXCL" in call for call in made if "O_CREAT" in call)
+
+    def facts(path: str) -> tuple[str, int, int]:
+        status = (base / path).stat()
+        return oct(status.st_mode & 0o7777), status.st_uid, status.st_gid
+
+    uid, gid = daemon_user.pw_uid, daemon_user.pw_gid
+    expected = {"etc": ("0o750", 0, gid), "etc/profiles": ("0o750", 0, gid), "etc/profiles/alice": ("0o750", 0, gid)}
+    expected |= {f"etc/profiles/alice/{file}": ("0o640", 0, gid) for file in ("cipher.key", "mac.key", "config")}
+    expected |= {"etc/profiles/alice/counter": ("0o640", 0, gid)}
+    expected |= {"var": ("0o700", uid, gid), "var/alice": ("0o600", uid, gid)}
+    assert {path: facts(path) for path in (name.rstrip("/") for name in tree(base))} == expected
+
+
+@pytest.mark.parametrize("umask", [0, 0o077, 0o777], ids=oct)
+def test_a_profile_of_ones_own_is_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store.create_profile(str(tmp_path / "alice"), new(), -1)
+        during = os.umask(umask)
+    finally:
+        os.umask(before)
+    assert during == umask
+    assert (tmp_path / "alice").stat().st_mode & 0o7777 == 0o700
+    files = sorted(path.name for path in (tmp_path / "alice").iterdir())
+    assert files == ["cipher.key", "config", "counter", "mac.key"]
+    assert {(tmp_path / "alice" / file).stat().st_mode & 0o7777 for file in files} == {0o600}
+
+
+def test_mint_and_load(tmp_path: Path) -> None:
+    profiles, state = str(tmp_path / "etc" / "profiles"), str(tmp_path / "var")
+    store.mint(profiles, state, new("bob"), ME)
+    store.mint(profiles, state, new("alice"), ME)
+    assert store.load_profile(f"{profiles}/alice") == new("alice")
+    assert store.load_profiles(profiles) == ([new("alice"), new("bob")], {})
+    assert store.server_counter(state, profiles, new("alice")) == 0
+    assert store.take_counter(f"{profiles}/alice") == 0
+    assert store.server_counter(state, profiles, new("alice")) == 0
+
+
+def test_an_existing_name_is_left_alone(tmp_path: Path) -> None:
+    profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
+    store.mint(profiles, state, new(), ME)
+    store.store_counter(f"{state}/alice", 77)
+    before = tree(tmp_path)
+    with pytest.raises(ProfileError, match=f"there is a profile {profiles}/alice already"):
+        store.mint(profiles, state, new()._replace(mac_key=bytes(32)), ME)
+    assert tree(tmp_path) == before
+    assert store.server_counter(state, profiles, new()) == 77
+
+
+@pytest.mark.parametrize("kind", ["file", "broken link", "empty directory"])
+def test_whatever_has_the_name_is_left_alone(tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "profiles" / "alice"
+    there.parent.mkdir()
+    {"file": there.touch, "broken link": lambda: there.symlink_to("/nowhere"), "empty directory": there.mkdir}[kind]()
+    with pytest.raises(ProfileError, match="already"):
+        store.mint(str(there.parent), str(tmp_path / "var"), new(), ME)
+    assert sorted(path.name for path in there.parent.iterdir()) == ["alice"]
+
+
+def test_a_profile_that_was_removed_is_minted_with_a_counter_of_its_own(tmp_path: Path) -> None:
+    profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
+    store.mint(profiles, state, new(), ME)
+    store.store_counter(f"{state}/alice", 77)
+    shutil.rmtree(f"{profiles}/alice")
+    store.mint(profiles, state, new(), ME)
+    assert store.server_counter(state, profiles, new()) == 0
+
+
+@needs_root
+@pytest.mark.parametrize("inodes", range(2, 14))
+def test_mint_is_whole_or_not_at_all(small_disk: Path, inodes: int) -> None:
+    """Each number of files that fit stops it at another step."""
+    profiles, state = small_disk / "profiles", small_disk / "var"
+    remount(small_disk, f"size=1m,nr_inodes={inodes}")
+    try:
+        store.mint(str(profiles), str(state), new(), ME)
+    except KnockError as error:
+        sentence = str(error)
+        assert "No space left on device" in sentence
+        assert store.load_profiles(str(profiles)) == ([], {})
+        remount(small_disk, "size=1m,nr_inodes=100")
+        store.mint(str(profiles), str(state), new(), ME)
+    assert store.load_profiles(str(profiles)) == ([new()], {})
+    assert [name for name in tree(small_disk) if "/." in name or name.startswith(".")] == []
+
+
+TAKE = """
+import sys
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(200):
+    print(store.take_counter(sys.argv[1]))
+"""
+
+
+def test_two_processes_never_share_a_counter(tmp_path: Path) -> None:
+    place = write_profile(tmp_path, profile(), 1000)
+    words = [sys.executable, "-c", f"from knockknock import store\n{TAKE}", str(place)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    runs = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    for run in runs:
+        assert run.stdout
+        assert run.stdout.readline() == b"ready\n"
+    for run in runs:
+        assert run.stdin
+        run.stdin.write(b"\n")
+        run.stdin.flush()
+    taken = [[int(number) for number in run.communicate(timeout=60)[0].split()] for run in runs]
+    assert sorted(taken[0] + taken[1]) == list(range(1000, 1400))
+    assert all(one == sorted(one) for one in taken)
+    assert (place / "counter").read_text() == "1400\n"
+
+
+def test_a_full_disk_leaves_the_counter_whole(small_disk: Path) -> None:
+    (small_disk / "counter").write_text("41\n")
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(bytes(1 << 20))
+    for _ in range(3):
+        with pytest.raises(CounterError, match=r"counter .*/counter cannot be stored: No space left on device"):
+            store.take_counter(str(small_disk))
+        assert (small_disk / "counter").read_text() == "41\n"
+    (small_disk / "filler").unlink()
+    assert store.take_counter(str(small_disk)) == 41
+    assert tree(small_disk) == {"counter": b"42\n"}
+
+
+def test_a_directory_that_is_read_only(small_disk: Path) -> None:
+    (small_disk / "counter").write_text("41\n")
+    remount(small_disk, "ro")
+    with pytest.raises(CounterError, match="Read-only file system"):
+        store.take_counter(str(small_disk))
+    with pytest.raises(CounterError, match="Read-only file system"):
+        store.store_counter(str(small_disk / "counter"), 42)
+    with pytest.raises(ProfileError, match="Read-only file system"):
+        store.mint(str(small_disk / "profiles"), str(small_disk / "var"), new(), ME)
+    assert tree(small_disk) == {"counter": b"41\n"}
+
+
+def test_what_an_interrupted_write_left_behind_does_no_harm(tmp_path: Path) -> None:
+    place = write_profile(tmp_path, profile(), 5)
+    secret = tmp_path / "elsewhere"
+    secret.write_text("mine")
+    (place / ".counter.new").symlink_to(secret)
+    assert store.take_counter(str(place)) == 5
+    assert secret.read_text() == "mine"
+    assert store.read_counter(str(place / "counter")) == 6
+    assert not (place / ".counter.new").exists()
+
+
+COUNTERS = [
+    ("0", 0),
+    ("5\n", 5),
+    (" 7 \n", 7),
+    ("007", 7),
+    (str(MAX_COUNTER), MAX_COUNTER),
+    (str(MAX_COUNTER + 1), 2**64),
+]
+NO_COUNTERS = [b"", b"\n", b"-1", b"+1", b"1.0", b"0x1", b"1 2", b"1_0", b"five", b"\xff", "٣".encode(), b"\0", b"5\0"]
+NO_COUNTERS += [str(MAX_COUNTER + 2).encode(), b"0" * 21, b"9" * 20, b"1" * 5000, b"1" * (store.MAX_FILE + 1)]
+
+
+@pytest.mark.parametrize(("text", "counter"), COUNTERS)
+def test_counter(tmp_path: Path, text: str, counter: int) -> None:
+    (tmp_path / "counter").write_text(text)
+    assert store.read_counter(str(tmp_path / "counter")) == counter
+
+
+@pytest.mark.parametrize("data", NO_COUNTERS, ids=lambda data: repr(data[:24]))
+def test_no_counter(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "counter").write_bytes(data)
+    with pytest.raises(CounterError, match=f"^{tmp_path}/counter "):
+        store.read_counter(str(tmp_path / "counter"))
+    with pytest.raises(CounterError, match=f"{tmp_path}/counter "):
+        store.take_counter(str(tmp_path))
+    assert (tmp_path / "counter").read_bytes() == data
+
+
+def test_the_last_counter_is_taken_once(tmp_path: Path) -> None:
+    place = str(write_profile(tmp_path, profile(), MAX_COUNTER))
+    assert store.take_counter(place) == MAX_COUNTER
+    for _ in range(2):
+        with pytest.raises(CounterError, match="all counters are used up"):
+            store.take_counter(place)
+
+
+def test_a_counter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.read_counter(str(tmp_path / "counter"))
+    with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
+        store.take_counter(str(tmp_path))
+    with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
+        store.take_counter(str(tmp_path / "nowhere"))
+    (tmp_path / "counter").mkdir()
+    with pytest.raises(CounterError, match="Is a directory"):
+        store.read_counter(str(tmp_path / "counter"))
+
+
+def test_a_lost_counter_of_the_server_is_an_error(tmp_path: Path) -> None:
+    write_profile(tmp_path / "profiles", profile(), 3)
+    (tmp_path / "var").mkdir()
+    with pytest.raises(CounterError, match=r"is gone, and with it the memory of used knocks: remove .*alice"):
+        store.server_counter(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
+    store.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), contextlib.nullcontext)
+    assert tree(tmp_path / "var") == {}
+
+
+def test_a_counter_of_old_is_adopted_once(tmp_path: Path) -> None:
+    profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
+    old = profile(format="classic", legacy=True)
+    counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
+    (tmp_path / "var").mkdir()
+    assert store.server_counter(state, profiles, old) == 321
+    store.adopt(state, profiles, old, contextlib.nullcontext)
+    assert tree(tmp_path / "var") == {"alice": b"321\n"}
+    assert (tmp_path / "var" / "alice").stat().st_mode & 0o7777 == 0o600
+    counter.write_text("5\n")
+    store.adopt(state, profiles, old, contextlib.nullcontext)
+    assert store.server_counter(state, profiles, old) == 321
+    store.store_counter(f"{state}/alice", 322)
+    store.adopt(state, profiles, old, contextlib.nullcontext)
+    assert store.server_counter(state, profiles, old) == 322
+
+
+def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
+    profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
+    old = profile(format="classic", legacy=True)
+    counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
+    with pytest.raises(CounterError, match="No such file or directory"):
+        store.adopt(state, profiles, old, contextlib.nullcontext)
+    counter.unlink()
+    with pytest.raises(CounterError, match="has no counter; mint the profile anew"):
+        store.server_counter(state, profiles, old)
+
+
+@pytest.mark.parametrize("file", ["cipher.key", "mac.key"])
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o640, True), (0o400, True), (0o604, False), (0o602, False)]
+)
+def test_who_may_read_a_key(tmp_path: Path, file: str, mode: int, good: bool) -> None:
+    place = write_profile(tmp_path, profile())
+    (place / file).chmod(mode)
+    if good:
+        assert store.load_profile(str(place)) == profile()
+    else:
+        with pytest.raises(ProfileError, match=f"everybody on this machine may read: chmod o= {place}/{file}$"):
+            store.load_profile(str(place))
+
+
+@pytest.mark.parametrize("file", ["config", "cipher.key", "mac.key"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "a directory", "too long", "not text"])
+def test_damaged_profiles_are_named(tmp_path: Path, file: str, damage: str) -> None:
+    write_profile(tmp_path, profile("zoe"))
+    path = write_profile(tmp_path, profile("alice")) / file
+    path.unlink()
+    if damage == "a directory":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes({"empty": b"", "too long": b"#" * (store.MAX_FILE + 1), "not text": b"\xff\xfe\0"}[damage])
+        path.chmod(0o600)
+    with pytest.raises(ConfigError if file == "config" and damage in ("empty", "not text") else ProfileError) as caught:
+        store.load_profile(str(tmp_path / "alice"))
+    assert str(path) in str(caught.value)
+    good, bad = store.load_profiles(str(tmp_path))
+    assert (good, set(bad)) == ([profile("zoe")], {"alice"})
+    assert str(bad["alice"]) == str(caught.value)
+
+
+def test_names(tmp_path: Path) -> None:
+    assert store.names(str(tmp_path / "nowhere")) == []
+    for name in ("b", "a", ".hidden", "c d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    assert store.names(str(tmp_path)) == ["a", "b", "c d"]
+    with pytest.raises(ProfileError, match="Not a directory"):
+        store.names(str(tmp_path / "file"))
+    assert set(store.load_profiles(str(tmp_path))[1]) == {"a", "b", "c d"}
+
+
+def test_configuration_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/config cannot be read: No such file or directory; .*--config"):
+        store.load_config(str(tmp_path / "config"))
+    (tmp_path / "config").write_bytes(b"[main]\n\xff = 1\n")
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/config:2: "):
+        store.load_config(str(tmp_path / "config"))
+    (tmp_path / "config").write_bytes(b"#" * (store.MAX_FILE + 1))
+    with pytest.raises(ConfigError, match=f"{tmp_path}/config cannot be read: File too large"):
+        store.load_config(str(tmp_path / "config"))
