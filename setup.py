@@ -20,7 +20,9 @@ setup(
     extras_require={
         # Needs a compiler on many machines; only where iptables is the legacy one.
         "legacy": ["python-iptables>=1.0"],
-        "test": ["hypothesis", "mypy", "pytest", "ruff", "types-setuptools"],
+        # Only where Debian's python3-seccomp, libseccomp's own binding, cannot be seen, as in a virtual environment.
+        "sandbox": ["pyseccomp>=0.1.2"],
+        "test": ["hypothesis", "mypy", "pyseccomp>=0.1.2", "pytest", "ruff", "types-setuptools"],
     },
     entry_points={
         "console_scripts": [

@@ -8,6 +8,7 @@ from .errors import ConfigError
 DEFAULT_PATH = "/etc/knockknock.d/config"
 MAX_DELAY = 3600
 """Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
+MAX_DOORS_PER_MINUTE = 60000
 
 _absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
 
@@ -15,6 +16,7 @@ KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
     "single_use": ini.boolean,
+    "doors_per_minute": ini.whole(1, MAX_DOORS_PER_MINUTE),
     "source": ini.one_of("auto", "file", "kmsg", "nflog"),
     "log_file": _absolute,
     "nflog_group": ini.whole(1, 0xFFFF),
@@ -25,6 +27,7 @@ KEYS: ini.Keys = {
     "profiles": _absolute,
     "state": _absolute,
     "log": ini.one_of("stderr", "syslog"),
+    "sandbox": ini.one_of("auto", "required", "off"),
 }
 
 
@@ -47,6 +50,9 @@ class Config(NamedTuple):
     profiles: str = "/etc/knockknock.d/profiles"
     state: str = "/var/lib/knockknock"
     log: str = "stderr"
+    sandbox: str = "auto"
+    doors_per_minute: int = 600
+    """How many doors the root helper opens in a minute, for all profiles together."""
 
 
 def parse(text: str, where: str) -> Config:

@@ -18,13 +18,23 @@ from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
 from .grant import Order
 from .privsep import Helper
 from .profile import Profile
-from .root.policy import check_source
+from .root.policy import check_address
 from .sources import Source
 
 log = logging.getLogger("knockknock")
 
 AT_RESTART = (
-    *("source", "log_file", "nflog_group", "firewall", "nft_table", "nft_chain", "user", "profiles", "state", "log"),
+    "source",
+    "log_file",
+    "nflog_group",
+    "firewall",
+    "nft_table",
+    "nft_chain",
+    "user",
+    "profiles",
+    "state",
+    "log",
+    "sandbox",
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
@@ -141,7 +151,7 @@ class Daemon:
     def _obey(self, event: Accepted) -> None:
         source, order = ipaddress.ip_address(event.grant.address), event.grant.order
         try:
-            check_source(event.grant.address)  # the helper would end
+            check_address(event.grant.address)  # the helper would end
             self._helper.obey(event.grant)
         except (GrantError, FirewallError) as error:
             log.error("knock of %s not obeyed: %s", event.profile, error)

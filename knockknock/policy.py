@@ -6,7 +6,7 @@ A program of its own, so that no parser is ever loaded into the process that kee
 import sys
 
 from . import store
-from .errors import KnockError
+from .errors import KnockError, ProfileError
 from .profile import check_name, parse_config
 from .request import ANY_TCP
 from .root.policy import Policy, dump
@@ -22,13 +22,22 @@ def policy(config_path: str) -> Policy:
         try:
             check_name(name)
             values = parse_config(store.read(path), path)
+        except PermissionError:
+            raise ProfileError(f"{path} is not root's own, who may therefore not read it: chown root {path}") from None
         except (KnockError, OSError):
             continue  # the daemon reports it
         ports.add(values["knock_port"])
         doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
-    group = config.nflog_group if config.source == "nflog" else 0
-    firewall = config.firewall, config.nft_table, config.nft_chain
-    return Policy(tuple(sorted(ports)), tuple(sorted(doors)), config.delay, *firewall, group)
+    return Policy(
+        tuple(sorted(ports)),
+        tuple(sorted(doors)),
+        config.delay,
+        config.firewall,
+        config.nft_table,
+        config.nft_chain,
+        config.doors_per_minute,
+        config.nflog_group if config.source == "nflog" else 0,
+    )
 
 
 def main() -> None:

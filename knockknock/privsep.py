@@ -1,5 +1,6 @@
 """The privilege line: starts the root helper, gives up root for good, and proves that it is gone."""
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -7,14 +8,16 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from . import grant
 from .errors import FirewallError, KnockError, PrivilegeError
 from .grant import DONE, Grant
+from .root import privileges
 from .root.helper import RUN
 
-# include/uapi/linux/prctl.h
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+"""include/uapi/asm-generic/mman.h"""
 
 
 class Helper:
@@ -87,10 +90,33 @@ def find_user(name: str) -> pwd.struct_passwd:
     return user
 
 
-def no_core() -> None:
-    """No core file of this process and no tracing of it by its own user, so that keys stay in its memory."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
+def lock_memory() -> str:
+    """Keep what this process has in memory, now and later, out of swap; else why it could not, in a sentence.
+
+    As root, before root is given up. Only without a limit: with one, some later request for memory would fail.
+    """
+    endless = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    try:
+        if resource.getrlimit(resource.RLIMIT_MEMLOCK) != endless:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, endless)
+    except (OSError, ValueError):
+        return "keys may be swapped to disk, because locked memory is limited: start it with ulimit -l unlimited"
+    # On fault: what is never used takes no memory.
+    if ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
+        return f"keys may be swapped to disk: mlockall failed: {os.strerror(ctypes.get_errno())}"
+    return ""
+
+
+@contextlib.contextmanager
+def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
+    """Be another user for what the body does to files, and root again."""
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def drop(uid: int, gid: int, groups: list[int]) -> None:
@@ -98,14 +124,9 @@ def drop(uid: int, gid: int, groups: list[int]) -> None:
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    no_core()
+    privileges.no_more()
+    privileges.no_core()
     _prove(uid, gid, groups)
-
-
-def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise PrivilegeError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
 
 
 def _prove(uid: int, gid: int, groups: list[int]) -> None:

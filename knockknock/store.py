@@ -5,7 +5,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from . import config as configuration
 from .errors import ConfigError, CounterError, KnockError, ProfileError
@@ -185,11 +186,13 @@ def take_counter(directory: str) -> int:
         raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
 
 
-def adopt(state: str, profiles: str, profile: Profile, owner: tuple[int, int]) -> None:
-    """Make the counter that knockknock 0.8 left in a profile the daemon's own, once. Raises CounterError."""
+def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
+    """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
     path = f"{state}/{profile.name}"
     if profile.legacy and not os.path.exists(path):
-        store_counter(path, server_counter(state, profiles, profile), owner)
+        counter = server_counter(state, profiles, profile)
+        with become():
+            store_counter(path, counter)
 
 
 def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:

@@ -42,6 +42,10 @@ TAKEN = [
     ("profiles", "/p", "/p"),
     ("state", "/s/t", "/s/t"),
     ("log", "syslog", "syslog"),
+    ("doors_per_minute", "1", 1),
+    ("doors_per_minute", "60000", 60000),
+    ("sandbox", "required", "required"),
+    ("sandbox", "off", "off"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Profiles and counters on disk: permissions from the first moment, durable writes, one counter for one knock."""
 
+import contextlib
 import os
 import pwd
 import re
@@ -327,7 +328,7 @@ def test_a_lost_counter_of_the_server_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     with pytest.raises(CounterError, match=r"is gone, and with it the memory of used knocks: remove .*alice"):
         store.server_counter(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
-    store.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), ME)
+    store.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), contextlib.nullcontext)
     assert tree(tmp_path / "var") == {}
 
 
@@ -337,14 +338,14 @@ def test_a_counter_of_old_is_adopted_once(tmp_path: Path) -> None:
     counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
     (tmp_path / "var").mkdir()
     assert store.server_counter(state, profiles, old) == 321
-    store.adopt(state, profiles, old, ME)
+    store.adopt(state, profiles, old, contextlib.nullcontext)
     assert tree(tmp_path / "var") == {"alice": b"321\n"}
     assert (tmp_path / "var" / "alice").stat().st_mode & 0o7777 == 0o600
     counter.write_text("5\n")
-    store.adopt(state, profiles, old, ME)
+    store.adopt(state, profiles, old, contextlib.nullcontext)
     assert store.server_counter(state, profiles, old) == 321
     store.store_counter(f"{state}/alice", 322)
-    store.adopt(state, profiles, old, ME)
+    store.adopt(state, profiles, old, contextlib.nullcontext)
     assert store.server_counter(state, profiles, old) == 322
 
 
@@ -353,7 +354,7 @@ def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
     old = profile(format="classic", legacy=True)
     counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
     with pytest.raises(CounterError, match="No such file or directory"):
-        store.adopt(state, profiles, old, ME)
+        store.adopt(state, profiles, old, contextlib.nullcontext)
     counter.unlink()
     with pytest.raises(CounterError, match="has no counter; mint the profile anew"):
         store.server_counter(state, profiles, old)

@@ -9,8 +9,9 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .. import __version__, config, daemon, privsep, sources, store
+from .. import __version__, config, daemon, privsep, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
+from ..root import privileges
 from . import formatter, run
 
 log = logging.getLogger("knockknock")
@@ -64,30 +65,33 @@ def check(path: str) -> None:
         raise KnockError("not all is well, see above")
 
 
-def logger(where: str) -> None:
-    """Log to stderr or to the syslog daemon, with the time only where nobody else adds it."""
-    handler: logging.Handler = logging.StreamHandler()
-    if where == "syslog":
-        from logging.handlers import SysLogHandler
-
-        logging.raiseExceptions = False  # where no syslog daemon is, nobody is told
-        handler = SysLogHandler("/dev/log", SysLogHandler.LOG_DAEMON)
-        handler.setFormatter(logging.Formatter(f"knockknock-daemon[{os.getpid()}]: %(message)s"))
-    elif "JOURNAL_STREAM" not in os.environ:
+def logger(where: str) -> int | None:
+    """Log to stderr or to the syslog daemon, with the time only where nobody else adds it; the socket to the latter."""
+    handler: logging.Handler = syslog.Handler() if where == "syslog" else logging.StreamHandler()
+    if where != "syslog" and "JOURNAL_STREAM" not in os.environ:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    return handler.fileno() if isinstance(handler, syslog.Handler) else None
 
 
-def notify(state: str) -> None:
-    """Tell systemd, if it asked to be told (sd_notify(3)). Raises KnockError."""
-    if path := os.environ.get("NOTIFY_SOCKET"):
+def notifier() -> Callable[[str], None]:
+    """What tells systemd, if it asked to be told (sd_notify(3)); connected now, as later no socket can be made.
+
+    Raises KnockError, and so does what this returns.
+    """
+    if not (path := os.environ.get("NOTIFY_SOCKET")):
+        return lambda state: None
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def attempt(step: Callable[[], object]) -> None:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-                systemd.connect("\0" + path[1:] if path.startswith("@") else path)
-                systemd.send(state.encode())
+            step()
         except OSError as error:
             raise KnockError(f"{path}, which NOTIFY_SOCKET names, cannot be told: {error.strerror}") from None
+
+    attempt(lambda: systemd.connect("\0" + path[1:] if path.startswith("@") else path))
+    return lambda state: attempt(lambda: systemd.send(state.encode()))
 
 
 def background(pid_file: str) -> Callable[[], None]:
@@ -104,9 +108,6 @@ def background(pid_file: str) -> Callable[[], None]:
     os.chdir("/")
 
     def ready() -> None:
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in (0, 1, 2):
-            os.dup2(null, fd)
         os.write(tell, b"!")
         os.close(tell)
 
@@ -117,12 +118,20 @@ def background(pid_file: str) -> Callable[[], None]:
     return ready
 
 
+def detach() -> None:
+    """Let go of the terminal."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
 def prepare_state(directory: str, uid: int, gid: int) -> int:
     """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
     try:
         os.makedirs(directory, 0o700, exist_ok=True)
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        os.fchown(lock, uid, gid)
+        if os.fstat(lock).st_uid != uid:  # else systemd has made it so, and gives us no right to
+            os.fchown(lock, uid, gid)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise KnockError(
@@ -140,24 +149,33 @@ def serve(path: str, pid_file: str | None) -> None:
         raise PrivilegeError(
             "it must be started as root: it opens the log and starts the root helper, then gives root up"
         )
-    privsep.no_core()
+    privileges.no_core()
     user = privsep.find_user(settings.user)
     gc.enable()
     ready = background(pid_file) if pid_file else lambda: None
-    logger("syslog" if pid_file else settings.log)
+    unswapped = privsep.lock_memory()
+    messages = logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
     source = sources.open_source(settings)
     hearing, bad = daemon.load(settings, source.GIVES)
     for profile in hearing.profiles:
-        store.adopt(settings.state, settings.profiles, profile, (user.pw_uid, user.pw_gid))
+        store.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
     helper = privsep.Helper(path, quiet=pid_file is not None)
     try:
+        reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
+        enter = sandbox.prepare(settings.sandbox, reads, settings.state, messages)
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         log.info("reading %s", source.path)
         daemon.report(hearing, bad)
+        if unswapped:
+            log.warning("%s", unswapped)
+        notify = notifier()
 
         def listening() -> None:
+            if pid_file:
+                detach()
+            enter()
             notify("READY=1")
             ready()
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 from typing import Any, NamedTuple
 
@@ -34,6 +35,12 @@ def make(choice: Choice, nflog_group: int) -> Firewall:
         from . import nftables
 
         return nftables.Firewall(choice.chains, nflog_group)
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except OSError:
+        raise FirewallError(
+            "iptables needs raw sockets, which the systemd unit does not give: install config/knockknock-iptables.conf"
+        ) from None
     from . import iptables
 
     return iptables.Firewall(choice.legacy, choice.command, nflog_group)

@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 from ..errors import GrantError, KnockError
 from ..grant import DONE, FAILED, RECORD, Order, unpack
-from . import Firewall, detect, policy
+from . import Firewall, detect, policy, privileges, route
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
 """What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
@@ -32,6 +33,7 @@ def read_policy(config: str) -> policy.Policy:
 
 def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.Policy) -> None:
     """Obey records until the pair closes. Raises GrantError for the first that it must not obey."""
+    meter = policy.Meter()
     while record := pair.recv(RECORD.size + 1):
         grant = unpack(record)
         limits.check(grant)
@@ -40,8 +42,12 @@ def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.P
                 fresh = read_policy(config)
                 firewall.watch(fresh.knock_ports)
                 limits = fresh
+            elif grant.order is Order.CLOSE:
+                firewall.close(grant)
             else:
-                (firewall.close if grant.order is Order.CLOSE else firewall.open)(grant)
+                route.refuse_own(grant.address)
+                meter.admit(limits.doors_per_minute, time.monotonic())
+                firewall.open(grant)
             pair.send(DONE)
         except KnockError as error:
             pair.send(FAILED + str(error).encode())
@@ -54,12 +60,17 @@ def main() -> None:
     pair = socket.socket(fileno=0)
     with contextlib.ExitStack() as cleanup:
         try:
+            privileges.no_core()
+            privileges.no_more()
+            privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW, privileges.SETPCAP})
             limits = read_policy(sys.argv[1])
             choice = detect.choose(limits)
             firewall = detect.make(choice, limits.nflog_group)
             cleanup.callback(firewall.remove)
             firewall.prepare()
             firewall.watch(limits.knock_ports)
+            # libiptc reads and writes the legacy tables through a raw socket, and does so again to take our rules away.
+            privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW} if choice.legacy else {privileges.NET_ADMIN})
         except KnockError as error:
             pair.send(FAILED + str(error).encode())
             sys.exit(1)

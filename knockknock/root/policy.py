@@ -2,10 +2,10 @@
 
 import ipaddress
 import json
-import socket
+from collections import deque
 from typing import NamedTuple
 
-from ..errors import GrantError
+from ..errors import FirewallError, GrantError
 from ..grant import Grant, Order
 
 
@@ -20,6 +20,7 @@ class Policy(NamedTuple):
     firewall: str = "auto"
     nft_table: str = ""
     nft_chain: str = ""
+    doors_per_minute: int = 600
     nflog_group: int = 0
     """Where SYNs to knock ports are logged to; 0: the kernel's log."""
 
@@ -31,34 +32,31 @@ class Policy(NamedTuple):
             raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")
         if grant.seconds > self.seconds:
             raise GrantError(f"{grant.seconds} seconds are more than the {self.seconds} that the configuration allows")
-        check_source(grant.address)
+        check_address(grant.address)
 
 
-def check_source(address: bytes) -> None:
-    """Raises GrantError for an address that no other host can send from, and for one of our own."""
+def check_address(address: bytes) -> None:
+    """Raises GrantError for an address that is not the unicast address of a host. Pure: the daemon asks it as well."""
     ip = ipaddress.ip_address(address)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     first = address[0] if isinstance(ip, ipaddress.IPv4Address) else 1
     if ip.is_multicast or ip.is_loopback or ip.is_unspecified or mapped or first == 0 or first >= 240:
         raise GrantError(f"{ip} is not the unicast address of a host")
-    if _is_own(ip):
-        raise GrantError(f"{ip} is this machine itself")
 
 
-def _is_own(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is this host's, or the broadcast address of a network of its. Sends nothing."""
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as bound, socket.socket(family, socket.SOCK_DGRAM) as routed:
-        try:
-            bound.bind((str(ip), 0))
-            with open(f"/proc/sys/net/ipv{ip.version}/ip_nonlocal_bind") as file:
-                if file.read() == "0\n":
-                    return True
-            # Any address can be bound here, as some load balancers want it: ask the routing table instead.
-            routed.connect((str(ip), 9))
-        except OSError:
-            return False
-        return bool(routed.getsockname()[0] == str(ip))
+class Meter:
+    """How many doors were opened in the last minute, whoever asked: a reload does not begin it anew."""
+
+    def __init__(self) -> None:
+        self._opened: deque[float] = deque()
+
+    def admit(self, limit: int, now: float) -> None:
+        """Count one more door. now: seconds on a monotonic clock. Raises FirewallError, with it not counted."""
+        while self._opened and now - self._opened[0] >= 60:
+            self._opened.popleft()
+        if len(self._opened) >= limit:
+            raise FirewallError(f"{limit} doors were opened within a minute, no more may be: raise doors_per_minute")
+        self._opened.append(now)
 
 
 def dump(policy: Policy) -> str:

@@ -61,11 +61,13 @@ def choose(config: "Config") -> tuple[str, str]:
     """A word of SOURCES and the place that it is to read."""
     from os.path import exists
 
+    from .kmsg import given
+
     name = config.source
     if name == "nflog":
         return name, str(config.nflog_group)
     if name == "auto":
         name = "file" if exists(config.log_file) else "kmsg"
-    if name == "kmsg" and not exists("/dev/kmsg"):
+    if name == "kmsg" and not exists("/dev/kmsg") and not given():
         raise SourceError(f"there is neither {config.log_file} nor /dev/kmsg to read the kernel's log from")
     return name, config.log_file if name == "file" else "/dev/kmsg"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 
 from ..errors import SourceError
@@ -12,6 +13,8 @@ RECORD = 8192
 """Bytes; the kernel refuses to read a record into less than it takes (PRINTK_MESSAGE_MAX is 2048)."""
 BATCH = 1000
 """Records read before the daemon looks at anything else."""
+DEVICE = os.makedev(1, 11)
+"""Documentation/admin-guide/devices.txt"""
 
 
 class Kmsg:
@@ -48,10 +51,20 @@ class Kmsg:
         return f"the kernel's log ran over {count} time(s): knocks may have been lost" if count else ""
 
 
-def open_source(path: str) -> Kmsg:
-    """Open the ring at its end; needs root or CAP_SYSLOG once, now. Raises SourceError."""
+def given() -> bool:
+    """Whether the ring is our standard input: systemd opens it so for the unit, in which there are no devices."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(0)
+    except OSError:
+        return False
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == DEVICE
+
+
+def open_source(path: str) -> Kmsg:
+    """Open the ring at its end; needs root or CAP_SYSLOG once, now, if it is not given. Raises SourceError."""
+    try:
+        fd = os.dup(0) if given() else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.set_blocking(fd, False)
         os.lseek(fd, 0, os.SEEK_END)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from None

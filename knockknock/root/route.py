@@ -1,0 +1,35 @@
+"""Whether an address is that of one other host: asked of the kernel's routes, over netlink, as `ip route get` does.
+
+So nothing that runs as root under systemd needs an IP socket, and the daemon, which may open no socket, need not ask.
+"""
+
+import ipaddress
+import socket
+import struct
+
+from ..errors import FirewallError
+
+# include/uapi/linux/netlink.h, rtnetlink.h
+_HEADER = struct.Struct("=IHHII")
+_ROUTE = struct.Struct("=8BI")
+_TYPE = _HEADER.size + 7
+"""Where struct rtmsg has its rtm_type in an answer."""
+_REQUEST, _NEW_ROUTE, _GET_ROUTE, _DESTINATION = 1, 24, 26, 1
+_OURS = {2, 3, 4}
+"""RTN_LOCAL, RTN_BROADCAST (of a network that we are in), RTN_ANYCAST."""
+
+
+def refuse_own(address: bytes) -> None:
+    """Raises FirewallError for an address of this machine: no reason to stop, as who sits here may knock.
+
+    Works with ip_nonlocal_bind and without, and sends nothing.
+    """
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    message = _ROUTE.pack(family, 8 * len(address), *[0] * 7)
+    message += struct.pack("=HH", 4 + len(address), _DESTINATION) + address
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.send(_HEADER.pack(_HEADER.size + len(message), _GET_ROUTE, _REQUEST, 0, 0) + message)
+        answer = kernel.recv(4096)
+    _, kind, *_ = _HEADER.unpack_from(answer)
+    if kind == _NEW_ROUTE and answer[_TYPE] in _OURS:  # else a route to another host, or the error that there is none
+        raise FirewallError(f"{ipaddress.ip_address(address)} is this machine itself")

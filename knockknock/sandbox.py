@@ -1,0 +1,134 @@
+"""What the daemon still can do once it listens: its job. For the day when somebody else's code runs in it.
+
+Two of the kernel's means, each optional: Landlock says which files, seccomp which system calls. prepare() makes all
+ready, as root, because the daemon's user may not be able to read this Python; what it returns puts it in force,
+once the loop can begin.
+"""
+
+import contextlib
+import errno
+import logging
+import mmap
+import os
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from . import landlock, schemes
+from .errors import PrivilegeError
+
+log = logging.getLogger("knockknock")
+
+_FREE = (
+    "read readv pread64 write writev pwrite64 lseek close fsync fdatasync ftruncate fallocate open openat access "
+    "faccessat faccessat2 stat lstat fstat newfstatat statx statfs fstatfs getdents64 readlink readlinkat getcwd "
+    "umask rename renameat renameat2 unlink unlinkat flock inotify_add_watch inotify_rm_watch epoll_wait epoll_pwait "
+    "epoll_pwait2 epoll_ctl poll ppoll select pselect6 recvfrom recvmsg recvmmsg getsockopt getsockname brk munmap "
+    "mremap madvise futex futex_waitv sched_yield membarrier rseq set_robust_list getrandom rt_sigaction "
+    "rt_sigprocmask rt_sigreturn sigaltstack restart_syscall clock_gettime clock_getres clock_nanosleep nanosleep "
+    "gettimeofday time getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getrlimit "
+    "uname sysinfo getrusage wait4 waitid exit exit_group"
+)
+"""System calls that are allowed whatever their arguments. What they can reach is held by Landlock, by the user's
+permissions, and by what is open. Not among them, so refused: to make a process, thread, socket, io_uring or namespace,
+to execute, connect, trace, signal, mount, change ids, modes, owners or limits, or pass on a descriptor (sendmsg)."""
+
+_FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS = 0x541B, 0x5421, 0x5451, 0x5401
+"""include/uapi/asm-generic/ioctls.h; the terminal is only asked whether it is one."""
+_F_GETFD, _F_SETFD, _F_GETFL, _F_GETLK, _F_SETLK, _F_SETLKW = 1, 2, 3, 5, 6, 7
+"""include/uapi/asm-generic/fcntl.h. Without F_SETOWN, which sends signals, and F_SETFL, which switches them on."""
+_WORD = 0xFFFFFFFF
+"""The half of a 64-bit argument that the kernel looks at where it takes an int; what is above may be anything."""
+
+Enter = Callable[[], None]
+
+
+def prepare(mode: str, reads: Iterable[str], state: str, syslog: int | None) -> Enter:
+    """What puts the sandbox in force. Raises PrivilegeError if it is required and something is missing.
+
+    mode: `auto` (what is missing is logged), `required` or `off`. reads: the files and directories that are read
+    after the start; of a file its directory, because it may be replaced. state: the one directory that is written to.
+    syslog: the descriptor of the socket to the syslog daemon, which is connected anew when that one was restarted.
+    """
+    if mode == "off":
+        log.warning("sandbox = off: whoever takes this process over can do what its user can")
+        return lambda: None
+    for module in set(schemes.FORMATS.values()):
+        import_module(module)  # a reload may want it, and then nothing can be imported
+    steps: list[Enter] = []
+    for make in (partial(_landlock, reads, state), partial(_seccomp, syslog)):
+        try:
+            steps.append(make())
+        except PrivilegeError as error:
+            if mode == "required":
+                raise PrivilegeError(f"{error}; or set sandbox = auto") from None
+            log.warning("the sandbox is not whole: %s", error)
+
+    def enter() -> None:
+        for step in steps:
+            step()
+
+    return enter
+
+
+def _landlock(reads: Iterable[str], state: str) -> Enter:
+    if not (version := landlock.version()):
+        raise PrivilegeError("this kernel has no Landlock: boot one of 5.13 or later, with landlock in lsm=")
+    rules = landlock.Ruleset(version)
+    for directory in {_directory(path) for path in reads}:
+        rules.allow(directory, landlock.READ)
+    rules.allow(state, landlock.KEEP)
+    return rules.restrict
+
+
+def _directory(path: str) -> str:
+    real = os.path.realpath(path)
+    return real if os.path.isdir(real) else os.path.dirname(real)
+
+
+def _binding() -> Any:
+    """libseccomp's own Python binding or, where only pip is at hand, the one with the same functions."""
+    for name in ("seccomp", "pyseccomp"):
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError):
+            continue  # pyseccomp raises RuntimeError where the library itself is missing
+    raise PrivilegeError(
+        "there is no Python binding of libseccomp: apt install python3-seccomp, or pip install pyseccomp and libseccomp"
+    )
+
+
+def _seccomp(syslog: int | None) -> Enter:
+    binding = _binding()
+    # "No such system call", not "not permitted": a C library that knows a newer one then falls back to an older one.
+    rules = binding.SyscallFilter(binding.ERRNO(errno.ENOSYS))
+
+    def allow(names: Collection[str], *conditions: Any) -> None:
+        for name in names:
+            with contextlib.suppress(
+                OSError, RuntimeError, ValueError
+            ):  # a libseccomp older than the call: stays refused
+                rules.add_rule(binding.ALLOW, name, *conditions)
+
+    def masked(number: int, mask: int, value: int) -> Any:
+        return binding.Arg(number, binding.MASKED_EQ, mask, value)
+
+    allow(_FREE.split(" "))
+    allow(["mmap", "mprotect"], masked(2, mmap.PROT_EXEC, 0))  # no memory with code in it that was not there before
+    allow(["fchown"], masked(1, _WORD, _WORD), masked(2, _WORD, _WORD))  # -1: nobody else's
+    allow(["sendto"], binding.Arg(4, binding.EQ, 0))  # to whom the socket is connected, and nobody else
+    for request in (_FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS):
+        allow(["ioctl"], masked(1, _WORD, request))
+    for request in (_F_GETFD, _F_SETFD, _F_GETFL, _F_GETLK, _F_SETLK, _F_SETLKW):
+        allow(["fcntl"], masked(1, _WORD, request))
+    if syslog is not None:
+        allow(["connect"], masked(0, _WORD, syslog))
+
+    def enter() -> None:
+        try:
+            rules.load()
+        except (OSError, RuntimeError) as error:
+            raise PrivilegeError(f"the kernel does not take the seccomp filter: {error}; set sandbox = off") from None
+
+    return enter
