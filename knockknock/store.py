@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from . import config as configuration
 from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key, write_config, write_key
+from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key
 
 MAX_FILE = 65536
 """Bytes of any file that is read whole."""
@@ -84,7 +84,7 @@ def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1,
     aside = f"{directory}/.{name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(aside)
-    with _umask():
+    with exact_modes():
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         os.fchown(fd, *owner)
@@ -93,12 +93,12 @@ def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1,
     finally:
         os.close(fd)
     os.rename(aside, path)
-    with _directory(directory) as parent:
+    with directory_fd(directory) as parent:
         os.fsync(parent)
 
 
 @contextlib.contextmanager
-def _umask() -> Iterator[None]:
+def exact_modes() -> Iterator[None]:
     """Let a file be made with exactly the mode that is asked for, whatever umask the caller came with."""
     before = os.umask(0)
     try:
@@ -108,7 +108,7 @@ def _umask() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _directory(path: str) -> Iterator[int]:
+def directory_fd(path: str) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -177,7 +177,7 @@ def take_counter(directory: str) -> int:
     """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError."""
     path = f"{directory}/counter"
     try:
-        with _directory(directory) as lock:
+        with directory_fd(directory) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             counter = _usable(path, read_counter(path))
             store_counter(path, counter + 1)
@@ -193,58 +193,3 @@ def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], Abst
         counter = server_counter(state, profiles, profile)
         with become():
             store_counter(path, counter)
-
-
-def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
-    """Write a new profile on the server, and the counter that the daemon keeps. Raises ProfileError, CounterError.
-
-    owner: the daemon's user and group ids; the group may read the profile, the user owns the counter.
-    """
-    directory = f"{profiles}/{profile.name}"
-    try:
-        with _umask():
-            for parent in (os.path.dirname(profiles), profiles):
-                if not os.path.isdir(parent):
-                    os.mkdir(parent, 0o750)
-                    os.chown(parent, -1, owner[1])
-            if not os.path.isdir(state):
-                os.mkdir(state, 0o700)
-                os.chown(state, *owner)
-        with _directory(profiles) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.lexists(directory):
-                raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
-            store_counter(f"{state}/{profile.name}", 0, owner)
-            create_profile(directory, profile, owner[1])
-    except OSError as error:
-        raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
-
-
-def create_profile(directory: str, profile: Profile, group: int) -> None:
-    """Write a profile and its first counter, whole or not at all. Raises OSError.
-
-    group: whose members may read it, or -1 for the owner alone.
-    """
-    aside = f"{os.path.dirname(directory)}/.{profile.name}.new"
-    files = {
-        "cipher.key": write_key(profile.cipher_key),
-        "mac.key": write_key(profile.mac_key),
-        "config": write_config(profile),
-        "counter": "0\n",
-    }
-    _clear(aside)
-    with _umask():
-        os.mkdir(aside, 0o700 if group < 0 else 0o750)
-    os.chown(aside, -1, group)
-    for file, text in files.items():
-        write_durably(f"{aside}/{file}", text, 0o600 if group < 0 else 0o640, (-1, group))
-    os.rename(aside, directory)
-    with _directory(os.path.dirname(directory)) as above:
-        os.fsync(above)
-
-
-def _clear(directory: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        for file in os.listdir(directory):
-            os.unlink(f"{directory}/{file}")
-        os.rmdir(directory)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import store
+from knockknock import minting, store
 from knockknock.errors import ConfigError, CounterError, KnockError, ProfileError
 from knockknock.profile import MAX_COUNTER, Profile
 
@@ -52,7 +52,7 @@ def traced(script: str, directory: Path, calls: str, umask: int = 0o022) -> list
     log = directory.parent / "strace"
     words = ["strace", "-f", "-y", "-s", "200", "-e", f"trace={calls}", "-o", str(log)]
     subprocess.run(
-        [*words, sys.executable, "-c", f"import os; from knockknock import store\n{script}"],
+        [*words, sys.executable, "-c", f"import os; from knockknock import minting, store\n{script}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         umask=umask,
         check=True,
@@ -107,7 +107,7 @@ MINT = """
 from knockknock.profile import Profile
 from knockknock.request import parse_ports
 one = Profile("alice", bytes(32), bytes(range(32)), 4242, "compact", parse_ports("tcp/22"))
-store.mint({base!r} + "/etc/profiles", {base!r} + "/var", one, ({uid}, {gid}))
+minting.mint({base!r} + "/etc/profiles", {base!r} + "/var", one, ({uid}, {gid}))
 """
 
 
@@ -142,7 +142,7 @@ def test_nothing_is_ever_open_to_all(tmp_path: Path, daemon_user: pwd.struct_pas
 def test_a_profile_of_ones_own_is_for_its_owner_alone(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        store.create_profile(str(tmp_path / "alice"), new(), -1)
+        minting.create_profile(str(tmp_path / "alice"), new(), -1)
         during = os.umask(umask)
     finally:
         os.umask(before)
@@ -155,8 +155,8 @@ def test_a_profile_of_ones_own_is_for_its_owner_alone(tmp_path: Path, umask: int
 
 def test_mint_and_load(tmp_path: Path) -> None:
     profiles, state = str(tmp_path / "etc" / "profiles"), str(tmp_path / "var")
-    store.mint(profiles, state, new("bob"), ME)
-    store.mint(profiles, state, new("alice"), ME)
+    minting.mint(profiles, state, new("bob"), ME)
+    minting.mint(profiles, state, new("alice"), ME)
     assert store.load_profile(f"{profiles}/alice") == new("alice")
     assert store.load_profiles(profiles) == ([new("alice"), new("bob")], {})
     assert store.server_counter(state, profiles, new("alice")) == 0
@@ -166,11 +166,11 @@ def test_mint_and_load(tmp_path: Path) -> None:
 
 def test_an_existing_name_is_left_alone(tmp_path: Path) -> None:
     profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
-    store.mint(profiles, state, new(), ME)
+    minting.mint(profiles, state, new(), ME)
     store.store_counter(f"{state}/alice", 77)
     before = tree(tmp_path)
     with pytest.raises(ProfileError, match=f"there is a profile {profiles}/alice already"):
-        store.mint(profiles, state, new()._replace(mac_key=bytes(32)), ME)
+        minting.mint(profiles, state, new()._replace(mac_key=bytes(32)), ME)
     assert tree(tmp_path) == before
     assert store.server_counter(state, profiles, new()) == 77
 
@@ -181,16 +181,16 @@ def test_whatever_has_the_name_is_left_alone(tmp_path: Path, kind: str) -> None:
     there.parent.mkdir()
     {"file": there.touch, "broken link": lambda: there.symlink_to("/nowhere"), "empty directory": there.mkdir}[kind]()
     with pytest.raises(ProfileError, match="already"):
-        store.mint(str(there.parent), str(tmp_path / "var"), new(), ME)
+        minting.mint(str(there.parent), str(tmp_path / "var"), new(), ME)
     assert sorted(path.name for path in there.parent.iterdir()) == ["alice"]
 
 
 def test_a_profile_that_was_removed_is_minted_with_a_counter_of_its_own(tmp_path: Path) -> None:
     profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
-    store.mint(profiles, state, new(), ME)
+    minting.mint(profiles, state, new(), ME)
     store.store_counter(f"{state}/alice", 77)
     shutil.rmtree(f"{profiles}/alice")
-    store.mint(profiles, state, new(), ME)
+    minting.mint(profiles, state, new(), ME)
     assert store.server_counter(state, profiles, new()) == 0
 
 
@@ -201,13 +201,13 @@ def test_mint_is_whole_or_not_at_all(small_disk: Path, inodes: int) -> None:
     profiles, state = small_disk / "profiles", small_disk / "var"
     remount(small_disk, f"size=1m,nr_inodes={inodes}")
     try:
-        store.mint(str(profiles), str(state), new(), ME)
+        minting.mint(str(profiles), str(state), new(), ME)
     except KnockError as error:
         sentence = str(error)
         assert "No space left on device" in sentence
         assert store.load_profiles(str(profiles)) == ([], {})
         remount(small_disk, "size=1m,nr_inodes=100")
-        store.mint(str(profiles), str(state), new(), ME)
+        minting.mint(str(profiles), str(state), new(), ME)
     assert store.load_profiles(str(profiles)) == ([new()], {})
     assert [name for name in tree(small_disk) if "/." in name or name.startswith(".")] == []
 
@@ -260,7 +260,7 @@ def test_a_directory_that_is_read_only(small_disk: Path) -> None:
     with pytest.raises(CounterError, match="Read-only file system"):
         store.store_counter(str(small_disk / "counter"), 42)
     with pytest.raises(ProfileError, match="Read-only file system"):
-        store.mint(str(small_disk / "profiles"), str(small_disk / "var"), new(), ME)
+        minting.mint(str(small_disk / "profiles"), str(small_disk / "var"), new(), ME)
     assert tree(small_disk) == {"counter": b"41\n"}
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import socket
 
-from .. import __version__, config, privsep, store
+from .. import __version__, config, minting, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, Profile, check_name
 from ..request import Ports, parse_ports, port_number
@@ -97,7 +97,7 @@ def command(arguments: list[str]) -> None:
     profile = Profile(
         name, os.urandom(size), os.urandom(size), options.knock_port, options.format, options.ports, options.bind_source
     )
-    store.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid))
+    minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid))
     print(_next_steps(f"{settings.profiles}/{name}", name, options.ports[0]))
 
 

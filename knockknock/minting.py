@@ -1,0 +1,64 @@
+"""Writes new profiles, whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+
+from . import store
+from .errors import ProfileError
+from .profile import Profile, write_config, write_key
+
+
+def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
+    """Write a new profile on the server, and the counter that the daemon keeps. Raises ProfileError, CounterError.
+
+    owner: the daemon's user and group ids; the group may read the profile, the user owns the counter.
+    """
+    directory = f"{profiles}/{profile.name}"
+    try:
+        with store.exact_modes():
+            for parent in (os.path.dirname(profiles), profiles):
+                if not os.path.isdir(parent):
+                    os.mkdir(parent, 0o750)
+                    os.chown(parent, -1, owner[1])
+            if not os.path.isdir(state):
+                os.mkdir(state, 0o700)
+                os.chown(state, *owner)
+        with store.directory_fd(profiles) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.lexists(directory):
+                raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
+            store.store_counter(f"{state}/{profile.name}", 0, owner)
+            create_profile(directory, profile, owner[1])
+    except OSError as error:
+        raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
+
+
+def create_profile(directory: str, profile: Profile, group: int) -> None:
+    """Write a profile and its first counter, whole or not at all. Raises OSError.
+
+    group: whose members may read it, or -1 for the owner alone.
+    """
+    aside = f"{os.path.dirname(directory)}/.{profile.name}.new"
+    files = {
+        "cipher.key": write_key(profile.cipher_key),
+        "mac.key": write_key(profile.mac_key),
+        "config": write_config(profile),
+        "counter": "0\n",
+    }
+    _clear(aside)
+    with store.exact_modes():
+        os.mkdir(aside, 0o700 if group < 0 else 0o750)
+    os.chown(aside, -1, group)
+    for file, text in files.items():
+        store.write_durably(f"{aside}/{file}", text, 0o600 if group < 0 else 0o640, (-1, group))
+    os.rename(aside, directory)
+    with store.directory_fd(os.path.dirname(directory)) as above:
+        os.fsync(above)
+
+
+def _clear(directory: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        for file in os.listdir(directory):
+            os.unlink(f"{directory}/{file}")
+        os.rmdir(directory)
