@@ -8,9 +8,8 @@ import contextlib
 import ipaddress
 import os
 import socket
-import subprocess
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pyroute2.ipset import IPSet, PortEntry
 from pyroute2.netlink.exceptions import IPSetError
@@ -18,9 +17,7 @@ from pyroute2.netlink.exceptions import IPSetError
 from ..errors import FirewallError
 from ..grant import Grant, Order
 from . import BURST, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
-
-if TYPE_CHECKING:
-    pass
+from .commands import Placed, run
 
 CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
 PORTS = f"{NAME}-ports"
@@ -90,14 +87,7 @@ class Command:
             with contextlib.suppress(FirewallError):
                 self._run([self._command, "--wait", *words])
 
-    @staticmethod
-    def _run(command: list[str], text: str = "") -> None:
-        try:
-            done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise FirewallError(f"{command[0]} cannot be run: {error}") from None
-        if done.returncode:
-            raise FirewallError(f"{' '.join(command)}: {done.stderr.strip() or 'failed'}")
+    _run = staticmethod(run)
 
 
 def _spell(options: dict[str, str]) -> Iterator[str]:
@@ -182,6 +172,8 @@ class Firewall:
         self._ipset = IPSet()
         self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         names = {4: command, 6: command.replace("iptables", "ip6tables")}
+        self._placed = Placed([names[family] for family in self._families], CHAIN)
+        self._ports: Collection[int] = ()
         self._writers = [Library(family) if legacy else Command(family, names[family]) for family in self._families]
 
     def prepare(self) -> None:
@@ -192,12 +184,21 @@ class Firewall:
                     self._ipset.create(name, "hash:ip,port", AF[family], exclusive=False, timeout=1, maxelem=SET_SIZE)
         for writer in self._writers:
             writer.place()
+        self._placed.remember()
+
+    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
+        if self._placed.whole():
+            return ""
+        self.prepare()
+        self.watch(self._ports)
+        return "somebody took our rules out of the firewall: placed again, doors that are open stay"
 
     def _create_ports(self, name: str) -> None:
         with _ipset_errors():
             self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
 
     def watch(self, ports: Collection[int]) -> None:
+        self._ports = ports
         self._create_ports(f"{PORTS}-new")
         with _ipset_errors():
             for port in ports:
