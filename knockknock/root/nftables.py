@@ -56,7 +56,7 @@ table inet {NAME} {{
 class Library:
     """libnftables, which the nft command itself is made of. Raises FirewallError if it is not installed."""
 
-    _JSON = 1 << 4
+    _JSON, _TERSE = 1 << 4, 1 << 11
 
     def __init__(self) -> None:
         try:
@@ -83,8 +83,8 @@ class Library:
         return output.decode()
 
     def rules(self) -> list[dict[str, Any]]:
-        """The ruleset as libnftables-json(5) has it, stateful values left out."""
-        self._lib.nft_ctx_output_set_flags(self._context, self._JSON)
+        """The ruleset as libnftables-json(5) has it, without elements of sets, of which others may have millions."""
+        self._lib.nft_ctx_output_set_flags(self._context, self._JSON | self._TERSE)
         try:
             return [dict(item) for item in json.loads(self.run("list ruleset") or '{"nftables": []}')["nftables"]]
         finally:
