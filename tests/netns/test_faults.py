@@ -188,24 +188,24 @@ def test_clock_set_back_and_forward(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     more = {"LD_PRELOAD": str(library), "SHIFTED": str(shifted)}
     lab.listen(22)
     lab.mint("laptop", port=PORT)
-    lab.configure(single_use="no")
+    lab.configure(single_use="no", delay="1")
     with monkeypatch.context() as patch:
         patch.setattr(lab, "environment", lambda **extra: normal | more | extra)
         daemon = lab.daemon()
     hours: set[str] = set()
-    for seconds in (3600, -3600, 0):
+    for seconds in (3600, -3600):
         lab.knock(HOST)
         began = time.monotonic()
         assert lab.opens(HOST)
         shifted.write_text(str(seconds))
         assert lab.connects(HOST), "the door stays open"
-        while time.monotonic() < began + DELAY + 0.7:
+        while time.monotonic() < began + 1.7:
             time.sleep(0.05)
         assert not lab.connects(HOST), "the door is shut in its time"
         lab.knock(HOST, "--close")
         until(lambda: daemon.log().count("close tcp/22") == len(hours) + 1)
         hours.add(daemon.log().splitlines()[-1][:13])
-    assert len(hours) == 3, "the daemon's clock did move"
+    assert len(hours) == 2, "the daemon's clock did move"
 
 
 @pytest.fixture
