@@ -105,11 +105,16 @@ class Daemon:
             ready()
             while not self._stop:
                 readable = {key.fd for key, _ in selector.select()}
-                if self._helper.fileno() in readable:
-                    raise PrivilegeError("the root helper is gone")
+                self._tell(more=self._helper.fileno() in readable)
                 if awake.fileno() in readable:
                     awake.recv(4096)
                 self._listen()
+                self._tell(more=False)
+
+    def _tell(self, more: bool) -> None:
+        """Log what the helper has said by itself; more: there is something to be read. Raises PrivilegeError."""
+        for notice in self._helper.notices(more):
+            log.warning("%s", notice)
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -1,4 +1,4 @@
-"""All that crosses the privilege line: one record of 24 bytes, and a short answer.
+"""All that crosses the privilege line: one record of 24 bytes, a short answer, and now and then a notice.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
@@ -15,6 +15,8 @@ RECORD = struct.Struct("!BBBxHH16s")
 
 DONE, FAILED = b"\x00", b"\x01"
 """How the helper's answer to a record begins: the kernel has it; or has refused it, and then why, as text."""
+NOTICE = b"\x02"
+"""How that begins which the helper says without having been asked: text to be logged."""
 
 
 class Order(IntEnum):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from . import grant
 from .errors import FirewallError, KnockError, PrivilegeError
-from .grant import DONE, Grant
+from .grant import DONE, NOTICE, Grant
 from .root import privileges
 from .root.helper import RUN
 
@@ -32,6 +32,7 @@ class Helper:
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = RUN.format(module="knockknock.root.helper")
+        self._notices: list[str] = []
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code, package, config_path],
@@ -47,8 +48,15 @@ class Helper:
             raise
 
     def fileno(self) -> int:
-        """Readable only when the helper has gone."""
+        """Readable when the helper has a notice, or has gone."""
         return self._pair.fileno()
+
+    def notices(self, more: bool) -> list[str]:
+        """What the helper has said without having been asked; more: read what there is. Raises PrivilegeError."""
+        if more:
+            self._notices.append(self._receive()[1:].decode(errors="replace"))
+        told, self._notices = self._notices, []
+        return told
 
     def obey(self, order: Grant) -> None:
         """Hand over one record. Raises FirewallError if the kernel refuses it, PrivilegeError if the helper is gone."""
@@ -58,13 +66,18 @@ class Helper:
             raise PrivilegeError("the root helper is gone") from None
         self._answer()
 
-    def _answer(self) -> str:
+    def _receive(self) -> bytes:
         try:
-            answer = self._pair.recv(4096)
+            message = self._pair.recv(4096)
         except OSError:
-            answer = b""
-        if not answer:
+            message = b""
+        if not message:
             raise PrivilegeError("the root helper is gone")
+        return message
+
+    def _answer(self) -> str:
+        while (answer := self._receive()).startswith(NOTICE):
+            self._notices.append(answer[1:].decode(errors="replace"))
         text = answer[1:].decode(errors="replace")
         if not answer.startswith(DONE):
             raise FirewallError(text)

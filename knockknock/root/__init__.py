@@ -31,6 +31,12 @@ class Firewall(Protocol):
     def watch(self, ports: Collection[int]) -> None:
         """Log SYNs to these ports and to no others."""
 
+    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
+        """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.
+
+        chains: nftables: family, table and name of each chain that filters input now; else empty.
+        """
+
     def open(self, grant: "Grant") -> None:
         """Let the grant's source in: the kernel ends it after its seconds or, with OPEN_ONCE, after one connection."""
 

@@ -48,7 +48,7 @@ def make(choice: Choice, nflog_group: int) -> Firewall:
 
 def choose(policy: Policy) -> Choice:
     """The firewall that the policy names or, with `auto`, that holds the machine's input. Raises FirewallError."""
-    chains = () if policy.firewall == "iptables" else _nft_chains(policy)
+    chains = () if policy.firewall == "iptables" else nft_chains(policy)
     variants = [] if policy.firewall == "nftables" else [variant for variant in _variants() if variant.filters]
     if chains and variants:
         raise FirewallError(
@@ -93,7 +93,7 @@ def _has_nftables() -> bool:
     return True
 
 
-def _nft_chains(policy: Policy) -> tuple[tuple[str, str, str], ...]:
+def nft_chains(policy: Policy) -> tuple[tuple[str, str, str], ...]:
     """The native chains that filter input. Raises FirewallError if the policy names one that there is not."""
     if policy.firewall == "auto" and not _has_nftables():
         return ()

@@ -2,7 +2,8 @@
 
 Started by privsep as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It has its policy
 from root's own files (knockknock.policy), never from the other side; anything that is not a sane record within that
-policy ends it. When the pair closes it takes away what it placed, and ends.
+policy ends it. Rules of ours that somebody else takes away are placed again (root.watch). When the pair closes it takes
+away what it placed, and ends.
 """
 
 import contextlib
@@ -14,8 +15,8 @@ import sys
 import time
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, FAILED, RECORD, Order, unpack
-from . import Firewall, detect, policy, privileges, route
+from ..grant import DONE, FAILED, Order, unpack
+from . import Firewall, detect, policy, privileges, route, watch
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
 """What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
@@ -31,15 +32,16 @@ def read_policy(config: str) -> policy.Policy:
     return policy.load(done.stdout)
 
 
-def serve(pair: socket.socket, firewall: Firewall, config: str, limits: policy.Policy) -> None:
+def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
     """Obey records until the pair closes. Raises GrantError for the first that it must not obey."""
     meter = policy.Meter()
-    while record := pair.recv(RECORD.size + 1):
+    while record := rules.record(firewall):
         grant = unpack(record)
         limits.check(grant)
         try:
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
+                rules.heal(firewall)
                 firewall.watch(fresh.knock_ports)
                 limits = fresh
             elif grant.order is Order.CLOSE:
@@ -66,16 +68,17 @@ def main() -> None:
             limits = read_policy(sys.argv[1])
             choice = detect.choose(limits)
             firewall = detect.make(choice, limits.nflog_group)
+            rules = watch.Watch(pair, choice, limits)
             cleanup.callback(firewall.remove)
             firewall.prepare()
             firewall.watch(limits.knock_ports)
             # libiptc reads and writes the legacy tables through a raw socket, and does so again to take our rules away.
             privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW} if choice.legacy else {privileges.NET_ADMIN})
-        except KnockError as error:
+        except (KnockError, OSError) as error:
             pair.send(FAILED + str(error).encode())
             sys.exit(1)
         try:
             pair.send(DONE + choice.reason.encode())
-            serve(pair, firewall, sys.argv[1], limits)
+            serve(pair, rules, firewall, sys.argv[1], limits)
         except (GrantError, OSError) as error:
             sys.exit(f"knockknock: root helper stops: {error}")

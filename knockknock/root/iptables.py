@@ -8,7 +8,6 @@ import contextlib
 import ipaddress
 import os
 import socket
-import subprocess
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from pyroute2.netlink.exceptions import IPSetError
 from ..errors import FirewallError
 from ..grant import Grant, Order
 from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+from .commands import Placed, run
 
 CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
 PORTS = f"{NAME}-ports"
@@ -89,14 +89,7 @@ class Command:
             with contextlib.suppress(FirewallError):
                 self._run([self._command, "--wait", *words])
 
-    @staticmethod
-    def _run(command: list[str], text: str = "") -> None:
-        try:
-            done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise FirewallError(f"{command[0]} cannot be run: {error}") from None
-        if done.returncode:
-            raise FirewallError(f"{' '.join(command)}: {done.stderr.strip() or 'failed'}")
+    _run = staticmethod(run)
 
 
 def _spell(options: dict[str, str]) -> Iterator[str]:
@@ -182,12 +175,12 @@ class Firewall:
         self._ipset = IPSet()
         self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         names = {4: command, 6: command.replace("iptables", "ip6tables")}
-        self._writers: list[Library | Command] = []
-        for family in self._families:
-            placed = rules(family, nflog_group)
-            # python-iptables 1.2 writes beyond its memory when it sets the prefix of an NFLOG target.
-            library = legacy and not nflog_group
-            self._writers.append(Library(placed, family) if library else Command(placed, names[family]))
+        self._placed = Placed([names[family] for family in self._families], CHAIN)
+        self._ports: Collection[int] = ()
+        # python-iptables 1.2 writes beyond its memory when it sets the prefix of an NFLOG target.
+        library = legacy and not nflog_group
+        placed = {family: rules(family, nflog_group) for family in self._families}
+        self._writers = [Library(placed[f], f) if library else Command(placed[f], names[f]) for f in self._families]
 
     def prepare(self) -> None:
         self._create_ports(PORTS)
@@ -197,12 +190,21 @@ class Firewall:
                     self._ipset.create(name, "hash:ip,port", AF[family], exclusive=False, timeout=1, maxelem=SET_SIZE)
         for writer in self._writers:
             writer.place()
+        self._placed.remember()
+
+    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
+        if self._placed.whole():
+            return ""
+        self.prepare()
+        self.watch(self._ports)
+        return "somebody took our rules out of the firewall: placed again, doors that are open stay"
 
     def _create_ports(self, name: str) -> None:
         with _ipset_errors():
             self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
 
     def watch(self, ports: Collection[int]) -> None:
+        self._ports = ports
         self._create_ports(f"{PORTS}-new")
         with _ipset_errors():
             for port in ports:

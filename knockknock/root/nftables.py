@@ -56,7 +56,7 @@ table inet {NAME} {{
 class Library:
     """libnftables, which the nft command itself is made of. Raises FirewallError if it is not installed."""
 
-    _JSON = 1 << 4
+    _JSON, _TERSE = 1 << 4, 1 << 11
 
     def __init__(self) -> None:
         try:
@@ -83,22 +83,28 @@ class Library:
         return output.decode()
 
     def rules(self) -> list[dict[str, Any]]:
-        """The ruleset as libnftables-json(5) has it, stateful values left out."""
-        self._lib.nft_ctx_output_set_flags(self._context, self._JSON)
+        """The ruleset as libnftables-json(5) has it, without elements of sets, of which others may have millions."""
+        self._lib.nft_ctx_output_set_flags(self._context, self._JSON | self._TERSE)
         try:
             return [dict(item) for item in json.loads(self.run("list ruleset") or '{"nftables": []}')["nftables"]]
         finally:
             self._lib.nft_ctx_output_set_flags(self._context, 0)
 
 
-def find_ours(rules: list[dict[str, Any]]) -> list[str]:
-    """Commands that take away what we have placed, from a ruleset."""
+def our_table(rules: list[dict[str, Any]]) -> list[Any]:
+    """What a ruleset holds of our table, in a form that can be compared: without handles and elements."""
+    inside = [(kind, value) for item in rules for kind, value in item.items() if value.get("table") == NAME]
+    return [(kind, {key: value[key] for key in value if key not in ("handle", "elem")}) for kind, value in inside]
+
+
+def find_ours(rules: list[dict[str, Any]], table: bool = True) -> list[str]:
+    """Commands that take away what we have placed, from a ruleset; table: our own table, too."""
     found = [
         f"delete rule {rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}"
         for rule in (item["rule"] for item in rules if "rule" in item)
         if rule.get("comment") == NAME and rule["table"] != NAME
     ]
-    if any(item.get("table", {}).get("name") == NAME for item in rules):
+    if table and any(item.get("table", {}).get("name") == NAME for item in rules):
         found.append(f"delete table inet {NAME}")
     return found
 
@@ -117,15 +123,35 @@ class Firewall:
         self._library = Library()
         self._chains = chains
         self._table = table(nflog_group)
+        self._ports: Collection[int] = ()
+        self._placed: list[Any] = []
+        """Our table as the kernel lists it when it is whole."""
 
     def prepare(self) -> None:
-        accept = [
+        self._library.run("\n".join([*find_ours(self._library.rules()), self._table, *self._accept()]))
+        self._placed = our_table(self._library.rules())
+
+    def _accept(self) -> list[str]:
+        return [
             f'insert rule {family} {table} {chain} {_MARKED} accept comment "{NAME}"'
             for family, table, chain in self._chains
         ]
-        self._library.run("\n".join([*find_ours(self._library.rules()), self._table, *accept]))
+
+    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
+        rules = self._library.rules()
+        self._chains = chains
+        if our_table(rules) != self._placed or not self._placed:
+            self.prepare()
+            self.watch(self._ports)
+            return "somebody took our rules out of the firewall: placed again, doors that were open are lost"
+        accepting = [item["rule"] for item in rules if "rule" in item and item["rule"].get("comment") == NAME]
+        if sorted((rule["family"], rule["table"], rule["chain"]) for rule in accepting) == sorted(chains):
+            return ""
+        self._library.run("\n".join([*find_ours(rules, table=False), *self._accept()]))
+        return "the firewall's chains were changed: our rule placed again in each that filters input"
 
     def watch(self, ports: Collection[int]) -> None:
+        self._ports = ports
         commands = [f"flush set inet {NAME} knock_ports"]
         if ports:
             commands.append(f"add element inet {NAME} knock_ports {{ {', '.join(map(str, ports))} }}")

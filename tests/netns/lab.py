@@ -220,11 +220,15 @@ class Lab:
                 return True
         return False
 
-    def close(self) -> None:
+    def stop_all(self) -> None:
+        """Kill all that runs."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    def close(self) -> None:
+        self.stop_all()
         self._stack.close()
 
 

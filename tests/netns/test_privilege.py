@@ -148,7 +148,7 @@ def test_second_daemon_is_refused(lab: Lab) -> None:
     lab.daemon()
     second = lab.daemon(ready=False)
     assert second.process.wait(10) == 1
-    second.says("another knockknock-daemon has the state directory")
+    second.says("has the state directory")
 
 
 def test_chain_that_is_not_there(lab: Lab) -> None:

@@ -1,0 +1,176 @@
+"""The firewall reloaded by somebody else: noticed without polling, healed, said, and never in a loop."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from .lab import NFT_BASE, Daemon, Lab, until
+
+HOST = "10.77.0.1"
+PORT = 4711
+"""A knock port that no other test has, as the kernel's log is everybody's."""
+WITHIN = 2.0
+"""Seconds to the rules being in place again."""
+HEALED = "placed again"
+
+
+def placed(lab: Lab) -> list[str]:
+    return sorted(lab.ruleset().split("\n"))
+
+
+def start(lab: Lab, firewall: str) -> Daemon:
+    lab.run("server", "nft", "flush", "ruleset")
+    lab.guard(firewall)
+    lab.listen(22)
+    lab.mint("laptop", port=PORT)
+    return lab.daemon()
+
+
+def ours(lab: Lab) -> int:
+    """How many lines of the ruleset are ours."""
+    return sum("knockknock" in line.lower() for line in lab.ruleset().split("\n"))
+
+
+NFT_RELOADS = {
+    "nftables.service": "flush ruleset\n" + NFT_BASE,
+    "one table at a time": "delete table inet guard\n" + NFT_BASE + "delete table inet knockknock\n",
+    "chains of others alone": "flush table inet guard\n" + NFT_BASE,
+    "our rules alone": "flush chain inet knockknock input\n",
+}
+
+
+@pytest.mark.parametrize("reload", NFT_RELOADS)
+def test_nft(lab: Lab, reload: str) -> None:
+    daemon = start(lab, "nftables")
+    before = placed(lab)
+    lab.run("server", "nft", "-f", "-", text=NFT_RELOADS[reload])
+    began = time.monotonic()
+    daemon.says(HEALED, WITHIN)
+    assert time.monotonic() - began < WITHIN
+    assert placed(lab) == before
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    time.sleep(0.5)
+    assert daemon.log().count(HEALED) == 1, "healing is not itself a reason to heal"
+    daemon.stop()
+    assert ours(lab) == 0
+
+
+def iptables(lab: Lab, *words: str, kind: str = "nft") -> str:
+    """Run one iptables command for each family on the server."""
+    return "".join(lab.run("server", f"{family}-{kind}", *words).stdout for family in ("iptables", "ip6tables"))
+
+
+def restore(lab: Lab, kind: str, *options: str) -> None:
+    """What netfilter-persistent does: put a saved table back, without our rules."""
+    for family in ("iptables", "ip6tables"):
+        text = "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n"
+        text += "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+        if family == "ip6tables":
+            text += "\n-A INPUT -p ipv6-icmp -j ACCEPT"
+        lab.run("server", f"{family}-{kind}-restore", *options, text=text + "\nCOMMIT\n")
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+def test_iptables(lab: Lab, kind: str) -> None:
+    daemon = start(lab, f"iptables-{kind}")
+    chains = [line for line in lab.run("server", f"iptables-{kind}-save").stdout.splitlines() if "KNOCK" in line]
+    assert chains
+
+    def healed(times: int) -> None:
+        until(lambda: daemon.log().count(HEALED) >= times, WITHIN)
+        time.sleep(0.6)
+        assert daemon.log().count(HEALED) == times, daemon.log()
+        now = [line for line in lab.run("server", f"iptables-{kind}-save").stdout.splitlines() if "KNOCK" in line]
+        assert now == chains, "all of it, and nothing twice"
+        lab.knock(HOST)
+        assert lab.opens(HOST), daemon.log()
+
+    iptables(lab, "-F", kind=kind)
+    iptables(lab, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT", kind=kind)
+    healed(1)
+    time.sleep(2.5)
+    restore(lab, kind)
+    healed(2)
+    daemon.stop()
+    assert "knock" not in lab.ruleset().lower()
+
+
+def test_no_chain_for_a_while(lab: Lab) -> None:
+    """All flushed, and only later something that filters: said, and our rule is in the new chain, too."""
+    daemon = start(lab, "nftables")
+    lab.run("server", "nft", "flush", "ruleset")
+    daemon.says("no chain refuses input now", WITHIN)
+    lab.run("server", "nft", "-f", "-", text=NFT_BASE.replace("guard", "other"))
+    daemon.says("our rule placed again in each", WITHIN)
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+
+
+def test_named_chain_gone_for_a_while(lab: Lab) -> None:
+    lab.configure(nft_table="inet guard", nft_chain="input")
+    daemon = start(lab, "nftables")
+    lab.run("server", "nft", "delete", "table", "inet", "guard")
+    daemon.says("there is no nftables chain inet guard input", WITHIN)
+    lab.run("server", "nft", "-f", "-", text=NFT_BASE)
+    daemon.says(HEALED, WITHIN)
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+
+
+def test_doors_stay_open_when_our_table_is_left_alone(lab: Lab) -> None:
+    lab.configure(single_use="no", delay="20")
+    daemon = start(lab, "nftables")
+    lab.knock(HOST)
+    daemon.says("open tcp/22")
+    lab.run("server", "nft", "-f", "-", text=NFT_RELOADS["chains of others alone"])
+    daemon.says(HEALED, WITHIN)
+    assert lab.connects(HOST)
+
+
+def test_a_reload_looks_as_well(lab: Lab) -> None:
+    """python-iptables takes no lock, so nothing announces it: SIGHUP makes good what it did."""
+    daemon = start(lab, "iptables-legacy")
+    flush = "import iptc; table = iptc.Table('filter'); iptc.Chain(table, 'INPUT').flush()"
+    lab.run("server", lab.program("knockknock")[0], "-c", flush)
+    daemon.reload()
+    daemon.says("reloaded")
+    daemon.says(HEALED)
+    lab.run("server", "iptables-legacy", "-C", "INPUT", "-j", "KNOCKKNOCK")
+
+
+def switches(daemon: Daemon) -> int:
+    """How often the helper was woken so far."""
+    lines = Path(f"/proc/{daemon.helper}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
+def test_busy_administrator(lab: Lab) -> None:
+    """Changes that do not touch us are looked at a few times a second at most; bans of others not at all."""
+    daemon = start(lab, "nftables")
+    lab.run("server", "nft", "add set inet guard banned { type ipv4_addr; }")
+    time.sleep(0.6)
+    for number in range(30):
+        lab.run("server", "nft", f"add element inet guard banned {{ 192.0.2.{number + 1} }}")
+    quiet = switches(daemon)
+    time.sleep(1)
+    assert switches(daemon) == quiet, "an idle helper sleeps, and elements are no reason to look"
+    for number in range(30):
+        lab.run("server", "nft", f"add rule inet guard input tcp dport {number + 1} accept")
+    time.sleep(0.6)
+    assert HEALED not in daemon.log()
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+
+
+def test_two_that_undo_each_other(lab: Lab) -> None:
+    """Somebody takes our rules away as soon as they are there: we try more and more seldom, and stay alive."""
+    daemon = start(lab, "nftables")
+    end = time.monotonic() + 6
+    while time.monotonic() < end:
+        lab.run("server", "nft", "delete table inet knockknock", check=False)
+        time.sleep(0.02)
+    assert 2 <= daemon.log().count(HEALED) <= 6, daemon.log()
+    daemon.says(HEALED)
+    assert daemon.stop() == 0

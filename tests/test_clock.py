@@ -1,0 +1,48 @@
+"""Nothing depends on the time of day: who sets the clock neither opens nor shuts anything."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from .helpers import ROOT
+
+FILES = sorted((ROOT / "knockknock").rglob("*.py"))
+WALL = {
+    "time_ns",
+    "gmtime",
+    "localtime",
+    "ctime",
+    "asctime",
+    "strftime",
+    "mktime",
+    "CLOCK_REALTIME",
+    "datetime",
+    "utime",
+}
+
+
+def names(tree: ast.AST) -> set[str]:
+    """Every name by which a module could come to the time of day."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.add(node.attr)
+            if node.attr == "time" and isinstance(node.value, ast.Name) and node.value.id == "time":
+                found.add("time.time")
+        elif isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name == "datetime")
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_wall_clock(path: Path) -> None:
+    found = names(ast.parse(path.read_text()))
+    assert found & (WALL | {"time.time", "datetime.datetime"}) == set()
+
+
+def test_the_audit_sees() -> None:
+    for text in ("import time\ntime.time()", "from time import time", "import datetime", "x.localtime()"):
+        assert names(ast.parse(text)) - {"time"}, text
