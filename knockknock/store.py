@@ -188,8 +188,7 @@ def take_counter(directory: str) -> int:
 
 def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
     """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
-    path = f"{state}/{profile.name}"
-    if profile.legacy and not os.path.exists(path):
+    if profile.legacy and not os.path.exists(path := f"{state}/{profile.name}"):
         counter = server_counter(state, profiles, profile)
         with become():
             store_counter(path, counter)

@@ -59,6 +59,7 @@ def check(path: str) -> None:
         )
     for name, error in bad.items():
         print(f"profile {name}: {error}", file=sys.stderr)
+    sandbox.prepare(settings.sandbox, [path], "/", None)  # made ready, and left at that
     choice = detect.choose(policy.policy(path))
     print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
     if bad or choice.pointless:
