@@ -1,1 +1,7 @@
-"""One target per parser: a function of bytes that a fuzzer can call, and a bounded run of it here."""
+"""One target per parser: a function of bytes that a fuzzer can call, and a bounded run of it here.
+
+Each module has CORPUS, inputs to begin with, and target(data), whose docstring says what must hold for all of them.
+"""
+
+TARGETS = ("logline", "nfpacket", "grant_record", "configuration", "profile_config", "key_file", "counter_file")
+"""The modules; a new parser needs a row here and a module of that name."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 _BYTES = b"\0\n\r\t ,;:=#[]()/-+.%\"'0189AFafx\x7f\x80\xff"
 
 
-def _once(source: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+def change(source: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """Change data in one way."""
     at = source.randrange(len(data) + 1)
     end = min(len(data), at + source.randrange(1, 9))
@@ -38,5 +38,5 @@ def inputs(corpus: Sequence[bytes], number: int, seed: int) -> Iterator[bytes]:
     for _ in range(number):
         data = bytearray(source.choice(corpus))
         for _ in range(source.randrange(1, 6)):
-            _once(source, data, corpus)
+            change(source, data, corpus)
         yield bytes(data)
