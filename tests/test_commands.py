@@ -428,6 +428,7 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
     )
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
     assert store.server_counter(f"{server}/var", f"{server}/etc/profiles", made) == 0
+    assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
     for key in ("cipher.key", "mac.key"):
         assert (server / "etc" / "profiles" / "alice" / key).read_text().strip() not in output
     assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
