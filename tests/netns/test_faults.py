@@ -79,7 +79,12 @@ def test_two_at_once(lab: Lab) -> None:
         log.close()
 
 
-def test_state_directory_deleted(lab: Lab, daemon: Daemon) -> None:
+@pytest.mark.parametrize("sandbox", ["off", "auto"])
+def test_state_directory_deleted(lab: Lab, sandbox: str) -> None:
+    lab.configure(sandbox=sandbox)
+    lab.listen(22)
+    lab.mint("laptop", port=PORT)
+    daemon = lab.daemon()
     state = Path(lab.settings["state"])
     aside = state.with_name("aside")
     shutil.copytree(state, aside)
@@ -90,6 +95,11 @@ def test_state_directory_deleted(lab: Lab, daemon: Daemon) -> None:
     assert not lab.connects(HOST)
     state.mkdir(0o700)
     os.chown(state, owner.st_uid, owner.st_gid)
+    if sandbox == "auto":
+        lab.knock(HOST)
+        daemon.says("Permission denied")
+        assert not lab.connects(HOST), "a directory that is not the one of the start is none of the daemon's"
+        return
     assert opens(lab, daemon), "once the directory is there again, so are the counters, from memory"
     assert (state / "laptop").read_text() == "2\n"
 
@@ -188,7 +198,7 @@ def test_clock_set_back_and_forward(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     more = {"LD_PRELOAD": str(library), "SHIFTED": str(shifted)}
     lab.listen(22)
     lab.mint("laptop", port=PORT)
-    lab.configure(single_use="no", delay="1")
+    lab.configure(single_use="no", delay="1", sandbox="off")  # the clock's shift is read from a file
     with monkeypatch.context() as patch:
         patch.setattr(lab, "environment", lambda **extra: normal | more | extra)
         daemon = lab.daemon()
