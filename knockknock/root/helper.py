@@ -72,8 +72,9 @@ def main() -> None:
             cleanup.callback(firewall.remove)
             firewall.prepare()
             firewall.watch(limits.knock_ports)
-            # libiptc reads and writes the legacy tables through a raw socket, and does so again to take our rules away.
-            privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW} if choice.legacy else {privileges.NET_ADMIN})
+            # iptables asks for ipsets, and for the legacy tables, through a raw socket: to heal and remove rules, too.
+            raw = {privileges.NET_RAW} if choice.name == "iptables" else set()
+            privileges.keep({privileges.NET_ADMIN} | raw)
         except (KnockError, OSError) as error:
             pair.send(FAILED + str(error).encode())
             sys.exit(1)

@@ -252,7 +252,7 @@ def test_what_is_left_of_root_in_the_helper(walled: Lab) -> None:
     daemon = walled.daemon()
     held = status(daemon.helper)
     net_admin, net_raw = 1 << 12, 1 << 13
-    wanted = net_admin | net_raw if "legacy" in daemon.log() else net_admin
+    wanted = net_admin | net_raw if "iptables" in daemon.log() else net_admin
     assert [int(held[f"Cap{kind}"], 16) for kind in ("Bnd", "Prm", "Eff")] == [wanted] * 3
     assert [int(held[f"Cap{kind}"], 16) for kind in ("Inh", "Amb")] == [0, 0]
     assert held["NoNewPrivs"] == "1"
