@@ -262,7 +262,7 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Network]
             for action in ("", "-save", "-restore"):
                 found = shutil.which(f"{name}-{backend.split('-')[1]}{action}")
                 if found is None:
-                    pytest.skip(f"{backend} is not installed")
+                    pytest.fail(f"{backend} is not installed")
                 (tmp_path / "bin" / f"{name}{action}").symlink_to(found)
     ends = ((made.client, CLIENT), (made.server, SERVER))
     try:
@@ -630,6 +630,6 @@ def test_help_is_the_head_of_the_file() -> None:
 
 def test_shellcheck_is_content() -> None:
     if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
+        pytest.fail("shellcheck is not installed")
     done = subprocess.run(["shellcheck", SCRIPT], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stdout
