@@ -88,7 +88,9 @@ def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1,
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         os.fchown(fd, *owner)
-        os.write(fd, text.encode())
+        data = text.encode()
+        if os.write(fd, data) != len(data):  # a disk that fills up in the middle is no error to write(2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -413,3 +413,16 @@ def test_configuration_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "config").write_bytes(b"#" * (store.MAX_FILE + 1))
     with pytest.raises(ConfigError, match=f"{tmp_path}/config cannot be read: File too large"):
         store.load_config(str(tmp_path / "config"))
+
+
+def test_half_written_counter_never_takes_the_old_ones_place(tmp_path: Path) -> None:
+    """A limit of one byte makes write(2) write half and say so, without an error."""
+    place = tmp_path / "counter"
+    place.write_text("7\n")
+    script = (
+        "import resource, sys; from knockknock import store; from knockknock.errors import CounterError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
+        "try:\n    store.store_counter(sys.argv[1], 12)\nexcept CounterError:\n    sys.exit(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(place)], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, place.read_text()) == (3, "7\n"), done.stderr

@@ -1,12 +1,10 @@
-"""All that keeps root. A name table of firewalls; each module is imported when it is the one."""
+"""All that keeps root. Each firewall is a module; detect.make() imports the one that is needed."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ..grant import Grant
-
-FIREWALLS = {"nftables": "knockknock.root.nftables", "iptables": "knockknock.root.iptables"}
 
 MARK, MASK = 0x4B000000, 0xFF000000
 """The connection mark of a connection that a door let in, and the bits of the mark that are ours."""

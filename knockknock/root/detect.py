@@ -17,7 +17,7 @@ class Choice(NamedTuple):
     """The firewall to use, and why, in a sentence."""
 
     name: str
-    """A word of root.FIREWALLS."""
+    """nftables or iptables."""
     reason: str
     chains: tuple[tuple[str, str, str], ...] = ()
     """nftables: family, table and name of each chain that filters input."""
