@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 from types import FrameType
 from typing import NamedTuple
 
@@ -37,6 +38,12 @@ AT_RESTART = (
     "sandbox",
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
+
+
+PORTION = 100
+"""Lines or messages gone through before the daemon looks at signals and at the helper."""
+COMPLAINT = 1.0
+"""Seconds between two sentences about what a source has lost."""
 
 
 class Hearing(NamedTuple):
@@ -89,6 +96,8 @@ class Daemon:
     def __init__(self, config_path: str, hearing: Hearing, source: Source, helper: Helper) -> None:
         self._config_path, self._hearing, self._source, self._helper = config_path, hearing, source, helper
         self._stop = self._reload = False
+        self._coming = source.read()
+        self._complained = 0.0
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
@@ -103,12 +112,13 @@ class Daemon:
             selector.register(self._helper.fileno(), selectors.EVENT_READ)
             selector.register(awake, selectors.EVENT_READ)
             ready()
+            more = False
             while not self._stop:
-                readable = {key.fd for key, _ in selector.select()}
+                readable = {key.fd for key, _ in selector.select(0 if more else None)}
                 self._tell(more=self._helper.fileno() in readable)
                 if awake.fileno() in readable:
                     awake.recv(4096)
-                self._listen()
+                more = self._listen()
                 self._tell(more=False)
 
     def _tell(self, more: bool) -> None:
@@ -122,18 +132,22 @@ class Daemon:
         else:
             self._stop = True
 
-    def _listen(self) -> None:
-        for packet in self._source.read():
-            if event := self._hearing.gatekeeper.hear(packet, time.monotonic()):
+    def _listen(self) -> bool:
+        """Go through some of what has come; whether there may be more."""
+        hear, now = self._hearing.gatekeeper.hear, time.monotonic()
+        portion = list(islice(self._coming, PORTION))
+        for packet in portion:
+            if packet and (event := hear(packet, now)):
                 self._act(event)
-            if self._stop:
-                return
-            if self._reload:
-                self._read_again()
-        if complaint := self._source.complaint():
+        if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
+            self._complained = now
             log.warning("%s", complaint)
         if self._reload:
             self._read_again()
+        if len(portion) == PORTION:
+            return True
+        self._coming = self._source.read()
+        return False
 
     def _act(self, event: Accepted | Refused | Quiet) -> None:
         """Store first, then open, then tell (PROTOCOL.md step 10)."""

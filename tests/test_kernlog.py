@@ -47,7 +47,7 @@ def source(log: Log) -> kernlog.KernLog:
 
 
 def heard(source: kernlog.KernLog) -> list[int]:
-    return [packet.sequence for packet in source.read()]
+    return [packet.sequence for packet in source.read() if packet]
 
 
 def rename(log: Log, number: int) -> None:

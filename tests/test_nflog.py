@@ -46,10 +46,9 @@ def test_overrun_is_counted_and_read_over() -> None:
     assert "1 time(s)" in one.complaint()
 
 
-def test_a_batch_ends() -> None:
-    one = source(*[MESSAGE] * (nflog.BATCH + 5))
-    assert len(list(one.read())) == nflog.BATCH
-    assert len(list(one.read())) == 5
+def test_what_is_no_packet_gives_control_back_too() -> None:
+    one = source(b"x" * 20, MESSAGE, b"", MESSAGE[:30])
+    assert [bool(packet) for packet in one.read()] == [False, True, False, False]
 
 
 def test_other_errors_end_it() -> None:

@@ -1,6 +1,6 @@
 """Where packets come from: a configuration word -> the module that knows it, imported when asked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -30,8 +30,11 @@ class Source(Protocol):
     def fileno(self) -> int:
         """A descriptor that is readable when read() has something."""
 
-    def read(self) -> "Iterable[Packet]":
-        """The packets that have come since the last call; does not wait. Raises SourceError if it cannot go on."""
+    def read(self) -> "Iterator[Packet | None]":
+        """The packets that have come, until there are no more; does not wait. Raises SourceError if it cannot go on.
+
+        None for each thing read that is no packet of ours, so that whoever reads can stop, and go on, anywhere.
+        """
 
     def complaint(self) -> str:
         """What was lost since the last call, in a sentence; empty for nothing."""

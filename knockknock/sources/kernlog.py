@@ -78,7 +78,7 @@ class KernLog:
     def fileno(self) -> int:
         return int(self._inotify.fileno())
 
-    def read(self) -> Iterator[Packet]:
+    def read(self) -> Iterator[Packet | None]:
         """Packets of the lines that are new, in order, over as many files as there are. Raises SourceError."""
         self._inotify.read(timeout=0)
         more = True
@@ -87,19 +87,14 @@ class KernLog:
                 if file.begun():
                     # Its writer has done with those before it, but perhaps after our last look at them.
                     while self._files[0] is not file:
-                        yield from self._packets(self._files[0])
+                        yield from map(parse, self._files[0].lines())
                         self._leave(self._files.pop(0))
-                yield from self._packets(file)
+                yield from map(parse, file.lines())
             more = self._follow()
 
     def complaint(self) -> str:
         text, self._complaint = self._complaint, ""
         return text
-
-    def _packets(self, file: _File) -> Iterator[Packet]:
-        for line in file.lines():
-            if packet := parse(line):
-                yield packet
 
     def _follow(self) -> bool:
         """Open the file at the path if it is another than the last, and may be read; whether it was so."""

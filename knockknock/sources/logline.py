@@ -6,6 +6,7 @@ a header that an ICMP error quotes in brackets, or a message that quotes a knock
 """
 
 import re
+from binascii import unhexlify
 
 from ..packet import Packet
 from .tcpoptions import timestamp
@@ -19,6 +20,7 @@ MAX_LINE = 2048
 _NUMBER = rb"(0|[1-9][0-9]{0,9})"
 _BYTE = rb"(?:0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _SIZE = rb"(?:0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_ADDRESS = rb"BYTE\.BYTE\.BYTE\.BYTE"
 _STAMP = rb"""(?:
     [A-Z][a-z]{2}[ ][ 0-9][0-9][ ][0-9:]{8}                                   # RFC 3164
   | [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})
@@ -33,11 +35,11 @@ _LINK = rb"""
     IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # the input hook: a way in and none out
     (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ])?(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ])?
     (?: MACSRC=[0-9a-f:]{17}[ ]MACDST=[0-9a-f:]{17}[ ](?:VPROTO=[0-9a-f]{4}[ ]VID=[0-9]{1,4}[ ])?MACPROTO=[0-9a-f]{4}[ ]
-      | MAC=(?:[0-9a-f]{2}(?::[0-9a-f]{2}){0,63})?(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15})?[ ]
+      | MAC=[0-9a-f:]{0,191}(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15})?[ ]
     )?
 """
 _IPV4 = rb"""
-    SRC=(BYTE(?:\.BYTE){3})[ ]DST=BYTE(?:\.BYTE){3}[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
+    SRC=(ADDRESS)[ ]DST=ADDRESS[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
     PREC=0x[0-9A-F]{2}[ ]TTL=BYTE[ ]ID=NUMBER[ ](?:CE[ ])?(?:DF[ ])?(?:OPT[ ]\((?:[0-9A-F]{2}){1,40}\)[ ])?
 """
 _IPV6 = rb"""
@@ -46,25 +48,37 @@ _IPV6 = rb"""
 """
 _TCP = rb"""
     PROTO=TCP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]SEQ=NUMBER[ ]ACK=NUMBER[ ]WINDOW=NUMBER[ ]RES=0x[0-9a-f]{2}[ ]
-    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?SYN[ ]URGP=SIZE(?:[ ]OPT[ ]\(((?:[0-9A-F]{2}){1,40})\))?
+    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?SYN[ ]URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\))?
     (?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10})?(?:[ ]MARK=0x[0-9a-f]{1,8})?[ ]?
 """
 _GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")" + _TCP
-_LINE = re.compile(_GRAMMAR.replace(b"NUMBER", _NUMBER).replace(b"BYTE", _BYTE).replace(b"SIZE", _SIZE), re.VERBOSE)
+for _word, _meaning in (b"ADDRESS", _ADDRESS), (b"NUMBER", _NUMBER), (b"BYTE", _BYTE), (b"SIZE", _SIZE):
+    _GRAMMAR = _GRAMMAR.replace(_word, _meaning)
+_match, _new = re.compile(_GRAMMAR, re.VERBOSE).fullmatch, tuple.__new__
+_OCTETS = {b"%d" % number: number for number in range(256)}
 
 
 def parse(line: bytes) -> Packet | None:
-    """The SYN that a line tells of; None for every line that is not exactly one of ours. Never raises."""
-    if len(line) > MAX_LINE or not (found := _LINE.fullmatch(line)):
+    """The SYN that a line tells of; None for every line that is not exactly one of ours. Never raises.
+
+    A flood makes a hundred thousand lines a second, so each step here is the fastest of those that do the same.
+    """
+    if len(line) > MAX_LINE or not (found := _match(line)):
         return None
-    ipv4, ident4, ipv6, ident6, *numbers, options = found.groups()
-    source_port, port, sequence, acknowledgment, window = map(int, numbers)
-    ident = int(ident4 or ident6)
+    ipv4, ident4, ipv6, ident6, sport, dport, seq, ack, size, opt = found.groups()
+    source_port, port, window, sequence, acknowledgment = int(sport), int(dport), int(size), int(seq), int(ack)
     if source_port > 0xFFFF or port > 0xFFFF or window > 0xFFFF or sequence > 0xFFFFFFFF or acknowledgment > 0xFFFFFFFF:
         return None
-    if ident > (0xFFFF if ipv4 else 0xFFFFF):
+    if ipv4:
+        ident, limit = int(ident4), 0xFFFF
+        one, two, three, four = ipv4.split(b".")
+        source = bytes((_OCTETS[one], _OCTETS[two], _OCTETS[three], _OCTETS[four]))
+    else:
+        ident, limit = int(ident6), 0xFFFFF
+        source = unhexlify(ipv6.replace(b":", b""))
+    if ident > limit or (opt and len(opt) % 2):
         return None
-    address = bytes(map(int, ipv4.split(b"."))) if ipv4 else bytes.fromhex(ipv6.replace(b":", b"").decode())
-    listed = bytes.fromhex(options.decode()) if options else b""
+    listed = unhexlify(opt) if opt else b""
     stamp = timestamp(listed, 0, len(listed))
-    return Packet(address, source_port, port, ident, sequence, acknowledgment, window, stamp)
+    # As Packet(...), in half the time.
+    return _new(Packet, (source, source_port, port, ident, sequence, acknowledgment, window, stamp, b""))

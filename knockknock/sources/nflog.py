@@ -25,9 +25,8 @@ BUFFER = 4096
 MESSAGE = 512
 """Bytes for which the kernel makes room at first; a larger message gets more. Its default is a page, which would fill
 the receive buffer with nothing."""
-BATCH = 1000
-"""Messages that are read before the daemon looks at anything else."""
 
+_NOTHING = (None,)
 _NETLINK_NETFILTER, _SO_RCVBUFFORCE = 12, 33  # linux/netlink.h, asm-generic/socket.h
 _NLMSG_ERROR, _REQUEST_ACK = 2, 1 | 4
 _CONFIG = 4 << 8 | 1  # NFNL_SUBSYS_ULOG, NFULNL_MSG_CONFIG
@@ -52,10 +51,10 @@ class NfLog:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def read(self) -> Iterator[Packet]:
-        """Packets of up to BATCH messages. Raises SourceError."""
+    def read(self) -> Iterator[Packet | None]:
+        """Packets until the socket's buffer is empty. Raises SourceError."""
         buffer, receive, packets = self._buffer, self._socket.recv_into, self._parser.packets
-        for _ in range(BATCH):
+        while True:
             try:
                 size = receive(buffer)
             except BlockingIOError:
@@ -66,7 +65,7 @@ class NfLog:
                 # Said once for all that was lost since the buffer was full; what had been in it is still there.
                 self._overruns += 1
                 continue
-            yield from packets(buffer, size)
+            yield from packets(buffer, size) or _NOTHING
 
     def complaint(self) -> str:
         count, self._overruns = self._overruns, 0
