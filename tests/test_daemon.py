@@ -1,0 +1,64 @@
+"""The loop itself: whatever comes in, it stops when it is told to."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from knockknock.config import Config
+from knockknock.daemon import Daemon, Hearing
+from knockknock.gatekeeper import Gatekeeper
+from knockknock.packet import Packet
+from knockknock.privsep import Helper
+
+
+class Endless:
+    """A source that somebody fills faster than anybody reads."""
+
+    GIVES: frozenset[str] = frozenset()
+    path = "a flood"
+    group: int | None = None
+
+    def __init__(self) -> None:
+        self.end, self._other = socket.socketpair()
+        self._other.send(b"!")
+
+    def fileno(self) -> int:
+        return self.end.fileno()
+
+    def read(self) -> Iterator[Packet | None]:
+        while True:
+            yield None
+
+    def complaint(self) -> str:
+        return ""
+
+
+class Silent:
+    """A helper that has nothing to say."""
+
+    def __init__(self) -> None:
+        self.end, self._other = socket.socketpair()
+
+    def fileno(self) -> int:
+        return self.end.fileno()
+
+    def notices(self, more: bool) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_in_a_flood(number: signal.Signals) -> None:
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    hearing = Hearing(Config(), [], Gatekeeper([], {}, 15, 20, single_use=True))
+    daemon = Daemon("/nonexistent", hearing, Endless(), cast(Helper, Silent()))
+    try:
+        daemon.run(lambda: threading.Timer(0.1, os.kill, (os.getpid(), number)).start())
+    finally:
+        signal.set_wakeup_fd(-1)
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
