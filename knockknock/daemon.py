@@ -1,24 +1,22 @@
 """The only loop: source -> gatekeeper -> helper."""
 
+import gc
 import ipaddress
 import logging
-import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from types import FrameType
-from typing import NamedTuple
 
-from . import grant, schemes, store
+from . import grant, loading, store
 from .config import Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
 from .grant import Order
 from .privsep import Helper
-from .profile import Profile
 from .root.policy import check_address
 from .sources import Source
 
@@ -44,60 +42,30 @@ PORTION = 100
 """Lines or messages gone through before the daemon looks at signals and at the helper."""
 COMPLAINT = 1.0
 """Seconds between two sentences about what a source has lost."""
+STEP = 0.005
+"""Seconds of a reload's work at a time, while nothing is to be heard."""
 
 
-class Hearing(NamedTuple):
-    """What a daemon has read from disk: replaced whole by a reload."""
-
-    config: Config
-    profiles: list[Profile]
-    gatekeeper: Gatekeeper
-
-
-def load(config: Config, gives: frozenset[str], before: Hearing | None = None) -> tuple[Hearing, dict[str, KnockError]]:
-    """Profiles and counters, and by name what is wrong with the profiles that cannot be used. Raises ProfileError.
-
-    gives: of the source. before: a profile whose files only root could read is kept from there.
-    """
-    profiles, bad = store.load_profiles(config.profiles)
-    for name in [name for name in bad if not os.access(f"{config.profiles}/{name}/mac.key", os.R_OK)]:
-        kept = [profile for profile in before.profiles if profile.name == name] if before else []
-        profiles += kept
-        bad[name] = KnockError(
-            f"{'kept as it was' if kept else 'not taken'}, because only root may read it: cd {config.profiles} && "
-            f"chgrp -R {config.user} {name} && chmod -R g+rX {name}"
-        )
-    usable, counters = [], {}
-    for profile in profiles:
-        try:
-            if missing := schemes.load(profile.format).needs(profile.format) - gives:
-                raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
-            counters[profile.name] = store.server_counter(config.state, config.profiles, profile)
-            usable.append(profile)
-        except KnockError as error:
-            bad[profile.name] = error
-    gatekeeper = Gatekeeper(usable, counters, config.delay, config.error_window, config.single_use)
-    return Hearing(config, usable, gatekeeper), bad
-
-
-def report(hearing: Hearing, bad: dict[str, KnockError]) -> None:
+def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
     """Say which profiles are heard, and why others are not."""
     for name, error in bad.items():
         log.error("profile %s: %s", name, error)
-    ports = sorted({profile.knock_port for profile in hearing.profiles})
-    log.info("%d profile(s), knock port(s) %s", len(hearing.profiles), ", ".join(map(str, ports)) or "none")
-    if not hearing.profiles:
+    log.info("%d profile(s), knock port(s) %s", len(keeper), ", ".join(map(str, sorted(keeper.knock_ports))) or "none")
+    if not len(keeper):
         log.warning("nobody can knock yet: mint a profile with knockknock-genprofile, then reload")
 
 
 class Daemon:
     """Runs until SIGTERM or SIGINT, or until the source or the helper is gone."""
 
-    def __init__(self, config_path: str, hearing: Hearing, source: Source, helper: Helper) -> None:
-        self._config_path, self._hearing, self._source, self._helper = config_path, hearing, source, helper
+    def __init__(self, path: str, config: Config, keeper: Gatekeeper, source: Source, helper: Helper) -> None:
+        """path: of the configuration, for reloads."""
+        self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
         self._stop = self._reload = False
         self._coming = source.read()
         self._complained = 0.0
+        self._work: Iterator[None] | None = None
+        """What is left to do of a reload."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
@@ -114,11 +82,12 @@ class Daemon:
             ready()
             more = False
             while not self._stop:
-                readable = {key.fd for key, _ in selector.select(0 if more else None)}
+                readable = {key.fd for key, _ in selector.select(0 if more or self._reload or self._work else None)}
                 self._tell(more=self._helper.fileno() in readable)
                 if awake.fileno() in readable:
                     awake.recv(4096)
                 more = self._listen()
+                self._step(0 if more else STEP)
                 self._tell(more=False)
 
     def _tell(self, more: bool) -> None:
@@ -134,7 +103,7 @@ class Daemon:
 
     def _listen(self) -> bool:
         """Go through some of what has come; whether there may be more."""
-        hear, now = self._hearing.gatekeeper.hear, time.monotonic()
+        hear, now = self._keeper.hear, time.monotonic()
         portion = list(islice(self._coming, PORTION))
         for packet in portion:
             if packet and (event := hear(packet, now)):
@@ -142,18 +111,26 @@ class Daemon:
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
             self._complained = now
             log.warning("%s", complaint)
-        if self._reload:
-            self._read_again()
         if len(portion) == PORTION:
             return True
         self._coming = self._source.read()
         return False
 
+    def _step(self, seconds: float) -> None:
+        """Go on with a reload, if there is one to be done: for some time, or by one piece of work if that takes longer."""
+        if self._reload and not self._work:
+            self._reload, self._work = False, self._read_again()
+        end = time.monotonic() + seconds
+        for _ in self._work or ():
+            if time.monotonic() >= end:
+                return
+        self._work = None
+
     def _act(self, event: Accepted | Refused | Quiet) -> None:
         """Store first, then open, then tell (PROTOCOL.md step 10)."""
         try:
             if not isinstance(event, Quiet) and event.counter is not None:
-                store.store_counter(f"{self._hearing.config.state}/{event.profile}", event.counter + 1)
+                store.store_counter(f"{self._config.state}/{event.profile}", event.counter + 1)
         except CounterError as error:
             log.error("knock of %s not obeyed: %s", event.profile, error)  # type: ignore[union-attr]  # Quiet stores nothing
             return
@@ -181,24 +158,30 @@ class Daemon:
             use = "one connection" if order is Order.OPEN_ONCE else "any connection"
             log.info("%s: %s for %s, %d s, %s", event.profile, event.request, source, event.grant.seconds, use)
 
-    def _read_again(self) -> None:
-        """SIGHUP: take the new configuration and profiles if they are good, else keep the old."""
-        self._reload = False
-        before = self._hearing
+    def _read_again(self) -> Iterator[None]:
+        """SIGHUP: take the new configuration and profiles if they are good, else keep the old; in small steps.
+
+        The helper has the new policy before the first profile changes. It refuses what only the old one allows.
+        """
+        gc.disable()  # or it walks through all profiles, again and again
         try:
-            config = store.load_config(self._config_path)
-            if changed := [name for name in AT_RESTART if getattr(config, name) != getattr(before.config, name)]:
+            config = store.load_config(self._path)
+            if changed := [name for name in AT_RESTART if getattr(config, name) != getattr(self._config, name)]:
                 raise KnockError(f"a new {', '.join(changed)} takes a restart")
-            hearing, bad = load(config, self._source.GIVES, before)
+            found = yield from loading.find(config, self._source.GIVES, self._keeper)
             self._helper.obey(grant.RELOAD)
         except PrivilegeError:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
-            return
-        self._hearing = hearing
-        log.info("reloaded %s", self._config_path)
-        report(hearing, bad)
+        else:
+            self._config, self._keeper.settings = config, loading.settings(config)
+            yield from loading.apply(self._keeper, found)
+            log.info("reloaded %s", self._path)
+            report(self._keeper, found.bad)
+        finally:
+            gc.freeze()
+            gc.enable()
 
 
 def _whose(event: Refused) -> str:

@@ -1,24 +1,21 @@
 """A packet comes in, an event goes out. Keys, counters, look-ahead and replays live here; no I/O, no clock."""
 
-from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from enum import Enum
-from functools import lru_cache
 from typing import NamedTuple
 
 from . import schemes
+from .ear import Ear
 from .grant import Grant, Order
 from .heads import Heads
 from .packet import Packet
-from .profile import MAX_COUNTER, Profile
-from .request import Kind, Ports, Request, Verb
+from .profile import Profile
+from .request import Request, Verb
 
 EXPLAINED_PER_SECOND = 10
 """How many refused packets a second are looked at for a reason, which costs many times a plain refusal."""
 EXPLAINED_PROFILES = 30
 """Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
-COMPUTED_AHEAD = 16
-"""Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
 
 
 class Reason(Enum):
@@ -59,118 +56,98 @@ class Quiet(NamedTuple):
 Event = Accepted | Refused | Quiet
 
 
-class _Ear:
-    """One profile, and the next counter that is acceptable from it."""
+class Settings(NamedTuple):
+    """What all profiles have in common."""
 
-    __slots__ = ("first", "next", "number", "profile", "requests", "scheme", "streams", "window")
-
-    def __init__(self, number: int, profile: Profile, next_counter: int, window: int) -> None:
-        self.number, self.profile, self.window = number, profile, window
-        self.first = self.next = next_counter
-        """The first counter that was ever put into the table."""
-        self.scheme = schemes.load(profile.format)
-        self.requests = () if profile.bind_source else _requests(profile.format, profile.ports)
-        """All that the profile can ask, if that is little and does not depend on who asks; else nothing."""
-        self.streams: list[tuple[int, bytes]] | None = None if self.requests else self._window()
-        """Kept where every packet is tried with them."""
-
-    def heads(self, first: int, end: int) -> Iterator[int]:
-        """The first 32 bits of all that the profile can say with some counters."""
-        return self.scheme.heads(self.profile, first, min(end, MAX_COUNTER + 1) - first, self.requests)
-
-    def _window(self) -> list[tuple[int, bytes]]:
-        """The keystreams of the look-ahead window, each behind the number that masks the port."""
-        streams = self.scheme.keystreams(self.profile, self.next, min(self.window, MAX_COUNTER + 1 - self.next))
-        return [(int.from_bytes(stream[:2], "big"), stream) for stream in streams]
-
-    def expect(self, next_counter: int) -> None:
-        """Slide the window to the next counter that will be accepted."""
-        self.next = next_counter
-        if self.streams is not None:
-            self.streams = self._window()
-
-    def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
-        """The counter and the request of a knock that this profile may make now."""
-        profile, match = self.profile, self.scheme.match
-        head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
-        kinds = _kinds(profile.format, profile.ports)
-        for counter, (mask, stream) in enumerate(self.streams or self._window(), self.next):
-            if (head ^ mask) in ports:
-                request = match(profile, counter, stream, sealed, source, kinds)
-                if request and profile.permits(request):
-                    return counter, request
-        return None
-
-    def explain(self, sealed: bytes, source: bytes) -> tuple[Reason, int, Request] | None:
-        """The reason, counter and request of a knock of this profile that is used up, or may not be made."""
-        first = max(0, self.next - self.window)
-        end = min(self.next + self.window, MAX_COUNTER + 1)
-        kinds = self.scheme.kinds(self.profile.format)
-        for counter, stream in enumerate(self.scheme.keystreams(self.profile, first, end - first), first):
-            if request := self.scheme.match(self.profile, counter, stream, sealed, source, kinds):
-                return Reason.REPLAY if counter < self.next else Reason.NOT_PERMITTED, counter, request
-        return None
-
-
-@lru_cache(maxsize=1024)
-def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
-    """The port numbers that an allow-list names, whatever the protocol; profiles with the same list share them."""
-    runs = [range(one.first, one.last + 1) for one in ports]
-    return runs[0] if len(runs) == 1 else frozenset(port for run in runs for port in run)
-
-
-@lru_cache(maxsize=1024)
-def _kinds(format: str, ports: tuple[Ports, ...]) -> tuple[Kind, ...]:
-    """The verbs and protocols that an allow-list leaves to a format."""
-    protocols = {one.protocol for one in ports}
-    return tuple(kind for kind in schemes.load(format).kinds(format) if kind[1] in protocols)
-
-
-@lru_cache(maxsize=1024)
-def _requests(format: str, ports: tuple[Ports, ...]) -> tuple[Request, ...]:
-    """All requests that an allow-list permits, or none where they are more than COMPUTED_AHEAD."""
-    if sum(one.last - one.first + 1 for one in ports) > COMPUTED_AHEAD:
-        return ()
-    named = {(one.protocol, port) for one in ports for port in range(one.first, one.last + 1)}
-    found = [
-        Request(verb, p, port) for verb, p in _kinds(format, ports) for protocol, port in sorted(named) if p == protocol
-    ]
-    return tuple(found) if len(found) <= COMPUTED_AHEAD else ()
+    delay: int
+    """Seconds that a door stays open."""
+    window: int
+    """The look-ahead W, in counters."""
+    single_use: bool
+    """For profiles that do not say."""
 
 
 class _Format(NamedTuple):
-    """The profiles of one format at one knock port."""
+    """The profiles of one format at one knock port, by name."""
 
     scheme: schemes.Scheme
-    all: list[_Ear]
-    untabled: list[_Ear]
+    all: dict[str, Ear]
+    untabled: dict[str, Ear]
     """Those whose knocks are too many to be computed ahead: each is tried with every packet."""
 
 
 class Gatekeeper:
-    """Decides on packets for a set of profiles.
+    """Decides on packets for profiles that come and go one at a time; between any two of them it can hear.
 
-    counters: the next counter that is acceptable, by profile name. delay: seconds that a door stays open. window: the
-    look-ahead W. single_use: for profiles that do not say.
+    settings: may be set anew; a new window counts for profiles that are added from then on. expected: how many
+    profiles there will be, so that the table need not grow much on the way.
     """
 
-    def __init__(
-        self, profiles: Iterable[Profile], counters: Mapping[str, int], delay: int, window: int, single_use: bool
-    ) -> None:
-        self.delay, self.single_use = delay, single_use
-        self._ports: dict[int, dict[str, _Format]] = defaultdict(dict)
-        self._ears = [_Ear(number, one, counters[one.name], window) for number, one in enumerate(profiles)]
-        self._heads = Heads(sum(len(ear.requests) for ear in self._ears) * window)
-        for ear in self._ears:
-            formats = self._ports[ear.profile.knock_port]
-            group = formats.setdefault(ear.profile.format, _Format(ear.scheme, [], []))
-            group.all.append(ear)
-            if not ear.requests:
-                group.untabled.append(ear)
-            for head in ear.heads(ear.next, ear.next + window):
-                self._heads.add(head, ear.number)
+    def __init__(self, settings: Settings, expected: int = 0) -> None:
+        self.settings = settings
+        self._ports: dict[int, dict[str, _Format]] = {}
+        self._ears: dict[str, Ear] = {}
+        self._numbered: list[Ear | None] = []
+        self._free: list[int] = []
+        self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
         self._quiet = 0
         self._second, self._explained = 0.0, 0
+
+    def __len__(self) -> int:
+        return len(self._ears)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of the profiles; to be copied if any are added or removed on the way."""
+        return self._ears.keys()
+
+    @property
+    def knock_ports(self) -> Iterable[int]:
+        """The ports that some profile knocks at."""
+        return self._ports.keys()
+
+    def profile(self, name: str) -> Profile | None:
+        """The profile of a name, if there is one."""
+        ear = self._ears.get(name)
+        return ear.profile if ear else None
+
+    def add(self, profile: Profile, next_counter: int) -> None:
+        """Hear a profile from now on, in the place of one of its name.
+
+        next_counter: that is acceptable; more, if one with the same keys has come further.
+        """
+        before = self._ears.get(profile.name)
+        if before:
+            if before.profile[1:3] == profile[1:3]:
+                next_counter = max(next_counter, before.next)
+            self.remove(profile.name)
+        number = self._free.pop() if self._free else len(self._numbered)
+        ear = Ear(number, profile, next_counter, self.settings.window)
+        self._numbered[number : number + 1] = [ear]
+        self._ears[profile.name] = ear
+        formats = self._ports.setdefault(profile.knock_port, {})
+        group = formats.setdefault(profile.format, _Format(ear.scheme, {}, {}))
+        group.all[profile.name] = ear
+        if not ear.requests:
+            group.untabled[profile.name] = ear
+        for head in ear.tabled():
+            self._heads.add(head, number)
+
+    def remove(self, name: str) -> None:
+        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        ear = self._ears.pop(name)
+        for head in ear.tabled():
+            self._heads.remove(head, ear.number)
+        port, format = ear.profile.knock_port, ear.profile.format
+        group = self._ports[port][format]
+        del group.all[name]
+        group.untabled.pop(name, None)
+        if not group.all:
+            del self._ports[port][format]
+        if not self._ports[port]:
+            del self._ports[port]
+        self._numbered[ear.number] = None
+        self._free.append(ear.number)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say.
@@ -183,7 +160,7 @@ class Gatekeeper:
         for format, group in self._ports[packet.port].items():
             if (sealed := group.scheme.carried(format, packet)) is None:
                 continue
-            for ear in (*self._named(sealed, packet.port, format), *group.untabled):
+            for ear in (*self._named(sealed, packet.port, format), *group.untabled.values()):
                 if heard := ear.hear(sealed, packet.source):
                     counter, request = heard
                     self._use_up(ear, counter)
@@ -191,12 +168,12 @@ class Gatekeeper:
                     return Accepted(ear.profile.name, counter, request, grant)
         return self._refuse(packet, now)
 
-    def _named(self, sealed: bytes, port: int, format: str) -> list[_Ear]:
+    def _named(self, sealed: bytes, port: int, format: str) -> list[Ear]:
         """The profiles that may have said this, by the table: nearly always none, or the one."""
-        ears = [self._ears[number] for number in self._heads.find(int.from_bytes(sealed[:4], "big"))]
-        return [ear for ear in ears if ear.profile.knock_port == port and ear.profile.format == format]
+        ears = [self._numbered[number] for number in self._heads.find(int.from_bytes(sealed[:4], "big"))]
+        return [ear for ear in ears if ear and ear.profile.knock_port == port and ear.profile.format == format]
 
-    def _use_up(self, ear: _Ear, counter: int) -> None:
+    def _use_up(self, ear: Ear, counter: int) -> None:
         """Slide a profile's window past a counter; the table keeps W used counters, to tell a replay from noise."""
         begin, end = ear.next, counter + 1
         for head in ear.heads(begin + ear.window, end + ear.window):
@@ -219,19 +196,21 @@ class Gatekeeper:
             if (sealed := group.scheme.carried(format, packet)) is None:
                 continue
             few = len(group.all) <= EXPLAINED_PROFILES
-            for ear in group.all if few else self._named(sealed, packet.port, format):
+            for ear in group.all.values() if few else self._named(sealed, packet.port, format):
                 if found := ear.explain(sealed, packet.source):
                     return self._explained_refusal(ear, *found, packet)
         return Refused(Reason.UNKNOWN, packet)
 
-    def _explained_refusal(self, ear: _Ear, reason: Reason, counter: int, request: Request, packet: Packet) -> Refused:
-        if reason is Reason.REPLAY:
-            return Refused(reason, packet, ear.profile.name, None, request)
+    def _explained_refusal(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Refused:
+        if counter < ear.next:
+            return Refused(Reason.REPLAY, packet, ear.profile.name, None, request)
         self._use_up(ear, counter)
-        return Refused(reason, packet, ear.profile.name, counter, request)
+        return Refused(Reason.NOT_PERMITTED, packet, ear.profile.name, counter, request)
 
     def _grant(self, profile: Profile, request: Request, source: bytes) -> Grant:
         if request.verb is Verb.CLOSE:
             return Grant(Order.CLOSE, source, request.protocol, request.port, 0)
-        once = self.single_use if profile.single_use is None else profile.single_use
-        return Grant(Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, self.delay)
+        once = self.settings.single_use if profile.single_use is None else profile.single_use
+        return Grant(
+            Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, self.settings.delay
+        )

@@ -1,65 +1,45 @@
 """Which profiles may have said the packet that begins like this: a multimap from 32-bit heads to small numbers.
 
-One array with open addressing and linear probing: 8 bytes an entry where a dict of lists takes some 200. Pure.
+Tables with open addressing and linear probing: 8 bytes a place where a dict of lists takes some 200. A table that is
+full is never copied into a larger one, which would take seconds for millions of pairs, and nobody is heard meanwhile: a
+further one, as large as all so far, is put beside it. Pure.
 """
 
-from array import array
+import mmap
 
 _FULL = 0.6
-"""The share of places in use above which the array doubles; beyond it the runs that a search walks grow fast."""
+"""The share of places in use above which a table takes no more; beyond it the runs that a search walks grow fast."""
 
 
-class Heads:
-    """Pairs of a head (0 to 2^32-1) and a number (0 to 2^32-2), each in one 64-bit place; an empty place is 0."""
+class _Table:
+    """Places of 64 bits; an empty one is 0."""
 
-    def __init__(self, expected: int = 0) -> None:
-        """expected: how many pairs there will be, so that the array need not grow on the way."""
-        size = 1 << max(6, int(expected / _FULL).bit_length())
-        self._places = array("Q", bytes(8 * size))
-        self._mask = size - 1
-        self._used = 0
+    __slots__ = ("mask", "places", "room")
 
-    def __len__(self) -> int:
-        return self._used
+    def __init__(self, size: int) -> None:
+        """size: a power of 2."""
+        # From the kernel, and not an array: its zeros cost nothing before they are used.
+        memory = mmap.mmap(-1, 8 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.places = memoryview(memory).cast("Q")
+        self.mask = size - 1
+        self.room = int(_FULL * size)
+        """How many more pairs it takes."""
 
-    def find(self, head: int) -> list[int]:
-        """The numbers that stand with a head."""
-        places, mask, found = self._places, self._mask, []
-        at = head & mask
-        while place := places[at]:
-            if place >> 32 == head:
-                found.append((place & 0xFFFFFFFF) - 1)
-            at = (at + 1) & mask
-        return found
-
-    def add(self, head: int, number: int) -> None:
-        """Put a pair in."""
-        if self._used > _FULL * self._mask:
-            self._grow()
-        self._put(head << 32 | (number + 1))
-        self._used += 1
-
-    def _put(self, place: int) -> None:
-        places, mask = self._places, self._mask
+    def put(self, place: int) -> None:
+        places, mask = self.places, self.mask
         at = (place >> 32) & mask
         while places[at]:
             at = (at + 1) & mask
         places[at] = place
+        self.room -= 1
 
-    def _grow(self) -> None:
-        before = self._places
-        self._places = array("Q", bytes(16 * len(before)))
-        self._mask = len(self._places) - 1
-        for place in filter(None, before):
-            self._put(place)
-
-    def remove(self, head: int, number: int) -> None:
-        """Take a pair out. Raises KeyError if it is not there."""
-        places, mask = self._places, self._mask
-        at, wanted = head & mask, head << 32 | (number + 1)
+    def take(self, wanted: int) -> bool:
+        """Take a pair out; whether it was there."""
+        places, mask = self.places, self.mask
+        at = (wanted >> 32) & mask
         while places[at] != wanted:
             if not places[at]:
-                raise KeyError(head)
+                return False
             at = (at + 1) & mask
         # What follows moves up, or a search that begins before the gap would end at it (Knuth 6.4, algorithm R).
         gap = at
@@ -67,4 +47,47 @@ class Heads:
             if (at - ((place >> 32) & mask)) & mask >= (at - gap) & mask:
                 places[gap], gap = place, at
         places[gap] = 0
+        self.room += 1
+        return True
+
+
+class Heads:
+    """Pairs of a head (0 to 2^32-1) and a number (0 to 2^32-2), each in one 64-bit place."""
+
+    def __init__(self, expected: int = 0) -> None:
+        """expected: how many pairs there will be, so that the first table has room for them."""
+        self._tables = [_Table(1 << max(6, int(expected / _FULL).bit_length()))]
+        self._used = 0
+
+    def __len__(self) -> int:
+        return self._used
+
+    def find(self, head: int) -> list[int]:
+        """The numbers that stand with a head."""
+        found = []
+        for table in self._tables:
+            places, mask = table.places, table.mask
+            at = head & mask
+            while place := places[at]:
+                if place >> 32 == head:
+                    found.append((place & 0xFFFFFFFF) - 1)
+                at = (at + 1) & mask
+        return found
+
+    def add(self, head: int, number: int) -> None:
+        """Put a pair in, where the first room is."""
+        for table in self._tables:
+            if table.room:
+                break
+        else:
+            table = _Table(sum(table.mask + 1 for table in self._tables))
+            self._tables.append(table)
+        table.put(head << 32 | (number + 1))
+        self._used += 1
+
+    def remove(self, head: int, number: int) -> None:
+        """Take a pair out. Raises KeyError if it is not there."""
+        wanted = head << 32 | (number + 1)
+        if not any(table.take(wanted) for table in self._tables):
+            raise KeyError(head)
         self._used -= 1

@@ -3,35 +3,71 @@
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
+from functools import partial
 
 from . import store
 from .errors import ProfileError
 from .profile import Profile, write_config, write_key
 
 
-def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
+def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int], out: str | None = None) -> None:
     """Write a new profile on the server, and the counter that the daemon keeps. Raises ProfileError, CounterError.
 
-    owner: the daemon's user and group ids; the group may read the profile, the user owns the counter.
+    profiles: a directory or a database. owner: the daemon's user and group ids; the group may read the profile, the
+    user owns the counter. out: a directory to be made for the client's copy, its owner's alone; both or none are made.
     """
-    directory = f"{profiles}/{profile.name}"
     try:
         with store.exact_modes():
-            for parent in (os.path.dirname(profiles), profiles):
+            for parent in (os.path.dirname(profiles), *(() if store.is_database(profiles) else (profiles,))):
                 if not os.path.isdir(parent):
                     os.mkdir(parent, 0o750)
                     os.chown(parent, -1, owner[1])
             if not os.path.isdir(state):
                 os.mkdir(state, 0o700)
                 os.chown(state, *owner)
-        with store.directory_fd(profiles) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.lexists(directory):
-                raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
-            store.store_counter(f"{state}/{profile.name}", 0, owner)
-            create_profile(directory, profile, owner[1])
+        with _copy(out, profile):
+            if store.is_database(profiles):
+                from . import database  # imported only when asked for: most have none
+
+                database.mint(profiles, profile, owner[1], partial(_begin, state, profile, owner))
+            else:
+                _mint(profiles, state, profile, owner)
+    except OSError as error:
+        raise ProfileError(f"{profiles}: {profile.name} cannot be written: {error.strerror}") from None
+
+
+def _begin(state: str, profile: Profile, owner: tuple[int, int]) -> None:
+    store.store_counter(f"{state}/{profile.name}", 0, owner)
+
+
+def _mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
+    directory = f"{profiles}/{profile.name}"
+    with store.directory_fd(profiles) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(directory):
+            raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
+        _begin(state, profile, owner)
+        create_profile(directory, profile, owner[1])
+
+
+@contextlib.contextmanager
+def _copy(directory: str | None, profile: Profile) -> Iterator[None]:
+    """Write the client's copy, which goes again if the body fails. Raises ProfileError."""
+    if directory is None:
+        yield
+        return
+    try:
+        if os.path.lexists(directory):
+            raise ProfileError(f"there is a {directory} already: give --out a place where nothing is")
+        create_profile(directory, profile, -1)
     except OSError as error:
         raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
+    try:
+        yield
+    except BaseException:
+        _clear(directory)
+        raise
 
 
 def create_profile(directory: str, profile: Profile, group: int) -> None:
@@ -39,7 +75,8 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
 
     group: whose members may read it, or -1 for the owner alone.
     """
-    aside = f"{os.path.dirname(directory)}/.{profile.name}.new"
+    above, name = os.path.split(directory)
+    aside = f"{above}/.{name}.new"
     files = {
         "cipher.key": write_key(profile.cipher_key),
         "mac.key": write_key(profile.mac_key),
@@ -53,8 +90,8 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
     for file, text in files.items():
         store.write_durably(f"{aside}/{file}", text, 0o600 if group < 0 else 0o640, (-1, group))
     os.rename(aside, directory)
-    with store.directory_fd(os.path.dirname(directory)) as above:
-        os.fsync(above)
+    with store.directory_fd(above) as fd:
+        os.fsync(fd)
 
 
 def _clear(directory: str) -> None:

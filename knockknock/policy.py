@@ -4,6 +4,7 @@ A program of its own, so that no parser is ever loaded into the process that kee
 """
 
 import sys
+from collections.abc import Iterator
 
 from . import store
 from .errors import KnockError, ProfileError
@@ -17,14 +18,10 @@ def policy(config_path: str) -> Policy:
     config = store.load_config(config_path)
     ports: set[int] = set()
     doors: set[tuple[int, int, int]] = set()
-    for name in store.names(config.profiles):
-        path = f"{config.profiles}/{name}/config"
+    for text in _configs(config.profiles):
         try:
-            check_name(name)
-            values = parse_config(store.read(path), path)
-        except PermissionError:
-            raise ProfileError(f"{path} is not root's own, who may therefore not read it: chown root {path}") from None
-        except (KnockError, OSError):
+            values = parse_config(text, "")
+        except KnockError:
             continue  # the daemon reports it
         ports.add(values["knock_port"])
         doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
@@ -38,6 +35,24 @@ def policy(config_path: str) -> Policy:
         config.doors_per_minute,
         config.nflog_group if config.source == "nflog" else 0,
     )
+
+
+def _configs(place: str) -> Iterator[str]:
+    """The texts of the profiles' configs. Raises ProfileError."""
+    if store.is_database(place):
+        from . import database
+
+        yield from database.configs(place)
+        return
+    for name in store.names(place):
+        path = f"{place}/{name}/config"
+        try:
+            check_name(name)
+            yield store.read(path)
+        except PermissionError:
+            raise ProfileError(f"{path} is not root's own, who may therefore not read it: chown root {path}") from None
+        except (KnockError, OSError):
+            continue  # the daemon reports it
 
 
 def main() -> None:

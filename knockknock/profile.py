@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from . import ini, schemes
@@ -60,11 +61,24 @@ def check_name(name: str) -> str:
     return name
 
 
-def parse_config(text: str, where: str) -> dict[str, Any]:
+def parse_config(text: str, where: str) -> Mapping[str, Any]:
     """Values for Profile from a profile's config text. Raises ConfigError.
 
     A config without `format` is one of knockknock 0.8: classic, any TCP port.
     """
+    try:
+        return _parsed(text)
+    except ConfigError:
+        return _parse(text, where)  # raises it again, with the place in it
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Mapping[str, Any]:
+    """Remembered, because most of a server's profiles have the same text."""
+    return _parse(text, "")
+
+
+def _parse(text: str, where: str) -> Mapping[str, Any]:
     values = ini.read(text, where, KEYS)
     if "knock_port" not in values:
         raise ConfigError(f"{where}: there must be a line knock_port = PORT")

@@ -54,7 +54,7 @@ def prepare(mode: str, reads: Iterable[str], state: str, syslog: int | None) -> 
     if mode == "off":
         log.warning("sandbox = off: whoever takes this process over can do what its user can")
         return lambda: None
-    for module in set(schemes.FORMATS.values()):
+    for module in (*set(schemes.FORMATS.values()), "cryptography.hazmat.primitives.hmac"):
         import_module(module)  # a reload may want it, and then nothing can be imported
     steps: list[Enter] = []
     for make in (partial(_landlock, reads, state), partial(_seccomp, syslog)):

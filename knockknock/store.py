@@ -52,27 +52,39 @@ def load_profile(directory: str) -> Profile:
     return Profile(os.path.basename(directory), cipher_key, mac_key, **values)
 
 
-def names(directory: str) -> list[str]:
-    """The names of the profiles in a directory, sorted; hidden entries and files are none. Raises ProfileError."""
+def names(directory: str) -> Iterator[str]:
+    """The names of the profiles in a directory; hidden entries and files are none. Raises ProfileError."""
     try:
         with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            for entry in entries:
+                if entry.is_dir() and not entry.name.startswith("."):
+                    yield entry.name
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise ProfileError(f"{directory} cannot be read: {error.strerror}") from None
 
 
-def load_profiles(directory: str) -> tuple[list[Profile], dict[str, KnockError]]:
-    """All profiles in a directory, and by name what is wrong with those that cannot be used. Raises ProfileError."""
-    good: list[Profile] = []
-    bad: dict[str, KnockError] = {}
-    for name in names(directory):
+def is_database(place: str) -> bool:
+    """Whether `profiles` of the configuration names a database, and not a directory."""
+    return place.endswith(".db")
+
+
+def profiles(place: str) -> Iterator[tuple[str, Profile | KnockError] | None]:
+    """Each profile in a directory or a database, by its name, or what is wrong with it. Raises ProfileError.
+
+    None: nothing yet, because somebody writes. One after the other, so that a daemon can listen in between.
+    """
+    if is_database(place):
+        from . import database  # imported only when asked for: most have none
+
+        yield from database.profiles(place)
+        return
+    for name in names(place):
         try:
-            good.append(load_profile(f"{directory}/{check_name(name)}"))
+            yield name, load_profile(f"{place}/{check_name(name)}")
         except KnockError as error:
-            bad[name] = error
-    return good, bad
+            yield name, error
 
 
 def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
@@ -167,7 +179,7 @@ def server_counter(state: str, profiles: str, profile: Profile) -> int:
         if not profile.legacy:
             raise CounterError(
                 f"{path} is gone, and with it the memory of used knocks: "
-                f"remove {profiles}/{profile.name} and mint it anew"
+                f"remove {profile.name} from {profiles} and mint it anew"
             ) from None
     try:
         return read_counter(f"{profiles}/{profile.name}/counter")

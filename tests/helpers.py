@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from knockknock import schemes
+from knockknock import schemes, store
+from knockknock.errors import KnockError
+from knockknock.gatekeeper import Gatekeeper, Settings
 from knockknock.packet import Packet
 from knockknock.profile import Profile, write_config, write_key
 from knockknock.request import TCP, Ports, Request, Verb
@@ -35,6 +38,23 @@ def profile(name: str = "alice", format: str = "compact", ports: str = "tcp/22",
         runs.append(Ports({"tcp": 6, "udp": 17}[protocol], int(first), int(last or first)))
     plain = Profile(name, bytes(range(16)), bytes(range(16, 32)), KNOCK_PORT, format, tuple(runs))
     return plain._replace(**changes)  # type: ignore[arg-type]  # each test names fields of Profile
+
+
+def keeper_of(
+    profiles: Iterable[Profile], counters: Mapping[str, int], delay: int, window: int, single_use: bool
+) -> Gatekeeper:
+    """A gatekeeper that has some profiles; counters: the next one that is acceptable, by name."""
+    keeper = Gatekeeper(Settings(delay, window, single_use))
+    for one in profiles:
+        keeper.add(one, counters[one.name])
+    return keeper
+
+
+def load_profiles(place: str) -> tuple[list[Profile], dict[str, KnockError]]:
+    """All profiles of a server, and by name what is wrong with those that cannot be used."""
+    found = sorted(filter(None, store.profiles(place)), key=lambda one: one[0])
+    good = [one for _, one in found if isinstance(one, Profile)]
+    return good, {name: one for name, one in found if isinstance(one, KnockError)}
 
 
 def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label: int = 0) -> Packet:

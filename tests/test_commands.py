@@ -16,13 +16,13 @@ from scapy.utils import rdpcap
 
 from knockknock import __version__, client, store
 from knockknock.errors import ProfileError
-from knockknock.gatekeeper import Accepted, Gatekeeper
+from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
 from knockknock.packet import Packet
 from knockknock.profile import Profile
 from knockknock.request import parse_ports
 
-from .helpers import NOBODY, ROOT, command, profile, tree, write_profile
+from .helpers import NOBODY, ROOT, command, keeper_of, load_profiles, profile, tree, write_profile
 
 COMMANDS = ["knockknock", "knockknock-daemon", "knockknock-genprofile"]
 
@@ -269,7 +269,7 @@ def test_pcap(home: Path, reachable: str, umask: int) -> None:
     assert file.stat().st_mode & 0o7777 == 0o600
     packets = [packet[IP] for packet in rdpcap(str(file))]
     assert [packet.dst for packet in packets] == [reachable] * 2
-    keeper = Gatekeeper([profile(ports="tcp/22,udp/53")], {"alice": 5}, 15, 20, True)
+    keeper = keeper_of([profile(ports="tcp/22,udp/53")], {"alice": 5}, 15, 20, True)
     heard = []
     for packet in packets:
         tcp = packet[TCP]
@@ -438,7 +438,7 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
 def test_no_two_profiles_have_the_same_keys(server: Path) -> None:
     for name in ("alice", "bob"):
         assert mint(server, name, "4242")[0] == 0
-    keys = [key for one in store.load_profiles(f"{server}/etc/profiles")[0] for key in (one.cipher_key, one.mac_key)]
+    keys = [key for one in load_profiles(f"{server}/etc/profiles")[0] for key in (one.cipher_key, one.mac_key)]
     assert len(set(keys)) == 4
 
 

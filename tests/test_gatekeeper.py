@@ -12,7 +12,7 @@ from knockknock.profile import MAX_COUNTER, Profile
 from knockknock.request import TCP, UDP, Request, Verb
 from knockknock.schemes import FORMATS, syn
 
-from .helpers import KNOCK_PORT, OPEN_22, SOURCE, SOURCE6, knock, profile
+from .helpers import KNOCK_PORT, OPEN_22, SOURCE, SOURCE6, keeper_of, knock, profile
 
 NOISE = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3, 4)
 CLOSE_22 = Request(Verb.CLOSE, TCP, 22)
@@ -20,7 +20,7 @@ CLOSE_22 = Request(Verb.CLOSE, TCP, 22)
 
 def keeper(*profiles: Profile, at: int = 0, single_use: bool = True) -> Gatekeeper:
     """A gatekeeper with the default delay and window; at: the next counter of every profile."""
-    return Gatekeeper(profiles, {one.name: at for one in profiles}, 15, 20, single_use)
+    return keeper_of(profiles, {one.name: at for one in profiles}, 15, 20, single_use)
 
 
 def hear(listener: Gatekeeper, *packets: Packet) -> list[str]:

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock.gatekeeper import Accepted, Gatekeeper
+from knockknock.gatekeeper import Accepted
 from knockknock.heads import Heads
 from knockknock.packet import Packet
 from knockknock.profile import Profile
 from knockknock.request import TCP, Ports, Request, Verb
 from knockknock.schemes import syn
+
+from .helpers import keeper_of
 
 # Few heads that all begin at the same few places, at the end of the array too, and some that are anywhere.
 heads = st.one_of(
@@ -54,7 +56,7 @@ def test_a_thousand_profiles_at_one_port() -> None:
     """Each is heard, again and again and with losses, and none is taken for another."""
     ports = (Ports(TCP, 22, 22),)
     profiles = [Profile(f"p{n}", n.to_bytes(16), bytes(15) + b"m", 4242, "compact", ports) for n in range(1000)]
-    keeper = Gatekeeper(profiles, {one.name: 0 for one in profiles}, 15, 20, True)
+    keeper = keeper_of(profiles, {one.name: 0 for one in profiles}, 15, 20, True)
     for counter in (0, 1, 20, 39, 40):
         for profile in profiles[:: 97 if counter else 1]:
             knock = packet(profile, counter)

@@ -26,6 +26,7 @@ PURE = [
         "profile",
         "ini",
         "config",
+        "ear",
         "gatekeeper",
         "heads",
         "tcpip",

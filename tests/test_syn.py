@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from knockknock.gatekeeper import Accepted, Event, Gatekeeper, Refused
+from knockknock.gatekeeper import Accepted, Event, Refused
 from knockknock.packet import Packet
 from knockknock.profile import Profile
 from knockknock.request import PROTOCOLS, Request, Verb, parse_ports
 from knockknock.schemes import FORMATS, Carried, syn
 
-from .helpers import KNOCK_PORT, SOURCE, SOURCE6, profile, seen
+from .helpers import KNOCK_PORT, SOURCE, SOURCE6, keeper_of, profile, seen
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "syn.json").read_text())
 CASES, REJECTS = VECTORS["cases"], VECTORS["rejects"]
@@ -54,7 +54,7 @@ def test_known_answer_is_heard(case: dict[str, Any]) -> None:
     receiver = profile_of(case, bind_source=case["source"] is not None, ports=parse_ports("tcp/1-65535,udp/1-65535"))
     source = ipaddress.ip_address(case["source"] or "192.0.2.7").packed
     packet = seen(syn.carry(case["format"], bytes.fromhex(case["sealed"])), source)
-    event = Gatekeeper([receiver], {"vector": case["counter"]}, 15, 20, True).hear(packet, 1.0)
+    event = keeper_of([receiver], {"vector": case["counter"]}, 15, 20, True).hear(packet, 1.0)
     assert isinstance(event, Accepted)
     assert str(event.request) == f"{case['verb']} {case['protocol']}/{case['port']}"
     assert event.counter == case["counter"]
@@ -72,7 +72,7 @@ def verdict(event: Event | None) -> str:
 def test_verdict(case: dict[str, Any]) -> None:
     receiver = profile_of(case, bind_source=case["bind_source"], ports=parse_ports(case["ports"]))
     packet = seen(syn.carry(case["format"], bytes.fromhex(case["sealed"])), ipaddress.ip_address(case["source"]).packed)
-    keeper = Gatekeeper([receiver], {"vector": case["next_counter"]}, 15, case["window"], True)
+    keeper = keeper_of([receiver], {"vector": case["next_counter"]}, 15, case["window"], True)
     assert verdict(keeper.hear(packet, 1.0)) == case["expect"]
 
 

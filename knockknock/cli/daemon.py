@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .. import __version__, config, daemon, privsep, sandbox, sources, store, syslog
+from .. import __version__, config, daemon, loading, privsep, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
 from . import formatter, run
@@ -51,18 +51,18 @@ def check(path: str) -> None:
     privsep.find_user(settings.user)
     source = sources.open_source(settings, look=True)
     print(f"source: {source.path}")
-    hearing, bad = daemon.load(settings, source.GIVES)
-    for profile in hearing.profiles:
+    found = loading.look(settings, source.GIVES)
+    for profile, _ in sorted(found.changes):
         print(
             f"profile {profile.name}: knock port {profile.knock_port}, {profile.format}, "
             f"may open {', '.join(map(str, profile.ports))}"
         )
-    for name, error in bad.items():
+    for name, error in found.bad.items():
         print(f"profile {name}: {error}", file=sys.stderr)
     sandbox.prepare(settings.sandbox, [path], "/", None)  # made ready, and left at that
     choice = detect.choose(policy.policy(path))
     print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
-    if bad or choice.pointless:
+    if found.bad or choice.pointless:
         raise KnockError("not all is well, see above")
 
 
@@ -166,15 +166,17 @@ def serve(path: str, pid_file: str | None) -> None:
         )
     privileges.no_core()
     user = privsep.find_user(settings.user)
-    gc.enable()
     ready = background(pid_file) if pid_file else lambda: None
     unswapped = privsep.lock_memory()
     messages = logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
     source = sources.open_source(settings)
-    hearing, bad = daemon.load(settings, source.GIVES)
-    for profile in hearing.profiles:
+    found = loading.look(settings, source.GIVES)
+    for profile, _ in found.changes:
         store.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
+    keeper = loading.start(settings, found)
+    gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
+    gc.enable()
     helper = privsep.Helper(path, quiet=pid_file is not None)
     try:
         reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
@@ -182,7 +184,7 @@ def serve(path: str, pid_file: str | None) -> None:
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         log.info("reading %s", source.path)
-        daemon.report(hearing, bad)
+        daemon.report(keeper, found.bad)
         if unswapped:
             log.warning("%s", unswapped)
         notify = notifier()
@@ -194,7 +196,7 @@ def serve(path: str, pid_file: str | None) -> None:
             notify("READY=1")
             ready()
 
-        daemon.Daemon(path, hearing, source, helper).run(listening)
+        daemon.Daemon(path, settings, keeper, source, helper).run(listening)
         log.info("stopped")
     except KnockError as error:
         log.critical("%s", error)

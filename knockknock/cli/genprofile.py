@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
         help="make a knock valid from the client's own address only; not through NAT",
     )
     options.add_argument(
+        "--out",
+        metavar="DIR",
+        help="make this directory, with the client's copy, for root alone; must be given if profiles are in a database",
+    )
+    options.add_argument(
         "--config", metavar="FILE", default=config.DEFAULT_PATH, help="the daemon's configuration (default %(default)s)"
     )
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -89,6 +94,8 @@ def command(arguments: list[str]) -> None:
     name = check_name(options.name)
     if options.format == "classic" and (options.bind_source or any(one.protocol != 6 for one in options.ports)):
         parser().error("--format classic binds no source and opens no udp port: take compact or stealth")
+    if store.is_database(settings.profiles) and not options.out:
+        parser().error(f"{settings.profiles} is a database: say with --out DIR where to write the client's copy")
     if os.geteuid() != 0:
         raise KnockError(f"it must be run as root, to write {settings.profiles}")
     user = privsep.find_user(settings.user)
@@ -97,21 +104,25 @@ def command(arguments: list[str]) -> None:
     profile = Profile(
         name, os.urandom(size), os.urandom(size), options.knock_port, options.format, options.ports, options.bind_source
     )
-    minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid))
-    print(_next_steps(f"{settings.profiles}/{name}", name, options.ports[0]))
+    out = os.path.abspath(options.out) if options.out else None
+    minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
+    print(_next_steps(settings.profiles, name, out, options.ports[0]))
 
 
-def _next_steps(directory: str, name: str, first: Ports) -> str:
+def _next_steps(profiles: str, name: str, out: str | None, first: Ports) -> str:
+    directory = out or f"{profiles}/{name}"
+    made = f"{name} in {profiles}, and the client's copy {out}" if out else directory
+    remove = f"\nThen remove the copy here:\n    sudo rm -r {out}" if out else ""
     port = f"{first.first}" if first.protocol == 6 else f"{first.first}/udp"
     server = socket.gethostname()
-    return f"""Made {directory}.
+    return f"""Made {made}.
 
 Let the daemon read it (or start it, if it does not run yet):
     sudo systemctl reload knockknock
 Take the profile to the client, over a connection that you trust, under the name that the client calls this server:
     sudo tar -C {directory} -cf - . |
         ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d &&
-            tar --no-same-owner --no-same-permissions -C $d -xf -'
+            tar --no-same-owner --no-same-permissions -C $d -xf -'{remove}
 Then, on the client:
     sudo knockknock -p {port} {server}"""
 

@@ -33,17 +33,26 @@ def read_policy(config: str) -> policy.Policy:
 
 
 def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
-    """Obey records until the pair closes. Raises GrantError for the first that it must not obey."""
-    meter = policy.Meter()
+    """Obey records until the pair closes. Raises GrantError for the first that it must not obey.
+
+    While the daemon goes over to the profiles of a reload, it may ask for what only the old ones could: that is refused,
+    and no more.
+    """
+    meter, before = policy.Meter(), limits
     while record := rules.record(firewall):
         grant = unpack(record)
-        limits.check(grant)
+        try:
+            limits.check(grant)
+        except GrantError as error:
+            before.check(grant)
+            pair.send(FAILED + str(error).encode())
+            continue
         try:
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
                 rules.heal(firewall)
                 firewall.watch(fresh.knock_ports)
-                limits = fresh
+                before, limits = limits, fresh
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
             else:

@@ -80,17 +80,22 @@ def seal(profile: Profile, counter: int, request: Request, source: bytes) -> byt
 def heads(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[int]:
     """The first 32 bits of what seal() makes of each of some requests with each of count counters from first on.
 
-    For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
+    For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start. A
+    copy of an HMAC that has its key takes a third of the time of hmac.digest, which hashes the key again and again.
     """
-    key = profile.mac_key
+    from cryptography.hazmat.primitives import hashes  # a client, who needs neither, starts faster without
+    from cryptography.hazmat.primitives.hmac import HMAC
+
+    keyed = HMAC(profile.mac_key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
     parts = [
         (_before(profile, (one.verb, one.protocol)), one.port.to_bytes(2, "big"), one.port << 16) for one in requests
     ]
     for counter, stream in enumerate(keystreams(profile, first, count), first):
         mask, middle = int.from_bytes(stream[:4], "big"), _counter(profile, counter)
         for before, port, high in parts:
-            tag = hmac.digest(key, before + middle + port, "sha1")
-            yield mask ^ (high | tag[0] << 8 | tag[1])
+            tag = keyed.copy()
+            tag.update(before + middle + port)
+            yield mask ^ (high | int.from_bytes(tag.finalize()[:2], "big"))
 
 
 def match(

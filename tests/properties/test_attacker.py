@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from knockknock import schemes
-from knockknock.gatekeeper import Accepted, Gatekeeper, Refused
+from knockknock.gatekeeper import Accepted, Refused
 from knockknock.packet import Packet
 from knockknock.profile import Profile
 from knockknock.request import Request
 from knockknock.schemes import FORMATS
 
-from ..helpers import KNOCK_PORT, knock, seen
+from ..helpers import KNOCK_PORT, keeper_of, knock, seen
 from .strategies import addresses, packets, profiles, requests, u16, u32
 
 WINDOW = 20
@@ -46,7 +46,7 @@ class Attacker(RuleBasedStateMachine):
         self.profiles = [one._replace(mac_key=bytes([at]) + one.mac_key[1:]) for at, one in enumerate(ones)]
         self.next = {one.name: 0 for one in ones}
         """The clients' counters."""
-        self.keeper = Gatekeeper(self.profiles, dict(self.next), 15, WINDOW, True)
+        self.keeper = keeper_of(self.profiles, dict(self.next), 15, WINDOW, True)
         self.made: list[Made] = []
         self.heard: dict[str, int] = {one.name: -1 for one in ones}
         """The last counter that opened something."""

@@ -11,7 +11,7 @@ from knockknock.packet import Packet
 from knockknock.profile import MAX_COUNTER, Profile
 from knockknock.request import Request, Verb
 
-from ..helpers import KNOCK_PORT, knock, seen
+from ..helpers import KNOCK_PORT, keeper_of, knock, seen
 from .strategies import addresses, packets, profiles, requests, u16, u32
 
 WINDOW = 20
@@ -21,7 +21,7 @@ counters = (
 
 
 def keeper(profile: Profile, at: int, window: int = WINDOW) -> Gatekeeper:
-    return Gatekeeper([profile], {profile.name: at}, 15, window, True)
+    return keeper_of([profile], {profile.name: at}, 15, window, True)
 
 
 def first_request(one: Profile) -> Request:
@@ -92,7 +92,7 @@ strangers = st.lists(packets(KNOCK_PORT), min_size=1, max_size=30)
 
 @given(st.lists(profiles(), min_size=1, max_size=4, unique_by=lambda one: one.name), counters, strangers)
 def test_nobody_without_keys(ones: list[Profile], at: int, noise: list[Packet]) -> None:
-    listener = Gatekeeper(ones, {one.name: at for one in ones}, 15, WINDOW, True)
+    listener = keeper_of(ones, {one.name: at for one in ones}, 15, WINDOW, True)
     for number, packet in enumerate(noise):
         assert listener.hear(packet, 60.0 * number) == Refused(Reason.UNKNOWN, packet)
 

@@ -1,0 +1,92 @@
+"""From what is on disk to what is heard: at a start in one go, at a reload in small steps between packets."""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import NamedTuple, cast
+
+from . import schemes, store
+from .config import Config
+from .errors import KnockError
+from .gatekeeper import Gatekeeper, Settings
+from .profile import Profile
+
+
+class Found(NamedTuple):
+    """What is on disk, as far as it is another thing than what is heard."""
+
+    names: set[str]
+    """Of all profiles that are to be heard; others are not."""
+    changes: list[tuple[Profile, int]]
+    """Those that are new or not as they were, each with the next counter that is acceptable."""
+    bad: dict[str, KnockError]
+    """By name, what is wrong with the profiles that cannot be used, or are kept as they were."""
+
+
+def settings(config: Config) -> Settings:
+    """The part of the configuration that a gatekeeper goes by."""
+    return Settings(config.delay, config.error_window, config.single_use)
+
+
+def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator[None, None, Found]:
+    """Read all profiles, one at each step. Changes nothing. Raises ProfileError. gives: of the source."""
+    found = Found(set(), [], {})
+    for one in store.profiles(config.profiles):
+        yield
+        if one is None:
+            continue
+        name, profile = one
+        before = keeper.profile(name)
+        try:
+            if isinstance(profile, KnockError):
+                profile = _kept(config, name, profile, before, found.bad)
+            if profile != before:
+                if missing := schemes.load(profile.format).needs(profile.format) - gives:
+                    raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
+                found.changes.append((profile, store.server_counter(config.state, config.profiles, profile)))
+            elif keeper.settings.window != config.error_window:
+                found.changes.append((profile, 0))  # goes on with its counter
+            found.names.add(name)
+        except KnockError as error:
+            found.bad[name] = error
+    return found
+
+
+def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
+    """The profile as it was, if its files can be read by root only. Raises KnockError for any other."""
+    if store.is_database(config.profiles) or os.access(f"{config.profiles}/{name}/mac.key", os.R_OK):
+        raise error
+    bad[name] = KnockError(
+        f"{'kept as it was' if before else 'not taken'}, because only root may read it: cd {config.profiles} && "
+        f"chgrp -R {config.user} {name} && chmod -R g+rX {name}"
+    )
+    if before is None:
+        raise bad[name]
+    return before
+
+
+def apply(keeper: Gatekeeper, found: Found) -> Iterator[None]:
+    """Hear what was found, a profile at each step; the keeper's settings are the new ones already."""
+    for name in [name for name in keeper.names if name not in found.names]:
+        keeper.remove(name)
+        yield
+    while found.changes:
+        keeper.add(*found.changes.pop())
+        yield
+
+
+def look(config: Config, gives: frozenset[str]) -> Found:
+    """All that a start needs: everything is new. Raises ProfileError."""
+    work = find(config, gives, Gatekeeper(settings(config)))
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            return cast(Found, done.value)
+
+
+def start(config: Config, found: Found) -> Gatekeeper:
+    """A gatekeeper for what look() has found, and has no more when this returns."""
+    keeper = Gatekeeper(settings(config), len(found.changes))
+    for _ in apply(keeper, found):
+        pass
+    return keeper
