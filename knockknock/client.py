@@ -74,7 +74,7 @@ def find_profile(profiles: str, host: str) -> Profile:
     for directory in (f"{profiles}/{host}", f"{profiles}/{name}"):
         if host and "/" not in host and not host.startswith(".") and os.path.isdir(directory):
             return store.load_profile(directory)
-    known = ", ".join(store.names(profiles)) or "none"
+    known = ", ".join(sorted(store.names(profiles))) or "none"
     raise ProfileError(
         f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"
     )

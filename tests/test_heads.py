@@ -22,9 +22,13 @@ heads = st.one_of(
 pairs = st.tuples(heads, st.integers(0, 4) | st.just(2**32 - 2))
 
 
-@given(st.lists(st.tuples(st.booleans(), pairs), max_size=300))
-def test_multimap(steps: list[tuple[bool, tuple[int, int]]]) -> None:
+@given(st.integers(0, 200), st.lists(st.tuples(st.booleans(), pairs), max_size=300))
+def test_multimap(before: int, steps: list[tuple[bool, tuple[int, int]]]) -> None:
+    """before: pairs that are there already, so that the steps go on in one table, in two or in three."""
     table, model = Heads(), Counter[tuple[int, int]]()
+    for number in range(before):
+        table.add(number % 70, 5)
+        model[number % 70, 5] += 1
     for add, pair in steps:
         if add:
             table.add(*pair)
@@ -45,6 +49,20 @@ def test_grows_and_stays_right() -> None:
     for number in range(5000):
         table.add(number * 64 % 2**32, number)
     assert all(number in table.find(number * 64 % 2**32) for number in range(5000))
+    assert len(table._tables) > 5
+    places = [one.places for one in table._tables]
+    for number in range(5000):
+        table.remove(number * 64 % 2**32, number)
+        table.add(number, number)
+    assert [one.places for one in table._tables] == places, "room that was left is used again"
+    assert all(number in table.find(number) for number in range(5000))
+
+
+def test_room_for_what_is_expected() -> None:
+    table = Heads(5000)
+    for number in range(5000):
+        table.add(number * 7919 % 2**32, number)
+    assert len(table._tables) == 1
 
 
 def packet(profile: Profile, counter: int) -> Packet:

@@ -35,16 +35,15 @@ def read_policy(config: str) -> policy.Policy:
 def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
     """Obey records until the pair closes. Raises GrantError for the first that it must not obey.
 
-    While the daemon goes over to the profiles of a reload, it may ask for what only the old ones could: that is refused,
-    and no more.
+    While the daemon goes over to the profiles of a reload it may ask for what only the old ones could: that is refused.
     """
-    meter, before = policy.Meter(), limits
+    meter, either = policy.Meter(), limits
     while record := rules.record(firewall):
         grant = unpack(record)
         try:
             limits.check(grant)
         except GrantError as error:
-            before.check(grant)
+            either.check(grant)
             pair.send(FAILED + str(error).encode())
             continue
         try:
@@ -52,7 +51,8 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
                 fresh = read_policy(config)
                 rules.heal(firewall)
                 firewall.watch(fresh.knock_ports)
-                before, limits = limits, fresh
+                doors, seconds = limits.doors + fresh.doors, max(limits.seconds, fresh.seconds)
+                limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
             else:

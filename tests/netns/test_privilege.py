@@ -117,6 +117,25 @@ def test_reload_reads_only_roots_files(lab: Lab, pair: socket.socket) -> None:
     assert pair.recv(100) == b""
 
 
+def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair: socket.socket) -> None:
+    """The daemon may ask for it while it goes over to the new profiles; after the next reload it ends the helper."""
+    config = Path(lab.settings["profiles"]) / "laptop" / "config"
+    config.write_text(config.read_text().replace("tcp/22", "tcp/23"))
+    lab.configure(delay="1")
+    pair.send(grant.pack(grant.RELOAD))
+    assert pair.recv(100) == grant.DONE
+    for record in (asks(seconds=1), asks(port=23, seconds=2)):
+        pair.send(record)
+        assert pair.recv(100).startswith(grant.FAILED)
+    assert doors(lab) == ""
+    pair.send(asks(port=23, seconds=1))
+    assert pair.recv(100) == grant.DONE
+    pair.send(grant.pack(grant.RELOAD))
+    assert pair.recv(100) == grant.DONE
+    pair.send(asks(seconds=1))
+    assert pair.recv(100) == b"", "the helper must end"
+
+
 def test_nothing_of_root_is_left(lab: Lab) -> None:
     lab.mint("laptop")
     daemon = lab.daemon()
