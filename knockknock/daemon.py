@@ -117,7 +117,7 @@ class Daemon:
         return False
 
     def _step(self, seconds: float) -> None:
-        """Go on with a reload, if there is one to be done: for some time, or by one piece of work if that takes longer."""
+        """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
         if self._reload and not self._work:
             self._reload, self._work = False, self._read_again()
         end = time.monotonic() + seconds

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from knockknock.config import Config
-from knockknock.daemon import Daemon, Hearing
-from knockknock.gatekeeper import Gatekeeper
+from knockknock.daemon import Daemon
+from knockknock.gatekeeper import Gatekeeper, Settings
 from knockknock.packet import Packet
 from knockknock.privsep import Helper
 
@@ -54,8 +54,8 @@ class Silent:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_in_a_flood(number: signal.Signals) -> None:
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    hearing = Hearing(Config(), [], Gatekeeper([], {}, 15, 20, single_use=True))
-    daemon = Daemon("/nonexistent", hearing, Endless(), cast(Helper, Silent()))
+    keeper = Gatekeeper(Settings(15, 20, single_use=True))
+    daemon = Daemon("/nonexistent", Config(), keeper, Endless(), cast(Helper, Silent()))
     try:
         daemon.run(lambda: threading.Timer(0.1, os.kill, (os.getpid(), number)).start())
     finally:
