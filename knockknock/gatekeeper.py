@@ -96,10 +96,9 @@ class Gatekeeper:
     def __len__(self) -> int:
         return len(self._ears)
 
-    @property
-    def names(self) -> Iterable[str]:
-        """Of the profiles; to be copied if any are added or removed on the way."""
-        return self._ears.keys()
+    def names(self) -> set[str]:
+        """Of the profiles, now."""
+        return set(self._ears)
 
     @property
     def knock_ports(self) -> Iterable[int]:

@@ -14,8 +14,8 @@ from .profile import Profile
 class Found(NamedTuple):
     """What is on disk, as far as it is another thing than what is heard."""
 
-    names: set[str]
-    """Of all profiles that are to be heard; others are not."""
+    gone: set[str]
+    """The names of profiles that are to be heard no more."""
     changes: list[tuple[Profile, int]]
     """Those that are new or not as they were, each with the next counter that is acceptable."""
     bad: dict[str, KnockError]
@@ -29,7 +29,7 @@ def settings(config: Config) -> Settings:
 
 def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator[None, None, Found]:
     """Read all profiles, one at each step. Changes nothing. Raises ProfileError. gives: of the source."""
-    found = Found(set(), [], {})
+    found = Found(keeper.names(), [], {})
     for one in store.profiles(config.profiles):
         yield
         if one is None:
@@ -45,7 +45,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
                 found.changes.append((profile, store.server_counter(config.state, config.profiles, profile)))
             elif keeper.settings.window != config.error_window:
                 found.changes.append((profile, 0))  # goes on with its counter
-            found.names.add(name)
+            found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
     return found
@@ -66,8 +66,8 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
 
 def apply(keeper: Gatekeeper, found: Found) -> Iterator[None]:
     """Hear what was found, a profile at each step; the keeper's settings are the new ones already."""
-    for name in [name for name in keeper.names if name not in found.names]:
-        keeper.remove(name)
+    while found.gone:
+        keeper.remove(found.gone.pop())
         yield
     while found.changes:
         keeper.add(*found.changes.pop())

@@ -93,7 +93,7 @@ def hear_junk(keeper: Gatekeeper) -> float:
 
 def hear_knocks(keeper: Gatekeeper) -> float:
     """Knocks of as many profiles as there are, each with its next counters."""
-    names = random.sample(sorted(keeper.names), min(len(keeper), KNOCKS))
+    names = random.sample(sorted(keeper.names()), min(len(keeper), KNOCKS))
     knocks = []
     for counter in range(KNOCKS // len(names)):
         for name in names:

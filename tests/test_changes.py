@@ -88,7 +88,7 @@ def test_as_if_made_anew(steps: list[tuple[Any, ...]]) -> None:
 
 def check(listener: Gatekeeper, model: Model) -> None:
     """What is heard is what the model says; and when all is taken away nothing is left of it."""
-    assert {name: listener.profile(name) for name in listener.names} == {
+    assert {name: listener.profile(name) for name in listener.names()} == {
         name: made for name, (made, _, _) in model.held.items()
     }
     assert set(listener.knock_ports) == {made.knock_port for made, _, _ in model.held.values()}
@@ -99,7 +99,7 @@ def check(listener: Gatekeeper, model: Model) -> None:
                 expected = model.accepts(made, counter)
                 assert isinstance(listener.hear(knock(made, counter), 0), Accepted) == expected
     assert len(listener._numbered) <= len(NAMES), "numbers are used again"
-    for name in list(listener.names):
+    for name in listener.names():
         listener.remove(name)
     assert len(listener._heads) == 0
     assert listener.hear(knock(one("a", 0, {}), 0), 0) is None

@@ -326,11 +326,11 @@ def test_differences_alone_are_applied(place: Config) -> None:
     write(place, "UPDATE profile SET config = replace(config, 'tcp/22', 'tcp/23') WHERE name = 'bob'")
     mint(place, "dora")
     assert reload(keeper, place) == {}
-    assert sorted(keeper.names) == ["bob", "carol", "dora"]
+    assert sorted(keeper.names()) == ["bob", "carol", "dora"]
     assert keeper._ears["carol"] is ears["carol"]
     assert keeper._ears["bob"] is not ears["bob"]
     assert reload(keeper, place._replace(error_window=30)) == {}
     assert {ear.window for ear in keeper._ears.values()} == {30}
     write(place, "UPDATE profile SET mac_key = x'00' WHERE name = 'carol'")
     assert set(reload(keeper, place._replace(error_window=30))) == {"carol"}
-    assert sorted(keeper.names) == ["bob", "dora"]
+    assert sorted(keeper.names()) == ["bob", "dora"]
