@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .errors import KnockError, ProfileError
-from .profile import KEY_SIZES, Profile, check_name, parse_config, write_config
+from .profile import KEY_SIZES, Profile, check_name, parse_config, shown, write_config
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS profile (name TEXT PRIMARY KEY, cipher_key BLOB, mac_key BLOB, config TEXT)"
 PATIENCE = 10
@@ -96,11 +96,11 @@ def profiles(path: str) -> Iterator[tuple[str, Profile | KnockError] | None]:
         try:
             yield name, _profile(path, check_name(name), *row[1:])
         except KnockError as error:
-            yield name if name.isprintable() else ascii(name), error
+            yield shown(name), error
 
 
 def _text(column: object) -> str:
-    return column.decode("utf-8", "replace") if isinstance(column, bytes) else str(column)
+    return column.decode("utf-8", "replace") if isinstance(column, bytes) else ""
 
 
 def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: object) -> Profile:

@@ -20,7 +20,7 @@ def policy(config_path: str) -> Policy:
     doors: set[tuple[int, int, int]] = set()
     for text in _configs(config.profiles):
         try:
-            values = parse_config(text, "")
+            values = parse_config(text, "config")
         except KnockError:
             continue  # the daemon reports it
         ports.add(values["knock_port"])

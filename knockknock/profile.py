@@ -55,10 +55,15 @@ def check_name(name: str) -> str:
     """The name, if it can be a profile's and a file's: letters, digits, `._-`, at most 64. Raises ProfileError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ProfileError(
-            f"'{name}' cannot name a profile: take up to 64 letters, digits, dots, dashes and underscores, "
+            f"'{shown(name)}' cannot name a profile: take up to 64 letters, digits, dots, dashes and underscores, "
             "the first of them a letter or a digit"
         )
     return name
+
+
+def shown(name: str) -> str:
+    """A name, or what was found in the place of one, on one line of printable text."""
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def parse_config(text: str, where: str) -> Mapping[str, Any]:
@@ -75,7 +80,7 @@ def parse_config(text: str, where: str) -> Mapping[str, Any]:
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Mapping[str, Any]:
     """Remembered, because most of a server's profiles have the same text."""
-    return _parse(text, "")
+    return _parse(text, "config")
 
 
 def _parse(text: str, where: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from . import config as configuration
 from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key
+from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key, shown
 
 MAX_FILE = 65536
 """Bytes of any file that is read whole."""
@@ -84,7 +84,7 @@ def profiles(place: str) -> Iterator[tuple[str, Profile | KnockError] | None]:
         try:
             yield name, load_profile(f"{place}/{check_name(name)}")
         except KnockError as error:
-            yield name, error
+            yield shown(name), error
 
 
 def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
