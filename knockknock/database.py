@@ -34,7 +34,7 @@ def _opened(path: str, mode: str, timeout: float) -> Iterator[sqlite3.Connection
         ) as connection:
             connection.text_factory = bytes  # whatever is in it, one bad row is not to hide the others
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter for a message that quotes what is damaged
         if _locked(error):
             text = f"{path} is locked: end the program that has a transaction open in it, and try again"
         elif os.path.exists(f"{path}-journal"):
@@ -42,11 +42,11 @@ def _opened(path: str, mode: str, timeout: float) -> Iterator[sqlite3.Connection
                 f"{path} was left in the middle of a change: run knockknock-daemon --check as root, which takes it back"
             )
         else:
-            text = f"{path} is not a database of profiles, or a damaged one: {error}"
+            text = f"{path} is not a database of profiles, or a damaged one: {shown(str(error))}"
         raise ProfileError(text) from None
 
 
-def _locked(error: sqlite3.Error) -> bool:
+def _locked(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
@@ -61,9 +61,8 @@ def _rows(path: str, query: str) -> Iterator[Any]:
             return
         if status.st_mode & stat.S_IRWXO:
             raise ProfileError(f"{path} is a secret that everybody on this machine may read: chmod o= {path}")
-        os.close(
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        )  # for the reason, which SQLite does not give
+        # SQLite does not give the reason why it cannot.
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError:
         return
     except OSError as error:

@@ -394,5 +394,9 @@ def test_any_damage_ends_in_rows_or_a_sentence(changes: list[tuple[int, bytes]])
         Path(place.profiles).write_bytes(data)
         os.chmod(place.profiles, 0o640)
         for read in (lambda: list(store.profiles(place.profiles)), lambda: list(database.configs(place.profiles))):
-            with contextlib.suppress(ProfileError):
+            complaint = ""
+            try:
                 read()
+            except ProfileError as error:
+                complaint = str(error)
+            assert "\n" not in complaint
