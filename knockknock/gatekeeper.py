@@ -159,7 +159,10 @@ class Gatekeeper:
         for format, group in self._ports[packet.port].items():
             if (sealed := group.scheme.carried(format, packet)) is None:
                 continue
-            for ear in (*self._named(sealed, packet.port, format), *group.untabled.values()):
+            # Nearly every packet of a flood ends here: nobody's.
+            if not (numbers := self._heads.find(int.from_bytes(sealed[:4], "big"))) and not group.untabled:
+                continue
+            for ear in (*self._named(numbers, group), *group.untabled.values()):
                 if heard := ear.hear(sealed, packet.source):
                     counter, request = heard
                     self._use_up(ear, counter)
@@ -167,10 +170,10 @@ class Gatekeeper:
                     return Accepted(ear.profile.name, counter, request, grant)
         return self._refuse(packet, now)
 
-    def _named(self, sealed: bytes, port: int, format: str) -> list[Ear]:
-        """The profiles that may have said this, by the table: nearly always none, or the one."""
-        ears = [self._numbered[number] for number in self._heads.find(int.from_bytes(sealed[:4], "big"))]
-        return [ear for ear in ears if ear and ear.profile.knock_port == port and ear.profile.format == format]
+    def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
+        """The profiles of a group among some numbers of the table: nearly always none, or the one."""
+        ears = [self._numbered[number] for number in numbers]
+        return [ear for ear in ears if ear and ear.profile.name in group.all]
 
     def _use_up(self, ear: Ear, counter: int) -> None:
         """Slide a profile's window past a counter; the table keeps W used counters, to tell a replay from noise."""
@@ -195,7 +198,8 @@ class Gatekeeper:
             if (sealed := group.scheme.carried(format, packet)) is None:
                 continue
             few = len(group.all) <= EXPLAINED_PROFILES
-            for ear in group.all.values() if few else self._named(sealed, packet.port, format):
+            numbers = self._heads.find(int.from_bytes(sealed[:4], "big"))
+            for ear in group.all.values() if few else self._named(numbers, group):
                 if found := ear.explain(sealed, packet.source):
                     return self._explained_refusal(ear, *found, packet)
         return Refused(Reason.UNKNOWN, packet)

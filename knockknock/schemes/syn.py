@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -12,6 +13,8 @@ from ..request import TCP, UDP, Kind, Request, Verb
 from . import Carried
 
 LABEL = b"knockknock-2"
+_COMPACT, _CLASSIC, _STEALTH = Struct("!HIH").pack, Struct("!HIIH").pack, Struct("!HII").pack
+"""Identification, sequence number, and what else of the header each format is carried in (step 6)."""
 
 
 class _Format(NamedTuple):
@@ -121,11 +124,11 @@ def carry(format: str, sealed: bytes) -> Carried:
 
 def carried(format: str, packet: Packet) -> bytes | None:
     """Header fields -> sealed bytes; None where the packet cannot be a knock of this format."""
-    head = (packet.ident & 0xFFFF).to_bytes(2, "big") + packet.sequence.to_bytes(4, "big")
+    ident = packet.ident & 0xFFFF
     if format == "classic":
-        return head + packet.acknowledgment.to_bytes(4, "big") + packet.window.to_bytes(2, "big")
+        return _CLASSIC(ident, packet.sequence, packet.acknowledgment, packet.window)
     if packet.acknowledgment:
         return None
     if format == "compact":
-        return head + packet.window.to_bytes(2, "big")
-    return None if packet.timestamp is None else head + packet.timestamp.to_bytes(4, "big")
+        return _COMPACT(ident, packet.sequence, packet.window)
+    return None if packet.timestamp is None else _STEALTH(ident, packet.sequence, packet.timestamp)
