@@ -1,11 +1,35 @@
 """Packaging. The distribution has a name of its own, because the import name's is another project's."""
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Behind setuptools, whose own copy this is; Python 3.12 has no other.
+from distutils.command.install_data import install_data  # isort: skip
+
 HERE = Path(__file__).parent
+
+
+class InstallData(install_data):
+    """Adds the shells' completions: those in completions/, if somebody has made them there, else new ones."""
+
+    def run(self) -> None:
+        made = Path("completions")
+        if not made.is_dir():
+            made = Path(self.get_finalized_command("build").build_base) / "completions"
+            sys.path.insert(0, str(HERE / "scripts"))
+            import completions  # needs shtab, which only a build has
+
+            completions.write(made)
+        files = sorted(path for path in made.rglob("*") if path.is_file())
+        self.data_files += [(f"share/{path.relative_to(made).parent}", [str(path)]) for path in files]
+        super().run()
+
+
+PAGES = sorted(Path("docs/man").glob("*.[1-8]"))
+EXAMPLES = [*sorted(Path("config").iterdir()), Path("minimal-firewall.sh")]
 
 setup(
     name="knockknock-spa",
@@ -28,11 +52,17 @@ setup(
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",
+            "shtab>=1.12",
             "types-setuptools",
             # Has wheels for few machines, and takes a whole clang to build elsewhere; its tests are skipped there.
             'atheris; platform_machine == "x86_64" and python_version < "3.15"',
         ],
     },
+    cmdclass={"install_data": InstallData},
+    data_files=[
+        *((f"share/man/man{page.suffix[1:]}", [str(page)]) for page in PAGES),
+        ("share/doc/knockknock/examples", [str(path) for path in EXAMPLES]),
+    ],
     entry_points={
         "console_scripts": [
             "knockknock = knockknock.cli.knockknock:main",
