@@ -47,6 +47,7 @@ setup(
         # Only where Debian's python3-seccomp, libseccomp's own binding, cannot be seen, as in a virtual environment.
         "sandbox": ["pyseccomp>=0.1.2"],
         "test": [
+            "build",
             "hypothesis",
             "mypy",
             "pyseccomp>=0.1.2",

@@ -45,7 +45,7 @@ def known(options: argparse.ArgumentParser) -> dict[str, str]:
 
 def described(text: str) -> set[str]:
     """The options and arguments that a page's items begin with."""
-    found = set()
+    found: set[str] = set()
     for line in re.findall(r"^\.It (.*)", text, re.MULTILINE):
         found.update(f"-{name}" for name in re.findall(r"\bFl (\S+)", line))
         if argument := re.match(r"Ar (\S+)", line):

@@ -1,0 +1,116 @@
+"""The wheel and the Debian package, built, installed and used as a user would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import knockknock
+
+from .helpers import ROOT
+
+COMMANDS = ("knockknock", "knockknock-daemon", "knockknock-genprofile", "knockknock-proxy")
+PAGES = [f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "docs" / "man").iterdir()]
+COMPLETIONS = [
+    place.format(name)
+    for name in COMMANDS
+    for place in (
+        "share/bash-completion/completions/{}",
+        "share/zsh/site-functions/_{}",
+        "share/fish/vendor_completions.d/{}.fish",
+    )
+]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    return subprocess.run(
+        [str(word) for word in words],
+        env=environment | {"PYTHON": sys.executable, "COLUMNS": "100"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+
+
+def good(*words: str | Path) -> str:
+    """What a command says that must succeed."""
+    done = run(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment, with a wheel of ours in it, that was built from our source archive."""
+    place = tmp_path_factory.mktemp("wheel")
+    leave = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "completions")
+    shutil.copytree(ROOT, place / "tree", ignore=lambda at, names: leave(at, names) if at == str(ROOT) else set())
+    good(sys.executable, "-m", "build", "-o", place, place / "tree")
+    (wheel,) = place.glob("knockknock_spa-*.whl")
+    good(sys.executable, "-m", "venv", place / "venv")
+    good(place / "venv" / "bin" / "pip", "install", "-q", f"{wheel}[sandbox]")
+    return place / "venv"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_wheel_has_commands(name: str, installed: Path) -> None:
+    assert good(installed / "bin" / name, "--version") == f"{name} {knockknock.__version__}\n"
+    assert good(installed / "bin" / name, "--help").startswith(f"usage: {name} ")
+
+
+def test_wheel_checks_a_configuration(installed: Path, tmp_path: Path) -> None:
+    """Its own example, but for where the profiles are, and what a container may lack."""
+    example = (installed / "share" / "doc" / "knockknock" / "examples" / "knockknock.conf").read_text()
+    changes = {"source": "nflog", "profiles": f"{tmp_path}/profiles", "state": f"{tmp_path}/state"}
+    for key, value in changes.items():
+        example, found = re.subn(rf"^#{key} = .*$", f"{key} = {value}", example, flags=re.MULTILINE)
+        assert found == 1
+    path = tmp_path / "config"
+    path.write_text(example)
+    good(installed / "bin" / "knockknock-genprofile", "laptop", "4242", "--config", path)
+    said = run("unshare", "--net", installed / "bin" / "knockknock-daemon", "--check", "--config", path)
+    assert f"configuration {path}: good" in said.stdout
+    assert "profile laptop: knock port 4242" in said.stdout
+    assert "no chain refuses input" in said.stderr, "which is so in a network of its own, and found out in the end"
+
+
+@pytest.mark.parametrize("file", [*PAGES, *COMPLETIONS, "share/doc/knockknock/examples/knockknock.service"])
+def test_wheel_has_files(file: str, installed: Path) -> None:
+    assert (installed / file).stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package."""
+    before = good("git", "-C", ROOT, "status", "--porcelain") if (ROOT / ".git").exists() else ""
+    made = Path(good(ROOT / "scripts" / "build-deb", tmp_path_factory.mktemp("deb")).strip())
+    if before:
+        assert good("git", "-C", ROOT, "status", "--porcelain") == before, "the tree stays as it was"
+    return made
+
+
+def test_package_has_this_version(package: Path) -> None:
+    assert package.name == f"knockknock_{knockknock.__version__}_all.deb"
+
+
+def test_lintian_finds_nothing(package: Path) -> None:
+    (changes,) = package.parent.glob("*.changes")
+    assert good("lintian", "--allow-root", "--display-info", "--pedantic", changes) == ""
+
+
+def test_package_in_a_fresh_debian(package: Path) -> None:
+    """Installed, used, upgraded, removed, purged."""
+    assert good(ROOT / "scripts" / "check-deb", package).endswith("all is well\n")
+
+
+def test_rpm_spec() -> None:
+    """It is read, and has our version."""
+    parsed = good("rpmspec", "--parse", ROOT / "packaging" / "knockknock.spec")
+    assert f"Version:        {knockknock.__version__}\n" in parsed
