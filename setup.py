@@ -53,7 +53,7 @@ setup(
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",
-            "shtab>=1.12",
+            "shtab>=1.13",
             "types-setuptools",
             # Has wheels for few machines, and takes a whole clang to build elsewhere; its tests are skipped there.
             'atheris; platform_machine == "x86_64" and python_version < "3.15"',
