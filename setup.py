@@ -46,6 +46,8 @@ setup(
         "legacy": ["python-iptables>=1.0"],
         # Only where Debian's python3-seccomp, libseccomp's own binding, cannot be seen, as in a virtual environment.
         "sandbox": ["pyseccomp>=0.1.2"],
+        # For scripts/completions, and so for scripts/build-deb.
+        "package": ["shtab>=1.13"],
         "test": [
             "build",
             "hypothesis",
