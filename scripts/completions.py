@@ -39,7 +39,7 @@ HOSTS: dict[str, Any] = {
 }
 """The hosts that there are profiles for."""
 
-COMPLETE: dict[object, Any] = {"HOST": HOSTS, "FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}
+COMPLETE: dict[object, Any] = {"HOST": HOSTS, "FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
 """What completes an argument, by the name that --help gives it."""
 
 
