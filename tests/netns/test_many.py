@@ -25,10 +25,10 @@ TEXT = write_config(Profile("x", b"", b"", KNOCK_PORT, "compact", parse_ports("t
 
 @pytest.fixture(params=list(MANY))
 def place(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    """Where the profiles are, with the client's copy of one of them in place; in a sandbox, and none without."""
+    """Where the profiles are, one of them minted. In the sandbox; by nflog, as everybody's packets are in kmsg."""
     lab.listen(22)
     place = lab.directory / "etc" / str(request.param)
-    lab.configure(profiles=str(place), sandbox="required")
+    lab.configure(profiles=str(place), source="nflog", sandbox="required")
     mint(lab, "laptop", HOST)
     return place
 
@@ -175,7 +175,7 @@ def test_stops_at_once_during_a_reload_and_reloads_again_after_one(lab: Lab, pla
 def test_a_reload_that_fails_changes_nothing(lab: Lab) -> None:
     lab.listen(22)
     place = lab.directory / "etc" / "profiles.db"
-    lab.configure(profiles=str(place), sandbox="required")
+    lab.configure(profiles=str(place), source="nflog", sandbox="required")
     mint(lab, "laptop", HOST)
     daemon = lab.daemon()
     mint(lab, "phone", OTHER)
@@ -200,7 +200,7 @@ def test_check_and_an_empty_start(lab: Lab) -> None:
     """A daemon starts before the first mint; --check names what is wrong with a row."""
     lab.listen(22)
     place = lab.directory / "etc" / "profiles.db"
-    lab.configure(profiles=str(place), sandbox="required")
+    lab.configure(profiles=str(place), source="nflog", sandbox="required")
     daemon = lab.daemon()
     daemon.says("nobody can knock yet: mint a profile")
     mint(lab, "laptop", HOST)
