@@ -2,10 +2,12 @@
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
-IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero.
+IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
+4 bytes, and so many records at most: what is open, with the seconds that are left.
 """
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -18,6 +20,11 @@ DONE, FAILED = b"\x00", b"\x01"
 NOTICE = b"\x02"
 """How that begins which the helper says without having been asked: text to be logged."""
 
+MOST_DOORS = 1000
+"""Records in the answer to a STATUS at most."""
+LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
+"""Bytes of the longest answer."""
+
 
 class Order(IntEnum):
     """Everything that may be asked of root."""
@@ -29,6 +36,8 @@ class Order(IntEnum):
     CLOSE = 3
     RELOAD = 4
     """Read the policy anew, from root's own files; the rest of the record is zero."""
+    STATUS = 5
+    """Say which doors are open, all or those of one address; nothing else is set."""
 
 
 class Grant(NamedTuple):
@@ -36,15 +45,16 @@ class Grant(NamedTuple):
 
     order: Order
     address: bytes
-    """Source address, network order, 4 or 16 bytes; empty with RELOAD."""
+    """Source address, network order, 4 or 16 bytes; empty with RELOAD, and with a STATUS of all."""
     protocol: int
-    """6 (TCP) or 17 (UDP); 0 with RELOAD."""
+    """6 (TCP) or 17 (UDP); 0 with RELOAD and STATUS."""
     port: int
     seconds: int
-    """How long new connections may begin; 0 with CLOSE and RELOAD."""
+    """How long new connections may begin; 0 with CLOSE, RELOAD and STATUS."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
+STATUS = Grant(Order.STATUS, b"", 0, 0, 0)
 
 
 def pack(grant: Grant) -> bytes:
@@ -66,8 +76,27 @@ def unpack(record: bytes) -> Grant:
     if grant.order is Order.RELOAD:
         if grant != RELOAD:
             raise GrantError("a reload names no door")
+    elif grant.order is Order.STATUS:
+        if grant[2:] != STATUS[2:]:
+            raise GrantError("a status names no door")
     elif family == 0 or protocol not in (6, 17) or port == 0:
         raise GrantError("a record names no door")
     elif (seconds == 0) != (grant.order is Order.CLOSE):
         raise GrantError(f"{seconds} seconds make no sense with order {grant.order.name}")
     return grant
+
+
+def pack_doors(doors: Sequence[Grant]) -> bytes:
+    """How many doors are open, and the first MOST_DOORS of them."""
+    return len(doors).to_bytes(4, "big") + b"".join(map(pack, doors[:MOST_DOORS]))
+
+
+def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
+    """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
+    number, records = int.from_bytes(answer[:4], "big"), answer[4:]
+    doors = [unpack(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
+    if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
+        raise GrantError(f"{len(answer)} bytes do not list {number} doors")
+    if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) for door in doors):
+        raise GrantError("what is listed is not a door that is open")
+    return number, doors

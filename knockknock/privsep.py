@@ -42,7 +42,7 @@ class Helper:
                 cwd="/",
             )
         try:
-            self.summary = self._answer()
+            self.summary = self._answer().decode(errors="replace")
         except KnockError:
             self.stop()
             raise
@@ -60,28 +60,34 @@ class Helper:
 
     def obey(self, order: Grant) -> None:
         """Hand over one record. Raises FirewallError if the kernel refuses it, PrivilegeError if the helper is gone."""
+        self._ask(order)
+
+    def doors(self, address: bytes) -> tuple[int, list[Grant]]:
+        """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""
+        return grant.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
+
+    def _ask(self, order: Grant) -> bytes:
         try:
             self._pair.send(grant.pack(order))
         except OSError:
             raise PrivilegeError("the root helper is gone") from None
-        self._answer()
+        return self._answer()
 
     def _receive(self) -> bytes:
         try:
-            message = self._pair.recv(4096)
+            message = self._pair.recv(grant.LONGEST)
         except OSError:
             message = b""
         if not message:
             raise PrivilegeError("the root helper is gone")
         return message
 
-    def _answer(self) -> str:
+    def _answer(self) -> bytes:
         while (answer := self._receive()).startswith(NOTICE):
             self._notices.append(answer[1:].decode(errors="replace"))
-        text = answer[1:].decode(errors="replace")
         if not answer.startswith(DONE):
-            raise FirewallError(text)
-        return text
+            raise FirewallError(answer[1:].decode(errors="replace"))
+        return answer[1:]
 
     def stop(self) -> None:
         """Close the pair, and wait until the helper has taken away what it placed."""

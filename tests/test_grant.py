@@ -3,7 +3,19 @@
 import pytest
 
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, unpack
+from knockknock.grant import (
+    LONGEST,
+    MOST_DOORS,
+    RECORD,
+    RELOAD,
+    STATUS,
+    Grant,
+    Order,
+    pack,
+    pack_doors,
+    unpack,
+    unpack_doors,
+)
 
 from .helpers import SOURCE, SOURCE6
 
@@ -13,6 +25,8 @@ RECORDS = [
     (Grant(Order.OPEN, SOURCE, 17, 51820, 3600), "02 04 11 00 ca6c 0e10 c0000207 000000000000000000000000"),
     (Grant(Order.CLOSE, SOURCE6, 6, 65535, 0), "03 06 06 00 ffff 0000 20010db8000000000000000000000007"),
     (Grant(Order.OPEN, bytes(16), 6, 1, 65535), "02 06 06 00 0001 ffff 00000000000000000000000000000000"),
+    (STATUS, "05 00 00 00 0000 0000 00000000 000000000000000000000000"),
+    (STATUS._replace(address=SOURCE), "05 04 00 00 0000 0000 c0000207 000000000000000000000000"),
     (RELOAD, "04 00 00 00 0000 0000 00000000000000000000000000000000"),
 ]
 
@@ -35,7 +49,7 @@ def test_a_record_has_24_bytes() -> None:
 
 NO_GRANTS = [
     ("no order", "00 04 06 00 0016 000f c0000207 000000000000000000000000"),
-    ("an order too many", "05 04 06 00 0016 000f c0000207 000000000000000000000000"),
+    ("an order too many", "06 04 06 00 0016 000f c0000207 000000000000000000000000"),
     ("no such order", "ff 04 06 00 0016 000f c0000207 000000000000000000000000"),
     ("no such family", "01 05 06 00 0016 000f c0000207 000000000000000000000000"),
     ("open without family", "01 00 06 00 0016 000f 00000000 000000000000000000000000"),
@@ -53,6 +67,10 @@ NO_GRANTS = [
     ("reload with a port", "04 00 00 00 0016 0000 00000000 000000000000000000000000"),
     ("reload with a protocol", "04 00 06 00 0000 0000 00000000 000000000000000000000000"),
     ("reload with seconds", "04 00 00 00 0000 0001 00000000 000000000000000000000000"),
+    ("a status with a port", "05 04 00 00 0016 0000 c0000207 000000000000000000000000"),
+    ("a status with a protocol", "05 04 06 00 0000 0000 c0000207 000000000000000000000000"),
+    ("a status with seconds", "05 00 00 00 0000 0001 00000000 000000000000000000000000"),
+    ("a status with an address of no family", "05 00 00 00 0000 0000 c0000207 000000000000000000000000"),
     ("a reload of a door", "04 04 06 00 0016 0000 c0000207 000000000000000000000000"),
 ]
 
@@ -61,3 +79,36 @@ NO_GRANTS = [
 def test_no_grant(record: str) -> None:
     with pytest.raises(GrantError, match=r"\w+ \w+"):
         unpack(bytes.fromhex(record))
+
+
+DOORS = [RECORDS[0][0], RECORDS[1][0], Grant(Order.OPEN, SOURCE6, 6, 443, 1)]
+
+
+def test_doors_that_are_open() -> None:
+    assert pack_doors(DOORS[:1]) == bytes.fromhex("00000001" + RECORDS[0][1])
+    assert unpack_doors(pack_doors(DOORS)) == (3, DOORS)
+    assert unpack_doors(pack_doors([])) == (0, [])
+
+
+def test_more_doors_than_the_answer_has_room_for() -> None:
+    many = [Grant(Order.OPEN, SOURCE, 6, port, 9) for port in range(1, MOST_DOORS + 5)]
+    assert unpack_doors(pack_doors(many)) == (MOST_DOORS + 4, many[:MOST_DOORS])
+    assert 1 + len(pack_doors(many)) == LONGEST
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        bytes(3),
+        (1).to_bytes(4, "big"),
+        bytes(4) + pack(DOORS[0]),
+        pack_doors(DOORS)[:-1],
+        pack_doors(DOORS) + b"\0",
+        (1).to_bytes(4, "big") + pack(RELOAD),
+        (1).to_bytes(4, "big") + pack(RECORDS[2][0]),
+    ],
+)
+def test_no_list_of_doors(answer: bytes) -> None:
+    with pytest.raises(GrantError, match=r"\w+ \w+"):
+        unpack_doors(answer)

@@ -41,5 +41,8 @@ class Firewall(Protocol):
     def close(self, grant: "Grant") -> None:
         """Take a door away; no error where there is none."""
 
+    def status(self) -> "list[Grant]":
+        """The doors that are open now, from the kernel, each with the seconds that are left, at least 1."""
+
     def remove(self) -> None:
         """Take away all that was placed."""

@@ -15,7 +15,7 @@ import sys
 import time
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, FAILED, Order, unpack
+from ..grant import DONE, FAILED, Order, pack_doors, unpack
 from . import Firewall, detect, policy, privileges, route, watch
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
@@ -46,6 +46,7 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
             either.check(grant)
             pair.send(FAILED + str(error).encode())
             continue
+        answer = b""
         try:
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
@@ -55,11 +56,14 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
                 limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
+            elif grant.order is Order.STATUS:
+                found = [door for door in firewall.status() if grant.address in (b"", door.address)]
+                answer = pack_doors(found)
             else:
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
-            pair.send(DONE)
+            pair.send(DONE + answer)
         except KnockError as error:
             pair.send(FAILED + str(error).encode())
 

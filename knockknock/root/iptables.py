@@ -16,7 +16,7 @@ from pyroute2.netlink.exceptions import IPSetError
 
 from ..errors import FirewallError
 from ..grant import Grant, Order
-from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE, ipsets
 from .commands import Placed, run
 
 CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
@@ -184,7 +184,7 @@ class Firewall:
 
     def prepare(self) -> None:
         self._create_ports(PORTS)
-        with _ipset_errors():
+        with ipsets.errors():
             for family in self._families:
                 for name in (f"{NAME}-once{family}", f"{NAME}-open{family}"):
                     self._ipset.create(name, "hash:ip,port", AF[family], exclusive=False, timeout=1, maxelem=SET_SIZE)
@@ -200,13 +200,13 @@ class Firewall:
         return "somebody took our rules out of the firewall: placed again, doors that are open stay"
 
     def _create_ports(self, name: str) -> None:
-        with _ipset_errors():
+        with ipsets.errors():
             self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
 
     def watch(self, ports: Collection[int]) -> None:
         self._ports = ports
         self._create_ports(f"{PORTS}-new")
-        with _ipset_errors():
+        with ipsets.errors():
             for port in ports:
                 self._ipset.add(f"{PORTS}-new", port, etype="port", exclusive=False)
             self._ipset.swap(f"{PORTS}-new", PORTS)
@@ -214,11 +214,11 @@ class Firewall:
 
     def open(self, grant: Grant) -> None:
         name = "once" if grant.order is Order.OPEN_ONCE else "open"
-        with _ipset_errors():
+        with ipsets.errors():
             self._change(self._ipset.add, name, grant, timeout=grant.seconds)
 
     def close(self, grant: Grant) -> None:
-        with _ipset_errors():
+        with ipsets.errors():
             for name in ("once", "open"):
                 self._change(self._ipset.delete, name, grant)
 
@@ -227,6 +227,14 @@ class Firewall:
         family = 4 if len(grant.address) == 4 else 6
         entry = (str(ipaddress.ip_address(grant.address)), PortEntry(grant.port, protocol=grant.protocol))
         change(f"{NAME}-{name}{family}", entry, family=AF[family], etype="ip,port", exclusive=False, **options)
+
+    def status(self) -> list[Grant]:
+        return [
+            door
+            for order, name in ((Order.OPEN_ONCE, "once"), (Order.OPEN, "open"))
+            for family in self._families
+            for door in ipsets.doors(self._ipset, f"{NAME}-{name}{family}", order)
+        ]
 
     def remove(self) -> None:
         for writer in self._writers:
@@ -238,11 +246,3 @@ class Firewall:
         ]:
             with contextlib.suppress(IPSetError):
                 self._ipset.destroy(name)
-
-
-@contextlib.contextmanager
-def _ipset_errors() -> Iterator[None]:
-    try:
-        yield
-    except (IPSetError, OSError) as error:
-        raise FirewallError(f"ipset refused: {error}") from None

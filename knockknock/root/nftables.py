@@ -56,7 +56,8 @@ table inet {NAME} {{
 class Library:
     """libnftables, which the nft command itself is made of. Raises FirewallError if it is not installed."""
 
-    _JSON, _TERSE = 1 << 4, 1 << 11
+    _JSON, _NUMBERS, _TERSE = 1 << 4, 1 << 7, 1 << 11
+    """NFT_CTX_OUTPUT_JSON, _NUMERIC_PROTO and _TERSE (libnftables(3))."""
 
     def __init__(self) -> None:
         try:
@@ -84,9 +85,17 @@ class Library:
 
     def rules(self) -> list[dict[str, Any]]:
         """The ruleset as libnftables-json(5) has it, without elements of sets, of which others may have millions."""
-        self._lib.nft_ctx_output_set_flags(self._context, self._JSON | self._TERSE)
+        return self._listed("list ruleset", self._JSON | self._TERSE)
+
+    def elements(self, name: str) -> list[dict[str, Any]]:
+        """The elements of a set of ours that has timeouts, with what is left of them."""
+        listed = self._listed(f"list set inet {NAME} {name}", self._JSON | self._NUMBERS)
+        return [item["elem"] for one in listed for item in one.get("set", {}).get("elem", ())]
+
+    def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
+        self._lib.nft_ctx_output_set_flags(self._context, flags)
         try:
-            return [dict(item) for item in json.loads(self.run("list ruleset") or '{"nftables": []}')["nftables"]]
+            return [dict(item) for item in json.loads(self.run(command) or '{"nftables": []}')["nftables"]]
         finally:
             self._lib.nft_ctx_output_set_flags(self._context, 0)
 
@@ -174,6 +183,15 @@ class Firewall:
             for command in ("add", "delete")
         ]
         self._library.run("\n".join(commands))
+
+    def status(self) -> list[Grant]:
+        doors = []
+        for order, name in ((Order.OPEN_ONCE, "once"), (Order.OPEN, "open")):
+            for element in [one for family in (4, 6) for one in self._library.elements(f"{name}{family}")]:
+                host, protocol, port = element["val"]["concat"]
+                left = element["expires"] + 1  # listed in whole seconds, rounded down
+                doors.append(Grant(order, ipaddress.ip_address(host).packed, protocol, port, left))
+        return doors
 
     def remove(self) -> None:
         if commands := find_ours(self._library.rules()):

@@ -23,6 +23,8 @@ def target(data: bytes) -> None:
     assert pack(grant) == data
     if grant.order is Order.RELOAD:
         assert grant[1:] == (b"", 0, 0, 0)
+    elif grant.order is Order.STATUS:
+        assert grant[2:] == (0, 0, 0)
     else:
         assert grant.protocol in (6, 17)
         assert 1 <= grant.port <= 65535

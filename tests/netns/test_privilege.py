@@ -53,6 +53,7 @@ HOSTILE = {
     "IPv6 loopback": asks(family=6, address=v6("::1")),
     "IPv4 as IPv6": asks(family=6, address=v6("::ffff:10.77.0.2")),
     "reload with a door": asks(order=4),
+    "status of a door": asks(order=5),
 }
 
 

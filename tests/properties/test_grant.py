@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, unpack
+from knockknock.grant import RECORD, RELOAD, STATUS, Grant, Order, pack, pack_doors, unpack, unpack_doors
 
 from .strategies import addresses, ports
 
@@ -12,7 +12,9 @@ from .strategies import addresses, ports
 @st.composite
 def grants(draw: st.DrawFn) -> Grant:
     """Any sane grant."""
-    order = draw(st.sampled_from([Order.OPEN_ONCE, Order.OPEN, Order.CLOSE, Order.RELOAD]))
+    order = draw(st.sampled_from(list(Order)))
+    if order is Order.STATUS:
+        return STATUS._replace(address=draw(st.one_of(st.just(b""), addresses)))
     if order is Order.RELOAD:
         return RELOAD
     seconds = 0 if order is Order.CLOSE else draw(st.integers(1, 65535))
@@ -33,6 +35,12 @@ def only_itself(record: bytes) -> None:
 def test_round_trip(grant: Grant) -> None:
     assert len(pack(grant)) == RECORD.size
     assert unpack(pack(grant)) == grant
+
+
+@given(st.lists(grants()))
+def test_round_trip_of_doors(some: list[Grant]) -> None:
+    doors = [grant for grant in some if grant.order in (Order.OPEN, Order.OPEN_ONCE)]
+    assert unpack_doors(pack_doors(doors)) == (len(doors), doors)
 
 
 @given(grants(), grants())
