@@ -48,10 +48,13 @@ setup(
         "sandbox": ["pyseccomp>=0.1.2"],
         # For scripts/completions, and so for scripts/build-deb.
         "package": ["shtab>=1.13"],
+        # Only for textfile =.
+        "metrics": ["prometheus-client>=0.16"],
         "test": [
             "build",
             "hypothesis",
             "mypy",
+            "prometheus-client>=0.16",
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",

@@ -11,6 +11,8 @@ MAX_DELAY = 3600
 MAX_DOORS_PER_MINUTE = 60000
 
 _absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
+_socket = ini.matching(r"off|/[^\0\n]{0,105}[^/\0\n]", "off, or an absolute path of at most 107 characters")
+"""sun_path of unix(7)."""
 
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
@@ -28,6 +30,11 @@ KEYS: ini.Keys = {
     "state": _absolute,
     "log": ini.one_of("stderr", "syslog"),
     "sandbox": ini.one_of("auto", "required", "off"),
+    "control": _socket,
+    "control_group": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a group"),
+    "on_open": _absolute,
+    "on_close": _absolute,
+    "textfile": ini.matching(r"/[^\0\n]*[^/\0\n]\.prom", "an absolute path that ends in .prom"),
 }
 
 
@@ -53,6 +60,15 @@ class Config(NamedTuple):
     sandbox: str = "auto"
     doors_per_minute: int = 600
     """How many doors the root helper opens in a minute, for all profiles together."""
+    control: str = "/run/knockknock/control"
+    """The socket for --status and --events, or `off`."""
+    control_group: str = ""
+    """Who may use it beside root; empty: the group of the daemon's user."""
+    on_open: str = ""
+    """Hooks: programs that the daemon's user runs."""
+    on_close: str = ""
+    textfile: str = ""
+    """For the textfile collector of Prometheus' node_exporter."""
 
 
 def parse(text: str, where: str) -> Config:

@@ -1,7 +1,7 @@
 """The only loop: source -> gatekeeper -> helper."""
 
 import gc
-import ipaddress
+import heapq
 import logging
 import selectors
 import signal
@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from types import FrameType
+from typing import Any
 
-from . import grant, loading, store
+from . import facts, grant, loading, status, store
 from .config import Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
+from .facts import Facts
 from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
-from .grant import Order
+from .observers import Observers
 from .privsep import Helper
 from .root.policy import check_address
 from .sources import Source
@@ -34,6 +36,11 @@ AT_RESTART = (
     "state",
     "log",
     "sandbox",
+    "control",
+    "control_group",
+    "on_open",
+    "on_close",
+    "textfile",
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
@@ -58,9 +65,12 @@ def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
 class Daemon:
     """Runs until SIGTERM or SIGINT, or until the source or the helper is gone."""
 
-    def __init__(self, path: str, config: Config, keeper: Gatekeeper, source: Source, helper: Helper) -> None:
+    def __init__(
+        self, path: str, config: Config, keeper: Gatekeeper, source: Source, helper: Helper, observers: Observers
+    ) -> None:
         """path: of the configuration, for reloads."""
         self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
+        self._observers = observers
         self._stop = self._reload = False
         self._coming = source.read()
         self._complained = 0.0
@@ -79,15 +89,20 @@ class Daemon:
             selector.register(self._source.fileno(), selectors.EVENT_READ)
             selector.register(self._helper.fileno(), selectors.EVENT_READ)
             selector.register(awake, selectors.EVENT_READ)
+            if (asked := self._observers.answer(self._status)) >= 0:
+                selector.register(asked, selectors.EVENT_READ)
             ready()
             more = False
             while not self._stop:
-                readable = {key.fd for key, _ in selector.select(0 if more or self._reload or self._work else None)}
+                at_once = more or self._reload or self._work
+                wait = 0 if at_once else self._observers.wait(time.monotonic())
+                readable = {key.fd for key, _ in selector.select(wait)}
                 self._tell(more=self._helper.fileno() in readable)
                 if awake.fileno() in readable:
                     awake.recv(4096)
                 more = self._listen()
                 self._step(0 if more else STEP)
+                self._observers.serve(time.monotonic())
                 self._tell(more=False)
 
     def _tell(self, more: bool) -> None:
@@ -128,35 +143,36 @@ class Daemon:
 
     def _act(self, event: Accepted | Refused | Quiet) -> None:
         """Store first, then open, then tell (PROTOCOL.md step 10)."""
+        heard = facts.of(event)
         try:
             if not isinstance(event, Quiet) and event.counter is not None:
                 store.store_counter(f"{self._config.state}/{event.profile}", event.counter + 1)
         except CounterError as error:
-            log.error("knock of %s not obeyed: %s", event.profile, error)  # type: ignore[union-attr]  # Quiet stores nothing
+            self._report(logging.ERROR, facts.failed(heard, str(error)))
             return
         if isinstance(event, Accepted):
-            self._obey(event)
-        elif isinstance(event, Quiet):
-            log.warning("%d more packets at knock ports opened nothing", event.packets)
+            self._observers.tell(heard)
+            self._obey(event, heard)
         else:
-            source = ipaddress.ip_address(event.packet.source)
-            log.warning(
-                "refused %s: knock from %s at port %d%s", event.reason.value, source, event.packet.port, _whose(event)
-            )
+            self._report(logging.WARNING, heard)
 
-    def _obey(self, event: Accepted) -> None:
-        source, order = ipaddress.ip_address(event.grant.address), event.grant.order
+    def _obey(self, event: Accepted, heard: Facts) -> None:
         try:
             check_address(event.grant.address)  # the helper would end
             self._helper.obey(event.grant)
         except (GrantError, FirewallError) as error:
-            log.error("knock of %s not obeyed: %s", event.profile, error)
+            self._report(logging.ERROR, facts.failed(heard, str(error)))
             return
-        if order is Order.CLOSE:
-            log.info("%s: %s for %s", event.profile, event.request, source)
-        else:
-            use = "one connection" if order is Order.OPEN_ONCE else "any connection"
-            log.info("%s: %s for %s, %d s, %s", event.profile, event.request, source, event.grant.seconds, use)
+        self._report(logging.INFO, facts.obeyed(event.profile, event.grant))
+
+    def _report(self, level: int, told: Facts) -> None:
+        log.log(level, "%s", facts.line(told))
+        self._observers.tell(told)
+
+    def _status(self, address: bytes) -> dict[str, Any]:
+        names = heapq.nsmallest(status.PROFILES, self._keeper.names())
+        listed = [profile for name in names if (profile := self._keeper.profile(name))]
+        return status.now(self._config.state, listed, len(self._keeper), self._source, self._helper, address)
 
     def _read_again(self) -> Iterator[None]:
         """SIGHUP: take the new configuration and profiles if they are good, else keep the old; in small steps.
@@ -182,9 +198,3 @@ class Daemon:
         finally:
             gc.freeze()
             gc.enable()
-
-
-def _whose(event: Refused) -> str:
-    if not event.profile:
-        return ""
-    return f", {event.profile} asked to {event.request}" if event.request else f", {event.profile}"

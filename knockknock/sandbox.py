@@ -32,7 +32,8 @@ _FREE = (
 )
 """System calls that are allowed whatever their arguments. What they can reach is held by Landlock, by the user's
 permissions, and by what is open. Not among them, so refused: to make a process, thread, socket, io_uring or namespace,
-to execute, connect, trace, signal, mount, change ids, modes, owners or limits, or pass on a descriptor (sendmsg)."""
+to execute, connect, accept, trace, signal, mount, change ids, modes, owners or limits, or pass on a descriptor
+(sendmsg)."""
 
 _FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS = 0x541B, 0x5421, 0x5451, 0x5401
 """include/uapi/asm-generic/ioctls.h; the terminal is only asked whether it is one."""
@@ -44,12 +45,15 @@ _WORD = 0xFFFFFFFF
 Enter = Callable[[], None]
 
 
-def prepare(mode: str, reads: Iterable[str], state: str, syslog: int | None) -> Enter:
+def prepare(
+    mode: str, reads: Iterable[str], writes: Iterable[str], syslog: int | None, listener: int | None = None
+) -> Enter:
     """What puts the sandbox in force. Raises PrivilegeError if it is required and something is missing.
 
     mode: `auto` (what is missing is logged), `required` or `off`. reads: the files and directories that are read
-    after the start; of a file its directory, because it may be replaced. state: the one directory that is written to.
+    after the start; of a file its directory, because it may be replaced. writes: the directories that are written to.
     syslog: the descriptor of the socket to the syslog daemon, which is connected anew when that one was restarted.
+    listener: the descriptor of the one socket at which connections are accepted.
     """
     if mode == "off":
         log.warning("sandbox = off: whoever takes this process over can do what its user can")
@@ -57,7 +61,7 @@ def prepare(mode: str, reads: Iterable[str], state: str, syslog: int | None) -> 
     for module in (*set(schemes.FORMATS.values()), "cryptography.hazmat.primitives.hmac"):
         import_module(module)  # a reload may want it, and then nothing can be imported
     steps: list[Enter] = []
-    for make in (partial(_landlock, reads, state), partial(_seccomp, syslog)):
+    for make in (partial(_landlock, reads, writes), partial(_seccomp, syslog, listener)):
         try:
             steps.append(make())
         except PrivilegeError as error:
@@ -72,13 +76,14 @@ def prepare(mode: str, reads: Iterable[str], state: str, syslog: int | None) -> 
     return enter
 
 
-def _landlock(reads: Iterable[str], state: str) -> Enter:
+def _landlock(reads: Iterable[str], writes: Iterable[str]) -> Enter:
     if not (version := landlock.version()):
         raise PrivilegeError("this kernel has no Landlock: boot one of 5.13 or later, with landlock in lsm=")
     rules = landlock.Ruleset(version)
     for directory in {_directory(path) for path in reads}:
         rules.allow(directory, landlock.READ)
-    rules.allow(state, landlock.KEEP)
+    for directory in set(writes):
+        rules.allow(directory, landlock.KEEP)
     return rules.restrict
 
 
@@ -99,7 +104,7 @@ def _binding() -> Any:
     )
 
 
-def _seccomp(syslog: int | None) -> Enter:
+def _seccomp(syslog: int | None, listener: int | None) -> Enter:
     binding = _binding()
     # "No such system call", not "not permitted": a C library that knows a newer one then falls back to an older one.
     rules = binding.SyscallFilter(binding.ERRNO(errno.ENOSYS))
@@ -124,6 +129,8 @@ def _seccomp(syslog: int | None) -> Enter:
         allow(["fcntl"], masked(1, _WORD, request))
     if syslog is not None:
         allow(["connect"], masked(0, _WORD, syslog))
+    if listener is not None:
+        allow(["accept4"], masked(0, _WORD, listener))
 
     def enter() -> None:
         try:

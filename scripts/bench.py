@@ -195,7 +195,7 @@ class Bench:
 
     def configure(self, source: str) -> None:
         settings = f"delay = 5\nuser = nobody\nsource = {source}\nlog_file = {self.kern_log}\n"
-        places = f"profiles = {self.directory}/etc/profiles\nstate = {self.directory}/state\n"
+        places = f"profiles = {self.directory}/etc/profiles\nstate = {self.directory}/state\ncontrol = off\n"
         self.config.write_text(f"[main]\n{settings}{places}")
 
     @contextlib.contextmanager

@@ -46,6 +46,16 @@ TAKEN = [
     ("doors_per_minute", "60000", 60000),
     ("sandbox", "required", "required"),
     ("sandbox", "off", "off"),
+    ("control", "off", "off"),
+    ("control", "/run/k/" + "c" * 100, "/run/k/" + "c" * 100),
+    ("control_group", "adm", "adm"),
+    ("on_open", "/usr/local/bin/tell", "/usr/local/bin/tell"),
+    ("on_close", "/usr/local/bin/tell", "/usr/local/bin/tell"),
+    (
+        "textfile",
+        "/var/lib/prometheus/node-exporter/knockknock.prom",
+        "/var/lib/prometheus/node-exporter/knockknock.prom",
+    ),
 ]
 
 
@@ -92,6 +102,14 @@ REFUSED = [
     ("state", "./state"),
     ("state", "/a\0b"),
     ("log", "journal"),
+    ("control", "control"),
+    ("control", "no"),
+    ("control", "/run/k/" + "c" * 101),
+    ("control_group", "a b"),
+    ("on_open", "tell me"),
+    ("on_close", "tell"),
+    ("textfile", "/var/lib/knockknock.txt"),
+    ("textfile", "knockknock.prom"),
 ]
 
 

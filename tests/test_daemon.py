@@ -1,6 +1,7 @@
 """The loop itself: whatever comes in, it stops when it is told to."""
 
 import os
+import pwd
 import signal
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 from knockknock.config import Config
 from knockknock.daemon import Daemon
 from knockknock.gatekeeper import Gatekeeper, Settings
+from knockknock.observers import Observers
 from knockknock.packet import Packet
 from knockknock.privsep import Helper
 
@@ -55,7 +57,8 @@ class Silent:
 def test_it_stops_in_a_flood(number: signal.Signals) -> None:
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     keeper = Gatekeeper(Settings(15, 20, single_use=True))
-    daemon = Daemon("/nonexistent", Config(), keeper, Endless(), cast(Helper, Silent()))
+    observers = Observers(Config(control="off"), pwd.getpwuid(os.getuid()), quiet=True)
+    daemon = Daemon("/nonexistent", Config(), keeper, Endless(), cast(Helper, Silent()), observers)
     try:
         daemon.run(lambda: threading.Timer(0.1, os.kill, (os.getpid(), number)).start())
     finally:

@@ -28,6 +28,7 @@ PURE = [
         "config",
         "ear",
         "gatekeeper",
+        "facts",
         "heads",
         "tcpip",
         "sources.logline",
@@ -128,6 +129,8 @@ SECRET = {"cryptography", "configparser", "knockknock.profile", "knockknock.stor
     [
         ("knockknock.cli.knockknock", HEAVY),
         ("knockknock.root.helper", HEAVY | SECRET),
+        ("knockknock.cli.daemon", {"prometheus_client", "scapy", "pyroute2"}),
+        ("knockknock.runner", {"cryptography", "knockknock.store"}),
         ("knockknock.policy", {"cryptography", "scapy", "pyroute2"}),
         ("knockknock.gatekeeper", {"socket", "subprocess", "scapy"}),
     ],

@@ -9,10 +9,10 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .. import __version__, config, daemon, loading, privsep, sandbox, sources, store, syslog
+from .. import __version__, config, daemon, loading, observers, privsep, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
-from . import formatter, run
+from . import formatter, run, status
 
 log = logging.getLogger("knockknock")
 
@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog="knockknock-daemon",
         formatter_class=formatter,
         description="Listens for knocks in the kernel's packet log and opens ports for those who knock rightly.",
-        epilog="Signals: HUP reads configuration and profiles again, TERM stops. Exit status: 0, 1 could not, 2 usage.",
+        epilog="Signals: HUP reads configuration and profiles again, TERM stops. "
+        "Exit status: 0, 1 could not (--status: does not run, or has nothing open for --source), 2 usage.",
     )
     options.add_argument(
         "--config", metavar="FILE", default=config.DEFAULT_PATH, help="configuration (default %(default)s)"
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
     )
+    status.add_options(options)
     options.add_argument(
         "--daemonize", action="store_true", help="go to the background once it listens; for a SysV init"
     )
@@ -59,7 +61,8 @@ def check(path: str) -> None:
         )
     for name, error in found.bad.items():
         print(f"profile {name}: {error}", file=sys.stderr)
-    sandbox.prepare(settings.sandbox, [path], "/", None)  # made ready, and left at that
+    observers.check(settings)
+    sandbox.prepare(settings.sandbox, [path], ["/"], None)  # made ready, and left at that
     choice = detect.choose(policy.policy(path))
     print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
     if found.bad or choice.pointless:
@@ -177,10 +180,13 @@ def serve(path: str, pid_file: str | None) -> None:
     keeper = loading.start(settings, found)
     gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
     gc.enable()
+    observers.check(settings)
     helper = privsep.Helper(path, quiet=pid_file is not None)
+    told = None
     try:
+        told = observers.Observers(settings, user, quiet=pid_file is not None)
         reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
-        enter = sandbox.prepare(settings.sandbox, reads, settings.state, messages)
+        enter = sandbox.prepare(settings.sandbox, reads, [settings.state, *told.writes], messages, told.listener)
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         log.info("reading %s", source.path)
@@ -196,12 +202,14 @@ def serve(path: str, pid_file: str | None) -> None:
             notify("READY=1")
             ready()
 
-        daemon.Daemon(path, settings, keeper, source, helper).run(listening)
+        daemon.Daemon(path, settings, keeper, source, helper, told).run(listening)
         log.info("stopped")
     except KnockError as error:
         log.critical("%s", error)
         raise
     finally:
+        if told:
+            told.stop()
         helper.stop()
         os.close(lock)
 
@@ -211,7 +219,9 @@ def command(arguments: list[str]) -> None:
     path = os.path.abspath(options.config)
     if options.pid_file and not options.daemonize:
         parser().error("--pid-file goes with --daemonize")
-    if options.check:
+    if status.asked(parser(), options):
+        status.show(store.load_config(path).control, options)
+    elif options.check:
         check(path)
     else:
         serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None)

@@ -3,5 +3,16 @@
 Each module has CORPUS, inputs to begin with, and target(data), whose docstring says what must hold for all of them.
 """
 
-TARGETS = ("logline", "nfpacket", "grant_record", "configuration", "profile_config", "key_file", "counter_file")
+TARGETS = (
+    "logline",
+    "nfpacket",
+    "grant_record",
+    "doors_answer",
+    "control_request",
+    "hook_facts",
+    "configuration",
+    "profile_config",
+    "key_file",
+    "counter_file",
+)
 """The modules; a new parser needs a row here and a module of that name."""

@@ -74,6 +74,8 @@ def attempts(facts: dict[str, Any], taken: daemon.Daemon) -> dict[str, Attempt]:
         "socket: pair": lambda: [end.detach() for end in socket.socketpair()],
         "socket: io_uring": call("io_uring_setup", 1, bytes(120)),
         "socket: listen on one that is there": lambda: socket.socket(fileno=os.dup(taken._helper.fileno())).listen(),
+        "socket: listen on the control socket anew": lambda: taken._observers._listener.listen(),  # type: ignore[union-attr]
+        "socket: accept at one that is there": call("accept4", taken._helper.fileno(), 0, 0, 0),
         "socket: connect one that is there": lambda: connect_anew(taken._helper.fileno()),
         "socket: pass a descriptor": call("sendmsg", taken._helper.fileno(), 0, 0),
         "read: a file of anybody's": lambda: Path(f"{out}/readable").read_bytes(),

@@ -77,6 +77,7 @@ class Lab:
             "source": "kmsg",
             "profiles": f"{self.directory}/etc/profiles",
             "state": f"{self.directory}/state",
+            "control": f"{self.directory}/run/control",
         }
         (self.directory / "etc").mkdir()
         self._stack = contextlib.ExitStack()

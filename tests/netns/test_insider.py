@@ -86,6 +86,7 @@ ALSO_WITHOUT = {
     "root: capset": "EPERM",
     "execute: become": "ENOENT",
     "socket: listen on one that is there": "EINVAL",
+    "socket: accept at one that is there": "EINVAL",
     "socket: connect one that is there": "ENOENT",
     "socket: pass a descriptor": "EFAULT",
     "read: a handle": "EINVAL",

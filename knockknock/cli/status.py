@@ -1,0 +1,161 @@
+"""knockknock-daemon --status and --events: what a daemon that runs says at its control socket."""
+
+import argparse
+import contextlib
+import ipaddress
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..errors import KnockError
+
+PATIENCE = 10.0
+"""Seconds for an answer."""
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    """What the daemon's command takes for this."""
+    options.add_argument(
+        "--status", action="store_true", help="say what a daemon that runs has open and heard, and end"
+    )
+    options.add_argument("--json", action="store_true", help="with --status: for programs")
+    options.add_argument(
+        "--source", metavar="ADDRESS", help="with --status: only what is open for one source; status 1 if nothing is"
+    )
+    options.add_argument("--events", action="store_true", help="print a JSON object for each event, until ^C")
+
+
+def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
+    """Whether one of them is given; ends the command where they make no sense together."""
+    if (options.json or options.source is not None) and not options.status:
+        parser.error("--json and --source go with --status")
+    if sum([options.status, options.events, options.check, options.daemonize]) > 1:
+        parser.error("--status, --events, --check and --daemonize exclude each other")
+    if options.source is not None:
+        try:
+            options.source = ipaddress.ip_address(options.source)
+            if "%" in str(options.source):  # a zone, which a door has none of
+                raise ValueError
+        except ValueError:
+            parser.error(f"--source: {options.source!r} is no IP address")
+    return bool(options.status or options.events)
+
+
+def show(path: str, options: argparse.Namespace) -> None:
+    """Ask at the socket, and print. Raises KnockError, SystemExit."""
+    if path == "off":
+        raise KnockError("the configuration says control = off, so nobody can be asked")
+    if options.events:
+        events(path)
+        return
+    try:
+        said = next(lines(path, f"status {options.source}" if options.source else "status", PATIENCE), None)
+    except (FileNotFoundError, ConnectionRefusedError):
+        said = {"running": False}
+    if said is None:
+        raise KnockError(f"the daemon at {path} did not answer: too many others ask, or it has just stopped")
+    try:
+        text = json.dumps(said, indent=2) if options.json else page(said, bool(options.source))
+        good = said["open"] if options.source and said["running"] else said["running"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise KnockError(f"what answers at {path} is no knockknock-daemon of this version") from None
+    print(text)
+    if not good:
+        sys.exit(1)
+
+
+def events(path: str) -> None:
+    """Print what happens, line by line, until the daemon ends or somebody ends us. Raises KnockError."""
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        try:
+            for event in lines(path, "events", None):
+                print(json.dumps({"time": round(time.time(), 3), **event}), flush=True)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise KnockError(f"no daemon listens at {path}") from None
+        raise KnockError(f"the daemon at {path} has ended, or we were too slow for it")
+
+
+def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, Any]]:
+    """The JSON objects that are answered. Raises KnockError; OSError where nobody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
+        daemon.settimeout(seconds)
+        try:
+            daemon.connect(path)
+            daemon.sendall(f"{request}\n".encode())
+            with daemon.makefile("rb") as answers:
+                for line in answers:
+                    yield dict(json.loads(line))
+        except PermissionError:
+            raise KnockError(f"you may not ask at {path}: be root, or a member of control_group") from None
+        except (TimeoutError, BlockingIOError):  # the latter: so many ask that the kernel takes no more
+            raise KnockError(f"the daemon at {path} does not answer") from None
+        except (ConnectionResetError, BrokenPipeError):
+            return
+        except (ValueError, TypeError):
+            raise KnockError(f"what answers at {path} is no knockknock-daemon") from None
+
+
+def page(said: dict[str, Any], one: bool) -> str:
+    """For people. one: only doors were asked for."""
+    if not said["running"]:
+        return "knockknock-daemon is not running"
+    doors = [
+        (door["source"], f"{door['protocol']}/{door['port']}", f"{door['seconds']} s", door["use"])
+        for door in said["open"]
+    ]
+    parts = [table(("OPEN FOR", "PORT", "STILL", "CONNECTIONS"), doors) if doors else "nothing is open"]
+    if (left_out := said["open_in_all"] - len(doors)) > 0:
+        parts[0] += f"\nand {left_out} more"
+    if said["problem"]:
+        parts[0] = f"what is open is not known: {plain(said['problem'])}"
+    if one:
+        return parts[0]
+    knocks = said["knocks"]
+    refused = ", ".join(f"{number} {reason}" for reason, number in knocks["refused"].items() if number)
+    facts = [
+        ("running", f"version {said['version']}, process {said['pid']}, for {span(said['seconds'])}"),
+        ("source", said["source"]),
+        ("firewall", said["firewall"]),
+        ("knocks", f"{knocks['accepted']} accepted, {knocks['failed']} of them not obeyed"),
+        ("refused", refused or "none"),
+    ]
+    rows = [
+        (
+            profile["name"],
+            profile["knock_port"],
+            profile["format"],
+            "unknown" if profile["next_counter"] is None else profile["next_counter"],
+            f"{span(max(0, int(time.time()) - profile['last_use']))} ago" if profile["last_use"] else "never",
+            ",".join(profile["ports"]),
+        )
+        for profile in said["profiles"]
+    ]
+    parts.append(
+        table(("PROFILE", "KNOCK PORT", "FORMAT", "NEXT", "LAST USE", "MAY OPEN"), rows) if rows else "no profile"
+    )
+    if (left_out := said["profiles_in_all"] - len(rows)) > 0:
+        parts[-1] += f"\nand {left_out} more"
+    return "\n\n".join(["\n".join(f"{name:10}{plain(value)}" for name, value in facts), *parts])
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as they must be."""
+    cells = [list(heads), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def plain(value: object) -> str:
+    """Text that does nothing to a terminal; the daemon may have been taken over."""
+    return "".join(one if one.isprintable() else "?" for one in str(value))
+
+
+def span(seconds: int) -> str:
+    """A time in its largest two units."""
+    for size, unit, small, less in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // small} {less}"
+    return f"{seconds} s"

@@ -1,0 +1,195 @@
+"""The control socket: what the daemon does, told to programs on this machine. A Unix socket, never a network one.
+
+A client sends one line, `status`, `status ADDRESS` or `events`. It gets one line of JSON and the end, or one line for
+each event until it goes. Nothing that it sends changes anything. Who is slow is dropped, not waited for.
+"""
+
+import contextlib
+import ipaddress
+import json
+import os
+import select
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from .errors import KnockError
+from .facts import Facts
+
+LINE = 64
+"""Bytes of the longest line that a client may send."""
+CLIENTS = 16
+"""At once; of more, the one that has waited longest goes, but who listens to events stays."""
+BACKLOG = 1 << 16
+"""Bytes that wait for a client that listens to events, beyond those in the kernel's buffer, before it is dropped."""
+
+
+class Request(NamedTuple):
+    """What a client asks for."""
+
+    events: bool
+    address: bytes = b""
+    """With a status: only the doors of this source, 4 or 16 bytes; empty for all."""
+
+
+def parse(line: bytes) -> Request | None:
+    """A line without its end -> a request, or None for anything else."""
+    words = line.decode("ascii", "replace").split(" ")
+    if words in (["status"], ["events"]):
+        return Request(words == ["events"])
+    if words[0] != "status" or len(words) != 2:
+        return None
+    try:
+        address = ipaddress.ip_address(words[1])
+    except ValueError:
+        return None
+    return None if "%" in str(address) else Request(False, address.packed)  # a zone, which a door has none of
+
+
+def listen(path: str, gid: int) -> socket.socket:
+    """A listening socket for root and a group, made as root. Raises KnockError; replaces one that nobody listens at."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _umask(0o022):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make_way(path)
+        with _umask(0o117):
+            os.setegid(gid)  # the socket's group is its maker's, which takes no right to give files away
+            try:
+                listener.bind(path)
+            finally:
+                os.setegid(0)
+        listener.listen()
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise KnockError(f"{path} cannot be made: {error.strerror or error}; name another with control =") from None
+    except KnockError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _make_way(path: str) -> None:
+    """Take away what a daemon that is gone left behind. Raises KnockError, OSError."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise KnockError(f"{path} is there already, and no socket: name another with control =")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise KnockError(f"another knockknock-daemon listens at {path}: name another with control =")
+
+
+class _Client:
+    """A connection: what it has said so far, and what it has yet to be told."""
+
+    __slots__ = ("events", "last", "said", "socket", "waiting")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket, self.said, self.waiting = connection, b"", b""
+        self.events = False
+        self.last = False
+        """Whether it goes once it was told what waits."""
+
+
+class Control:
+    """The socket and its clients. Its descriptor is readable when serve() has something to do."""
+
+    def __init__(self, listener: socket.socket, status: Callable[[bytes], dict[str, Any]]) -> None:
+        """status: the answer about the doors of an address, or of all with b""."""
+        self._listener, self._status = listener, status
+        self._clients: dict[int, _Client] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens to events."""
+        return any(client.events for client in self._clients.values())
+
+    def serve(self) -> None:
+        """Do one thing that a client waits for; of more, the next call does the next, so that knocks come between."""
+        for fd, ready in self._epoll.poll(0, 1):
+            if fd == self._listener.fileno():
+                self._accept()
+            elif client := self._clients.get(fd):
+                if ready & select.EPOLLOUT:
+                    self._send(client)
+                elif ready:
+                    self._read(client)
+
+    def tell(self, facts: Facts) -> None:
+        """Tell everybody who listens."""
+        line = json.dumps(facts).encode() + b"\n"
+        for client in [client for client in self._clients.values() if client.events]:
+            client.waiting += line
+            self._send(client)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            if len(self._clients) >= CLIENTS:
+                idle = [client for client in self._clients.values() if not client.events]
+                if not idle:
+                    connection.close()
+                    return
+                self._drop(idle[0])
+            self._clients[connection.fileno()] = _Client(connection)
+            self._epoll.register(connection.fileno(), select.EPOLLIN)
+
+    def _read(self, client: _Client) -> None:
+        try:
+            data = client.socket.recv(LINE + 1)
+        except OSError:
+            data = b""
+        client.said += data
+        line, end, more = client.said.partition(b"\n")
+        asked = parse(line) if end and not more else None
+        if not data or client.events or client.last or len(line) > LINE or (end and not asked):
+            self._drop(client)
+        elif asked and asked.events:
+            client.events, client.waiting = True, b'{"event": "listening"}\n'
+            self._send(client)
+        elif asked:
+            client.last, client.waiting = True, json.dumps(self._status(asked.address)).encode() + b"\n"
+            self._send(client)
+
+    def _send(self, client: _Client) -> None:
+        """As much as goes without waiting."""
+        try:
+            client.waiting = client.waiting[client.socket.send(client.waiting) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+            return
+        if (client.last and not client.waiting) or (client.events and len(client.waiting) > BACKLOG):
+            self._drop(client)
+        else:
+            more = select.EPOLLOUT if client.waiting else 0
+            self._epoll.modify(client.socket.fileno(), select.EPOLLIN | more)
+
+    def _drop(self, client: _Client) -> None:
+        del self._clients[client.socket.fileno()]
+        client.socket.close()

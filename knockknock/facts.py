@@ -1,0 +1,93 @@
+"""What has happened, as words and numbers: for the log, for who listens at the control socket, for hooks."""
+
+import ipaddress
+import json
+from collections.abc import Mapping
+
+from .gatekeeper import Accepted, Quiet, Refused
+from .grant import Grant, Order
+from .request import PROTOCOL_NAMES, Request
+
+Facts = dict[str, str | int]
+"""`event` first. Never a key, nor the bytes of a knock."""
+
+
+def of(event: Accepted | Refused | Quiet) -> Facts:
+    """What was heard: `accepted`, `refused` or `ignored`."""
+    if isinstance(event, Quiet):
+        return {"event": "ignored", "packets": event.packets}
+    if isinstance(event, Accepted):
+        source, counter = str(ipaddress.ip_address(event.grant.address)), event.counter
+        asked = _asked(event.request)
+        return {"event": "accepted", "profile": event.profile, "source": source, **asked, "counter": counter}
+    packet = event.packet
+    facts: Facts = {
+        "event": "refused",
+        "reason": event.reason.value,
+        "source": str(ipaddress.ip_address(packet.source)),
+    }
+    facts["knock_port"] = packet.port
+    if event.profile:
+        facts["profile"] = event.profile
+    return facts | (_asked(event.request) if event.request else {})
+
+
+def _asked(request: Request) -> Facts:
+    return {"verb": request.verb.name.lower(), "protocol": PROTOCOL_NAMES[request.protocol], "port": request.port}
+
+
+def obeyed(profile: str, grant: Grant) -> Facts:
+    """What became of an accepted knock: `opened`, or `closed` because that was asked for."""
+    facts: Facts = {"event": "opened", "profile": profile, **door(grant)}
+    if grant.order is Order.CLOSE:
+        return {**facts, "event": "closed", "reason": "asked"}
+    return facts
+
+
+def door(grant: Grant) -> Facts:
+    """A door in words; without seconds and use where it is shut."""
+    source = str(ipaddress.ip_address(grant.address))
+    facts: Facts = {"source": source, "protocol": PROTOCOL_NAMES[grant.protocol], "port": grant.port}
+    if grant.order is Order.CLOSE:
+        return facts
+    return {**facts, "seconds": grant.seconds, "use": "one" if grant.order is Order.OPEN_ONCE else "any"}
+
+
+def failed(heard: Facts, problem: str) -> Facts:
+    """A knock that was not obeyed, and why."""
+    return {**heard, "event": "failed", "problem": problem}
+
+
+def ended(opened: Facts) -> Facts:
+    """A door whose time is over: from now on it is shut, and was before if it was used up."""
+    left_out = ("event", "seconds", "use")
+    return {"event": "closed", "reason": "ended"} | {key: opened[key] for key in opened if key not in left_out}
+
+
+def line(facts: Facts) -> str:
+    """One line for a log: a sentence for people, then key=value for programs."""
+    pairs = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if key != "problem")
+    return f"{_sentence(facts)} [{pairs}]"
+
+
+def _value(value: str | int) -> str:
+    """A number or a word as it is, anything else in quotes, escaped as JSON has it."""
+    text = str(value)
+    plain = text.isascii() and text.isprintable() and not set(text) & set(' "=[]\\')
+    return text if text and plain else json.dumps(text)
+
+
+def _sentence(facts: Mapping[str, str | int]) -> str:
+    if facts["event"] == "ignored":
+        return f"{facts['packets']} more packets at knock ports opened nothing"
+    if facts["event"] == "failed":
+        return f"knock of {facts['profile']} not obeyed: {facts['problem']}"
+    where = f"{facts['protocol']}/{facts['port']}" if "protocol" in facts else ""
+    if facts["event"] == "refused":
+        asked = f" asked to {facts['verb']} {where}" if where else ""
+        whose = f", {facts['profile']}{asked}" if "profile" in facts else ""
+        return f"refused {facts['reason']}: knock from {facts['source']} at port {facts['knock_port']}{whose}"
+    if facts["event"] == "closed":
+        return f"{facts['profile']}: close {where} for {facts['source']}"
+    use = f"{facts['use']} connection"
+    return f"{facts['profile']}: open {where} for {facts['source']}, {facts['seconds']} s, {use}"

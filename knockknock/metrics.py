@@ -1,0 +1,75 @@
+"""Counts for Prometheus, in a file that node_exporter's textfile collector reads. Imported where `textfile` is set."""
+
+import logging
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, write_to_textfile
+
+from .facts import Facts
+from .gatekeeper import Reason
+
+log = logging.getLogger("knockknock")
+
+PAUSE = 5.0
+"""Seconds between two writes at least."""
+
+
+class Metrics:
+    """Counts since the start, written when one has changed."""
+
+    def __init__(self, path: str, version: str) -> None:
+        self._path, self._registry = path, CollectorRegistry()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it ships types, but not for this
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"knockknock_{name}", what, labels, registry=self._registry)
+
+        self._accepted = counter("knocks_accepted", "Knocks with a right tag and a fresh counter", "profile")
+        self._refused = counter("knocks_refused", "Packets at knock ports that opened nothing", "reason")
+        self._failed = counter("knocks_failed", "Accepted knocks that could not be obeyed")
+        self._opened = counter("doors_opened", "Ports opened for a source")
+        self._closed = counter("doors_closed", "Ports closed because a knock asked for it")
+        Gauge("knockknock_info", "1", ["version"], registry=self._registry).labels(version).set(1)
+        for reason in (*(one.value for one in Reason), "unexamined"):
+            self._refused.labels(reason)
+        self._changed, self._not_before, self._broken = True, 0.0, False
+
+    def tell(self, facts: Facts) -> None:
+        """Count an event."""
+        match facts["event"]:
+            case "accepted":
+                self._accepted.labels(facts["profile"]).inc()
+            case "refused":
+                self._refused.labels(facts["reason"]).inc()
+            case "ignored":
+                self._refused.labels("unexamined").inc(int(facts["packets"]))
+            case "failed":
+                self._failed.inc()
+            case "opened":
+                self._opened.inc()
+            case "closed" if facts["reason"] == "asked":
+                self._closed.inc()
+            case _:
+                return
+        self._changed = True
+
+    def due(self) -> float | None:
+        """When write() is to be called, in seconds of the monotonic clock; None: not before something has changed."""
+        return self._not_before if self._changed else None
+
+    def write(self, now: float) -> None:
+        """Put the file in place whole, readable by all, if something has changed."""
+        if not self._changed or now < self._not_before:
+            return
+        self._changed, self._not_before = False, now + PAUSE
+        before = os.umask(0o022)
+        try:
+            write_to_textfile(self._path, self._registry)
+        except OSError as error:
+            if not self._broken:  # once is enough until it works again
+                log.warning("textfile %s cannot be written: %s", self._path, error.strerror)
+            self._broken = True
+        else:
+            self._broken = False
+        finally:
+            os.umask(before)

@@ -1,0 +1,70 @@
+"""What --status shows: made by the daemon when somebody asks, and kept nowhere."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import __version__, facts, store
+from .errors import CounterError, FirewallError
+from .gatekeeper import Reason
+from .privsep import Helper
+from .profile import Profile
+from .sources import Source
+
+PROFILES = 1000
+"""Profiles that are listed at most."""
+
+
+def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, Any]:
+    """What has been since the start, so many seconds ago. counts: of events by name and reason."""
+    refused = {reason.value: counts.get(("refused", reason.value), 0) for reason in Reason}
+    refused["unexamined"] = counts.get(("ignored", ""), 0)
+    knocks = {
+        "accepted": counts.get(("accepted", ""), 0),
+        "failed": sum(number for (event, _), number in counts.items() if event == "failed"),
+        "refused": refused,
+    }
+    return {"running": True, "version": __version__, "pid": os.getpid(), "seconds": int(seconds), "knocks": knocks}
+
+
+def now(
+    state: str, profiles: Sequence[Profile], in_all: int, source: Source, helper: Helper, address: bytes
+) -> dict[str, Any]:
+    """What is at this moment. Raises PrivilegeError.
+
+    state: the directory of the counters. profiles: those to be listed, of so many in all. address: list the doors of
+    this source only, if not empty.
+    """
+    problem = ""
+    try:
+        number, doors = helper.doors(address)
+    except FirewallError as error:
+        number, doors, problem = 0, [], str(error)
+    return {
+        "source": source.path,
+        "firewall": helper.summary,
+        "problem": problem,
+        "open": [facts.door(door) for door in doors],
+        "open_in_all": number,
+        "profiles": [_profile(state, profile) for profile in profiles],
+        "profiles_in_all": in_all,
+    }
+
+
+def _profile(state: str, profile: Profile) -> dict[str, Any]:
+    path = f"{state}/{profile.name}"
+    counter, used = None, None
+    try:
+        counter = store.read_counter(path)
+        # Minting writes the first counter, every knock the next one.
+        used = int(os.stat(path).st_mtime) if counter else None
+    except (CounterError, OSError):
+        pass
+    return {
+        "name": profile.name,
+        "knock_port": profile.knock_port,
+        "format": profile.format,
+        "ports": [str(ports) for ports in profile.ports],
+        "next_counter": counter,
+        "last_use": used,
+    }
