@@ -19,8 +19,8 @@ from ..grant import Grant, Order
 from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE, ipsets
 from .commands import Placed, run
 
-CHAIN, LET_IN = NAME.upper(), f"{NAME.upper()}-LET-IN"
-PORTS = f"{NAME}-ports"
+CHAIN, HEAR, LET_IN = (f"{NAME.upper()}{tail}" for tail in ("", "-HEAR", "-LET-IN"))
+PORTS, RATE = f"{NAME}-ports", f"{NAME}-rate"
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -40,26 +40,20 @@ def rules(family: int, nflog_group: int) -> list[Rule]:
     mark = {"mark": f"{MARK:#x}/{MASK:#x}"}
     new = ("conntrack", {"ctstate": "NEW"})
     syn = ("tcp", {"tcp-flags": "FIN,SYN,RST,ACK SYN"})
-    # Each option is spelled out, also where it is the default: python-iptables leaves those of hashlimit at zero.
-    limit = {
-        "hashlimit-upto": f"{PER_SOURCE}/second",
-        "hashlimit-burst": str(BURST),
-        "hashlimit-mode": "srcip",
-        "hashlimit-srcmask": "32" if family == 4 else "64",
-        "hashlimit-name": f"{NAME}{family}",
-        "hashlimit-htable-size": "8192",
-        "hashlimit-htable-max": str(SET_SIZE),
-        "hashlimit-htable-expire": "10000",
-        "hashlimit-htable-gcinterval": "1000",
-    }
+    # Not hashlimit: when its table is full, of forged sources, it drops the packets of all others.
+    rate = f"{RATE}{family} src"
+    too_many = {"match-set": rate, "packets-gt": str(BURST)}
     log = {"log-prefix": PREFIX, "log-level": "debug", "log-tcp-sequence": "", "log-tcp-options": ""}
     to_group = {"nflog-group": f"{nflog_group}", "nflog-prefix": PREFIX, "nflog-size": f"{COPY}"}
     target = ("NFLOG", to_group | {"nflog-threshold": "1"}) if nflog_group else ("LOG", log)
     return [
         Rule(CHAIN, (("connmark", mark),), "ACCEPT", {}),
-        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"}), ("hashlimit", limit)), *target, "tcp"),
+        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"})), HEAR, {}, "tcp"),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-once{family} src,dst"})), LET_IN, {}),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-open{family} src,dst"})), LET_IN, {}),
+        Rule(HEAR, (("set", too_many),), "RETURN", {}),
+        Rule(HEAR, (), "SET", {"add-set": rate}),
+        Rule(HEAR, (), *target),
         Rule(LET_IN, (), "SET", {"del-set": f"{NAME}-once{family} src,dst"}),
         Rule(LET_IN, (), "CONNMARK", {"set-xmark": f"{MARK:#x}/{MASK:#x}"}),
         Rule(LET_IN, (), "ACCEPT", {}),
@@ -73,7 +67,7 @@ class Command:
         self._rules, self._command = rules, command
 
     def place(self) -> None:
-        text = ["*filter", f":{CHAIN} - [0:0]", f":{LET_IN} - [0:0]"]
+        text = ["*filter", *(f":{name} - [0:0]" for name in (CHAIN, HEAR, LET_IN))]
         for rule in self._rules:
             words = ["-A", rule.chain] + (["-p", rule.protocol] if rule.protocol else [])
             for name, options in rule.matches:
@@ -85,7 +79,8 @@ class Command:
         self._run([self._command, "--wait", "-I", "INPUT", "1", "-j", CHAIN])
 
     def remove(self) -> None:
-        for words in (["-D", "INPUT", "-j", CHAIN], ["-F", CHAIN], ["-F", LET_IN], ["-X", CHAIN], ["-X", LET_IN]):
+        chains = (CHAIN, HEAR, LET_IN)
+        for words in (["-D", "INPUT", "-j", CHAIN], *(["-F", name] for name in chains), *(["-X", name] for name in chains)):
             with contextlib.suppress(FirewallError):
                 self._run([self._command, "--wait", *words])
 
@@ -119,7 +114,7 @@ class Library:
     def place(self) -> None:
         with self._commit("placed"):
             self._clear()
-            for name in (CHAIN, LET_IN):
+            for name in (CHAIN, HEAR, LET_IN):
                 self._table.create_chain(name)
             for rule in self._rules:
                 self._iptc.Chain(self._table, rule.chain).append_rule(self._rule(rule))
@@ -143,7 +138,7 @@ class Library:
             raise FirewallError(f"legacy iptables rules could not be {what}: {error}") from None
 
     def _clear(self) -> None:
-        ours = [name for name in (CHAIN, LET_IN) if self._table.is_chain(name)]
+        ours = [name for name in (CHAIN, HEAR, LET_IN) if self._table.is_chain(name)]
         top = self._iptc.Chain(self._table, "INPUT")
         for rule in [rule for rule in top.rules if rule.target.name == CHAIN]:
             top.delete_rule(rule)
@@ -188,6 +183,7 @@ class Firewall:
             for family in self._families:
                 for name in (f"{NAME}-once{family}", f"{NAME}-open{family}"):
                     self._ipset.create(name, "hash:ip,port", AF[family], exclusive=False, timeout=1, maxelem=SET_SIZE)
+                self._create_rate(family)
         for writer in self._writers:
             writer.place()
         self._placed.remember()
@@ -202,6 +198,16 @@ class Firewall:
     def _create_ports(self, name: str) -> None:
         with ipsets.errors():
             self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
+
+    def _create_rate(self, family: int) -> None:
+        """The set that counts packets by source. Its rules add to it, at which it does not grow: hence its hash size."""
+        sizes = {"maxelem": SET_SIZE, "hashsize": SET_SIZE // 4}
+        kind = "hash:ip" if family == 4 else "hash:net"
+        self._ipset.create(
+            f"{RATE}{family}", kind, AF[family], exclusive=False, counters=True, timeout=BURST // PER_SOURCE, **sizes
+        )
+        if family == 6:  # what a rule adds has the prefix of what is there already (ipset(8), hash:net)
+            self._ipset.add(f"{RATE}6", "::/64", AF[6], etype="net", timeout=0, exclusive=False)
 
     def watch(self, ports: Collection[int]) -> None:
         self._ports = ports
@@ -242,7 +248,7 @@ class Firewall:
         for name in [
             PORTS,
             f"{PORTS}-new",
-            *(f"{NAME}-{kind}{family}" for kind in ("once", "open") for family in (4, 6)),
+            *(f"{NAME}-{kind}{family}" for kind in ("once", "open", "rate") for family in (4, 6)),
         ]:
             with contextlib.suppress(IPSetError):
                 self._ipset.destroy(name)

@@ -30,8 +30,8 @@ table inet {NAME} {{
     set once6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags dynamic, timeout; }}
     set open4 {{ type ipv4_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
     set open6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
-    set rate4 {{ type ipv4_addr; size {SET_SIZE}; flags dynamic, timeout; timeout 10s; }}
-    set rate6 {{ type ipv6_addr; size {SET_SIZE}; flags dynamic, timeout; timeout 10s; }}
+    set rate4 {{ type ipv4_addr; size {SET_SIZE}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s; }}
+    set rate6 {{ type ipv6_addr; size {SET_SIZE}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s; }}
     chain knock {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
