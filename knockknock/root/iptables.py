@@ -9,55 +9,18 @@ import ipaddress
 import os
 import socket
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from pyroute2.ipset import IPSet, PortEntry
 from pyroute2.netlink.exceptions import IPSetError
 
 from ..errors import FirewallError
 from ..grant import Grant, Order
-from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE, ipsets
+from . import BURST, NAME, PER_SOURCE, SET_SIZE, ipsets
+from .chains import CHAIN, HEAR, LET_IN, PORTS, RATE, Rule, rules
 from .commands import Placed, run
 
-CHAIN, HEAR, LET_IN = (f"{NAME.upper()}{tail}" for tail in ("", "-HEAR", "-LET-IN"))
-PORTS, RATE = f"{NAME}-ports", f"{NAME}-rate"
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
-class Rule(NamedTuple):
-    """One rule of a chain of ours, in a form that both ways of placing it can be made from."""
-
-    chain: str
-    matches: tuple[tuple[str, dict[str, str]], ...]
-    """Name of a match extension and its options, without the dashes."""
-    target: str
-    options: dict[str, str]
-    protocol: str = ""
-
-
-def rules(family: int, nflog_group: int) -> list[Rule]:
-    """All rules, in order; family: 4 or 6; nflog_group: 0 for the kernel's log."""
-    mark = {"mark": f"{MARK:#x}/{MASK:#x}"}
-    new = ("conntrack", {"ctstate": "NEW"})
-    syn = ("tcp", {"tcp-flags": "FIN,SYN,RST,ACK SYN"})
-    # Not hashlimit: when its table is full, of forged sources, it drops the packets of all others.
-    rate = f"{RATE}{family} src"
-    too_many = {"match-set": rate, "packets-gt": str(BURST)}
-    log = {"log-prefix": PREFIX, "log-level": "debug", "log-tcp-sequence": "", "log-tcp-options": ""}
-    to_group = {"nflog-group": f"{nflog_group}", "nflog-prefix": PREFIX, "nflog-size": f"{COPY}"}
-    target = ("NFLOG", to_group | {"nflog-threshold": "1"}) if nflog_group else ("LOG", log)
-    return [
-        Rule(CHAIN, (("connmark", mark),), "ACCEPT", {}),
-        Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"})), HEAR, {}, "tcp"),
-        Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-once{family} src,dst"})), LET_IN, {}),
-        Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-open{family} src,dst"})), LET_IN, {}),
-        Rule(HEAR, (("set", too_many),), "RETURN", {}),
-        Rule(HEAR, (), "SET", {"add-set": rate}),
-        Rule(HEAR, (), *target),
-        Rule(LET_IN, (), "SET", {"del-set": f"{NAME}-once{family} src,dst"}),
-        Rule(LET_IN, (), "CONNMARK", {"set-xmark": f"{MARK:#x}/{MASK:#x}"}),
-        Rule(LET_IN, (), "ACCEPT", {}),
-    ]
 
 
 class Command:
@@ -80,7 +43,11 @@ class Command:
 
     def remove(self) -> None:
         chains = (CHAIN, HEAR, LET_IN)
-        for words in (["-D", "INPUT", "-j", CHAIN], *(["-F", name] for name in chains), *(["-X", name] for name in chains)):
+        for words in (
+            ["-D", "INPUT", "-j", CHAIN],
+            *(["-F", name] for name in chains),
+            *(["-X", name] for name in chains),
+        ):
             with contextlib.suppress(FirewallError):
                 self._run([self._command, "--wait", *words])
 
@@ -200,8 +167,13 @@ class Firewall:
             self._ipset.create(name, "bitmap:port", socket.AF_UNSPEC, exclusive=False, bitmap_ports_range=(0, 65535))
 
     def _create_rate(self, family: int) -> None:
-        """The set that counts packets by source. Its rules add to it, at which it does not grow: hence its hash size."""
-        sizes = {"maxelem": SET_SIZE, "hashsize": SET_SIZE // 4}
+        """The set that counts packets by source.
+
+        When rules add to it, it does not grow, and 12 fit into a place of the hash (AHASH_MAX_SIZE in
+        net/netfilter/ipset/ip_set_hash_gen.h). So forged sources fill its places before they reach maxelem, at which
+        the kernel would look for expired ones with each packet, for ten microseconds.
+        """
+        sizes = {"maxelem": SET_SIZE, "hashsize": SET_SIZE // 16}
         kind = "hash:ip" if family == 4 else "hash:net"
         self._ipset.create(
             f"{RATE}{family}", kind, AF[family], exclusive=False, counters=True, timeout=BURST // PER_SOURCE, **sizes

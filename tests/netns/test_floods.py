@@ -1,0 +1,127 @@
+"""A knock opens its port, at the first try, while others flood the knock port."""
+
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from knockknock.root import BURST, SET_SIZE
+from knockknock.schemes import Carried
+from knockknock.tcpip import knock as packet_of
+
+from .lab import Daemon, Lab, inside
+
+HOST, HOST6 = "10.77.0.1", "fd77:0::1"
+PORTS = {"kmsg": 4721, "nflog": 4722}
+"""Knock ports that only this file uses, because the kernel's log is one for all who test on a machine."""
+RATE, SECONDS = 2000, 1.5
+TEMPLATE = struct.pack("!BBHHHBBH8x", 0x45, 0, 40, 7, 0, 64, 6, 0)
+TEMPLATE6 = struct.pack("!IHBB32x", 0x60000000, 20, 6, 64)
+TCP = struct.pack("!HHIIBBHHH", 4000, 1, 1, 0, 0x50, 2, 1024, 0, 0)
+NEIGHBOUR, LAST = (socket.inet_aton(f"10.77.1.{last}") for last in (2, 3))
+
+
+def flood(lab: Lab, port: int, sources: list[bytes], rate: int = 0) -> None:
+    """One SYN from each source; rate: in a second, 0 for as fast as it goes."""
+    family, template, host = socket.AF_INET, TEMPLATE, HOST
+    if len(sources[0]) == 16:
+        family, template, host = socket.AF_INET6, TEMPLATE6, HOST6
+    server = socket.inet_pton(family, host)
+    packets = [packet_of(template + TCP, source, server, port, Carried(7, 7, 0, 7)) for source in sources]
+    with inside(lab.ns("other")), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        start = time.monotonic()
+        for number, packet in enumerate(packets):
+            if rate:
+                time.sleep(max(0, start + number / rate - time.monotonic()))
+            raw.sendto(packet, (host, 0))
+
+
+def forged(count: int) -> list[bytes]:
+    """Addresses, from 10.78.0.0 on."""
+    return [struct.pack("!I", 0x0A4E0000 + number) for number in range(count)]
+
+
+def size(daemon: Daemon) -> int:
+    """KiB of memory."""
+    return int(Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text().partition("Rss:")[2].split()[0])
+
+
+@pytest.fixture(params=PORTS)
+def daemon(request: pytest.FixtureRequest, lab: Lab) -> Daemon:
+    return start(lab, request.param)
+
+
+def start(lab: Lab, source: str) -> Daemon:
+    lab.configure(source=source)
+    lab.mint("laptop", port=PORTS[source])
+    lab.listen(22)
+    return lab.daemon()
+
+
+@pytest.mark.parametrize("spoofed", [False, True], ids=["one source", "spoofed sources"])
+def test_knocks_open_during_a_flood(lab: Lab, daemon: Daemon, spoofed: bool) -> None:
+    count = int(RATE * SECONDS)
+    sources = forged(count) if spoofed else [NEIGHBOUR] * count
+    port = PORTS[lab.settings["source"]]
+    flood(lab, port, sources[:1000], RATE)
+    before = size(daemon)
+    flooder = threading.Thread(target=flood, args=(lab, port, sources, RATE))
+    flooder.start()
+    for _ in range(3):
+        lab.knock(HOST)
+        assert lab.opens(HOST), daemon.log()
+    flooder.join()
+    assert size(daemon) < before + 1024, "it keeps something of what it refuses"
+
+
+@pytest.fixture(scope="module")
+def listening(walled: Lab) -> Iterator[Daemon]:
+    one = start(walled, "kmsg")
+    yield one
+    assert one.stop() == 0
+
+
+def in_64(sources: list[bytes], number: int | None = None) -> list[bytes]:
+    """IPv6 addresses: of one /64, which has a number, or each in a /64 of its own."""
+    head = bytes.fromhex("fd78")
+    if number is None:
+        return [head + source + bytes(10) for source in sources]
+    return [head + struct.pack("!IxxI", number, 0) + source for source in sources]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_more_sources_than_are_counted_silence_nobody(walled: Lab, listening: Daemon, family: int) -> None:
+    sources = forged(SET_SIZE + 2000)
+    host = HOST if family == 4 else HOST6
+    # The client has the profile under two names, which do not know each other's counter.
+    counter = Path(f"{walled.settings['state']}/laptop").read_text()
+    (walled.home / ".knockknock" / host / "counter").write_text(counter)
+    flood(walled, PORTS["kmsg"], sources if family == 4 else in_64(sources))
+    walled.knock(host)
+    assert walled.opens(host), listening.log()
+
+
+def test_each_source_is_limited_for_itself(walled: Lab, listening: Daemon) -> None:
+    """Counted in what the daemon says of each flood when the next packet comes after a second."""
+    few, all_of_them = range(1, 3 * BURST), range(200, 201)
+    counted, before = [], 0
+    for sources in ([], [NEIGHBOUR] * 300, forged(200), in_64(forged(300), 1), in_64(forged(200))):
+        if sources:
+            flood(walled, PORTS["kmsg"], sources)
+        time.sleep(1.1)
+        flood(walled, PORTS["kmsg"], [LAST])
+        time.sleep(0.2)
+        log = listening.log()
+        heard = log.count("refused unknown") + sum(map(int, re.findall(r"(\d+) more packets", log)))
+        counted.append(heard - before - 1)
+        before = heard
+    _, one_address, addresses, one_network, networks = counted
+    assert one_address in few
+    assert addresses in all_of_them
+    assert one_network in few, "addresses of one /64 count as one"
+    assert networks in all_of_them
