@@ -1,6 +1,6 @@
 """Sends junk as fast as one core can, or at a rate: the attacker of floods.py, in a process of its own.
 
-usage: flooder.py SERVER-MAC CLIENT-MAC syn|udp PORT PACKETS-A-SECOND|0 SECONDS one|spoofed
+usage: flooder.py SERVER-MAC CLIENT-MAC SERVER syn|udp PORT PACKETS-A-SECOND|0 SECONDS one|spoofed
 
 Says "ready", waits for a line, sends, and prints packets and seconds.
 """
@@ -41,8 +41,9 @@ def junk(kind: str, port: int, source: bytes, server: bytes, template: bytes) ->
 
 def main() -> None:
     macs = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in sys.argv[1:3])
-    kind, port, rate, seconds, sources = sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), float(sys.argv[6]), sys.argv[7]
-    template, server = client.kernel_syn(socket.AF_INET, 1460), socket.inet_aton("10.77.0.1")
+    server, kind, sources = socket.inet_aton(sys.argv[3]), sys.argv[4], sys.argv[8]
+    port, rate, seconds = int(sys.argv[5]), int(sys.argv[6]), float(sys.argv[7])
+    template = client.kernel_syn(socket.AF_INET, 1460)
     count, one = DIFFERENT[sources], socket.inet_aton("10.77.9.9")
     # From the same network, but not from the addresses that knock: to silence those, who forges them needs no flood.
     others = (struct.pack("!I", 0x0A4E0000 + number) for number in random.sample(range(1 << 20), count))

@@ -1,10 +1,10 @@
 """Two hosts in network namespaces, a service behind a firewall that refuses, and addresses to knock from.
 
-      kkbench-client                kkbench-server
-    ┌────────────────┐   veth   ┌────────────────────┐
-    │ c0 10.77.0.2   ├──────────┤ s0 10.77.0.1       │  refuses all input but what is established,
-    │ to   10.77.0.249          │ a daemon           │  or what a daemon lets in to the service at tcp/22
-    └────────────────┘          └────────────────────┘
+  kkbench-client                kkbench-server
+┌────────────────┐   veth   ┌────────────────────┐
+│ c0 10.77.0.2   ├──────────┤ s0 10.77.0.1       │  refuses all input but what is established,
+│ to   10.77.0.249          │ a daemon           │  or what a daemon lets in to the service at tcp/22
+└────────────────┘          └────────────────────┘
 """
 
 import contextlib
@@ -27,7 +27,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+median = statistics.median
 CLIENT, SERVER, ADDRESS, DOOR = "kkbench-client", "kkbench-server", "10.77.0.1", 22
+SECONDS = 5
+"""That a door stays open, with each program."""
 GUARD = {
     "nftables": "table inet guard { chain input { type filter hook input priority filter; policy drop; "
     "ct state established,related accept; }; }",
@@ -35,7 +38,7 @@ GUARD = {
 }
 LOG_ALL = Path("/proc/sys/net/netfilter/nf_log_all_netns")
 ENVIRONMENT = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "LC_ALL": "C"}
-_LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 
 
@@ -75,12 +78,12 @@ def until(condition: Callable[[], object], what: str) -> None:
 def inside(namespace: str) -> Iterator[None]:
     """Run the body, in this thread, in a network namespace; sockets and processes that are made there stay there."""
     with open("/proc/thread-self/ns/net") as here, open(f"/run/netns/{namespace}") as there:
-        if _LIBC.setns(there.fileno(), _CLONE_NEWNET):
+        if LIBC.setns(there.fileno(), _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
         try:
             yield
         finally:
-            _LIBC.setns(here.fileno(), _CLONE_NEWNET)
+            LIBC.setns(here.fileno(), _CLONE_NEWNET)
 
 
 @contextlib.contextmanager
@@ -107,6 +110,21 @@ def proc(pid: int, file: str, pattern: str) -> int:
 def threads(pid: int) -> list[str]:
     """The directories of a process's threads below /proc/PID."""
     return [f"task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
+
+
+def memory(pids: list[int], kind: str = "Rss") -> float:
+    """MiB of memory of processes; kind: Rss or Pss."""
+    return sum(proc(pid, "smaps_rollup", rf"^{kind}:\s+(\d+)") for pid in pids) / 1024
+
+
+def family(pid: int) -> list[int]:
+    """A process and its living descendants."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for thread in threads(one):
+                found += map(int, Path(f"/proc/{one}/{thread}/children").read_text().split())
+    return found
 
 
 def spent(pids: list[int]) -> int:

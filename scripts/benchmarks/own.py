@@ -2,29 +2,27 @@
 
 import contextlib
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .lab import ADDRESS, DOOR, ENVIRONMENT, ROOT, SERVER, Lab, inside, proc, running, sh, until
+from .lab import ADDRESS, DOOR, ENVIRONMENT, ROOT, SECONDS, SERVER, Lab, inside, proc, running, sh, until
 
 PROFILES = {"compact": (4401, "tcp/22"), "classic": (4402, "tcp/1-65535")}
 """Format -> knock port and permitted ports; the second is what a profile of knockknock 0.8 means."""
-SECONDS = 5
-"""That a door stays open."""
 
 
 class Own:
     """A daemon with a source, and its client."""
 
-    any_packet_opens = False
+    kind, floods, drain = "syn", True, 1.0
+    port = last = PROFILES["compact"][0]
 
-    def __init__(self, lab: Lab, source: str, firewall: str = "nftables") -> None:
-        self.name = f"knockknock, {source}" + (f", {firewall}" if firewall != "nftables" else "")
-        self.lab, self.source, self.firewall = lab, source, firewall
-        self.kind, self.port = "syn", PROFILES["compact"][0]
+    def __init__(self, lab: Lab, source: str, firewall: str = "nftables", *, syslog: bool = False) -> None:
+        """syslog: with a syslog daemon that writes the file, else somebody else does."""
+        self.name = f"knockknock, {source}" + (" by rsyslogd" if syslog else "")
+        self.lab, self.source, self.firewall, self._syslog = lab, source, firewall, syslog
         self.kern_log, self.config, self.log = (lab.directory / name for name in ("kern.log", "config", "daemon.log"))
         self.home = lab.directory / "home"
         self.profile = self.home / ".knockknock" / ADDRESS
@@ -43,13 +41,15 @@ class Own:
         self.config.write_text(f"[main]\n{settings}{places}")
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[list[int]]:
-        """The process ids of a daemon that listens, and of its root helper."""
-        self.lab.guard(self.firewall)
-        if self.source == "file":
-            self.kern_log.touch(0o644)
+    def running(self, guard: bool = True) -> Iterator[list[int]]:
+        """The process ids of a daemon that listens, and of its root helper; guard: begin with a new firewall."""
+        if guard:
+            self.lab.guard(self.firewall)
+        self.kern_log.write_text("")
         self.configure()
         with contextlib.ExitStack() as stack:
+            if self._syslog:
+                stack.enter_context(rsyslogd(self))
             with inside(SERVER):
                 command = [sys.executable, str(ROOT / "bin/knockknock-daemon"), "--config", str(self.config)]
                 pid = stack.enter_context(running(self.log, *command))

@@ -1,0 +1,43 @@
+"""What is compared: knockknock by each of its sources, and its peers."""
+
+import contextlib
+from typing import Protocol
+
+from .lab import Lab
+from .own import Own
+from .peers import Fwknop, Knockd
+
+
+class Tool(Protocol):
+    """A daemon and its client."""
+
+    name: str
+    kind: str
+    """Of a knock's packets: syn or udp."""
+    port: int
+    """Of a knock's first packet."""
+    last: int
+    """Of its last one."""
+    floods: bool
+    """Whether a flood of junk makes sense: not where each packet is a knock."""
+    drain: float
+    """Seconds after a flood until the daemon has done with what is in its buffers."""
+    environment: dict[str, str]
+    """Of the client."""
+
+    def running(self, guard: bool = True) -> contextlib.AbstractContextManager[list[int]]:
+        """A daemon that listens, behind a firewall that refuses; the process ids that are there all the time.
+
+        guard: the firewall is a new one, else as it was left.
+        """
+
+    def client(self, source: str) -> list[str]:
+        """The command line of a knock from an address, which is the one that the route to the server names."""
+
+    def losses(self) -> str:
+        """What the daemon has lost since its start, by its own account or that of its sockets."""
+
+
+def tools(lab: Lab) -> list[Tool]:
+    own = [Own(lab, "kmsg"), Own(lab, "file", syslog=True), Own(lab, "nflog")]
+    return [*own, Fwknop(lab, udp=False), Fwknop(lab, udp=True), Knockd(lab, 1), Knockd(lab, 3)]
