@@ -169,9 +169,10 @@ def measure_idle(lab: Lab) -> Iterator[Figure]:
             every = sorted({one for pid in pids for one in family(pid)})
             rss, pss = memory(every), memory(every, "Pss")
         woken, used = ((new - old) / IDLE for new, old in zip(after, before, strict=True))
-        notes = f"CPU {used / 1e6:.2g} ms a second; {len(every)} process(es), RSS {rss:.1f} MiB; {disturbed} kernel messages meanwhile"
+        notes = f"CPU {used / 1e6:.2g} ms a second; {disturbed} kernel messages in {IDLE} s"
         yield Figure(f"wake-ups a second when idle, {tool.name}", "", [woken], "0", notes)
-        yield Figure(f"memory when idle, {tool.name}", "MiB PSS", [pss], "", "all processes, after a knock")
+        notes = f"{len(every)} process(es), RSS {rss:.1f} MiB, after a knock"
+        yield Figure(f"memory when idle, {tool.name}", "MiB PSS", [pss], "", notes)
 
 
 def _switches(pids: list[int]) -> int:

@@ -93,8 +93,9 @@ class Fwknop(Peer):
         self.rule = f"-A INPUT -p udp --dport {_SPA} -j ACCEPT" if udp else ""
         if not udp:
             self.drain = 8.0  # its ring holds some thousand packets, of which it takes 100 each 100 ms
-        order = f"-A tcp/{DOOR} -a 10.77.0.2 -D {ADDRESS} --key-gen --use-hmac --save-rc-stanza -n server --rc-file"
-        sh("env", f"HOME={self.directory}", "fwknop", *order.split(), str(self._keys))
+        if not self._keys.exists():
+            order = f"-A tcp/{DOOR} -a 10.77.0.2 -D {ADDRESS} --key-gen --use-hmac --save-rc-stanza -n server --rc-file"
+            sh("env", f"HOME={self.directory}", "fwknop", *order.split(), str(self._keys))
 
     def program(self) -> str:
         return "fwknopd"
