@@ -39,6 +39,7 @@ MEASURES: dict[str, tuple[str, Callable[[Lab, int], Iterator[Row]]]] = {
     "rsyslog": (FIGURES, figures.measure_rsyslog),
     "memory": (FIGURES, lambda lab, _: figures.measure_memory(lab)),
     "junk": (FIGURES, figures.measure_junk),
+    "opening": (FIGURES, endtoend.measure_opening),
     "endtoend": (FIGURES, endtoend.measure_end_to_end),
     "process": (FIGURES, endtoend.measure_in_process),
     "clients": (FIGURES, endtoend.measure_clients),

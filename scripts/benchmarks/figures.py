@@ -19,7 +19,7 @@ from knockknock.request import TCP, Request, Verb
 from knockknock.schemes import Carried
 from knockknock.sources.logline import parse
 
-from .endtoend import SO_TIMESTAMPNS
+from .endtoend import NETLINK_NETFILTER, NEWSETELEM, NFNLGRP_NFTABLES, SO_TIMESTAMPNS
 from .lab import (
     ADDRESS,
     CLIENT,
@@ -47,8 +47,6 @@ LINE = (
     "SRC=10.77.%d.%d DST=10.77.0.1 LEN=60 TOS=0x00 PREC=0x00 TTL=64 ID=%d DF PROTO=TCP SPT=40000 DPT=%d SEQ=%d ACK=%d "
     "WINDOW=%d RES=0x00 SYN URGP=0 OPT (020405B40402080A001122330000000001030307)\n"
 )
-# include/uapi/linux/netlink.h, linux/netfilter/nfnetlink.h and nf_tables.h
-NETLINK_NETFILTER, NFNLGRP_NFTABLES, NEWSETELEM = 12, 7, 0x0A0C
 STAMPS = "kernel's stamp of the SYN on the server's veth, until a listener is told of the new set element"
 
 

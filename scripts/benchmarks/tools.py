@@ -1,11 +1,19 @@
 """What is compared: knockknock by each of its sources, and its peers."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Protocol
 
 from .lab import Lab
 from .own import Own
-from .peers import Fwknop, Knockd
+from .peers import Fwknop, Knockd, Peer
+
+PEERS: dict[str, Callable[[Lab], Peer]] = {
+    "fwknop": lambda lab: Fwknop(lab, udp=False),
+    "fwknop, UDP server": lambda lab: Fwknop(lab, udp=True),
+    "knockd, 1 port": lambda lab: Knockd(lab, 1),
+    "knockd, 3 ports": lambda lab: Knockd(lab, 3),
+}
 
 
 class Tool(Protocol):
@@ -39,5 +47,5 @@ class Tool(Protocol):
 
 
 def tools(lab: Lab) -> list[Tool]:
-    own = [Own(lab, "kmsg"), Own(lab, "file", syslog=True), Own(lab, "nflog")]
-    return [*own, Fwknop(lab, udp=False), Fwknop(lab, udp=True), Knockd(lab, 1), Knockd(lab, 3)]
+    own: list[Tool] = [Own(lab, "kmsg"), Own(lab, "file", syslog=True), Own(lab, "nflog")]
+    return [*own, *(make(lab) for make in PEERS.values())]
