@@ -48,4 +48,5 @@ class Tool(Protocol):
 
 def tools(lab: Lab) -> list[Tool]:
     own: list[Tool] = [Own(lab, "kmsg"), Own(lab, "file", syslog=True), Own(lab, "nflog")]
-    return [*own, *(make(lab) for make in PEERS.values())]
+    peers: list[Tool] = [make(lab) for make in PEERS.values()]
+    return own + peers
