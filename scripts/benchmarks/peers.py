@@ -81,6 +81,10 @@ class Peer:
         """The daemon's command line; its configuration is written first."""
         raise NotImplementedError
 
+    def client(self, source: str) -> list[str]:
+        """The client's command line."""
+        raise NotImplementedError
+
 
 class Fwknop(Peer):
     """fwknop with rijndael and HMAC keys; udp: it listens at its port, instead of capturing packets with libpcap."""
