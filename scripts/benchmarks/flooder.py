@@ -2,13 +2,14 @@
 
 usage: flooder.py SERVER-MAC CLIENT-MAC SERVER syn|udp PORT PACKETS-A-SECOND|0 SECONDS one|spoofed
 
-Says "ready", waits for a line, sends, and prints packets and seconds.
+Says "ready", waits for a line, sends for so many seconds or until the next line, and prints packets and seconds.
 """
 
 import base64
 import ctypes
 import os
 import random
+import select
 import socket
 import struct
 import sys
@@ -66,7 +67,7 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     sent, at, start = 0, 0, time.monotonic()
-    while (passed := time.monotonic() - start) < seconds:
+    while (passed := time.monotonic() - start) < seconds and not select.select([0], [], [], 0)[0]:
         want = min(AT_ONCE, count - at, int(passed * rate) + 1 - sent if rate else AT_ONCE)
         if want <= 0:
             time.sleep(0.0005)

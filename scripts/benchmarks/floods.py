@@ -13,6 +13,8 @@ from .tools import Tool, tools
 
 KNOCKS, PAUSE, PATIENCE = 20, 0.24, 3.0
 """Legitimate knocks in one flood; seconds between two, and until a door that is shut still counts as one that stays."""
+LONGEST = 20.0
+"""Seconds after which a flood ends by itself."""
 RATES = {2000: "2,000/s", 10_000: "10,000/s", 0: "full speed"}
 SOURCES = {"one": "one", "spoofed": "random"}
 HEAD = (
@@ -59,31 +61,34 @@ def flood(lab: Lab, tool: Tool, rate: int, sources: str) -> Flood:
     """Knock, again and again, each time from another address, while a daemon is flooded."""
     delays: list[float] = []
 
-    def knock(source: str) -> None:
-        start = time.time_ns()
+    def wait(source: str, start: int) -> None:
         with inside(CLIENT):
-            client = subprocess.Popen(tool.client(source), env=tool.environment, stdout=subprocess.DEVNULL)
             opened = answered(source, PATIENCE, 0.01)
-            client.wait()
         if opened:
             delays.append((opened - start) / 1e6)
 
     with tool.running() as pids:
         before = memory(pids)
-        child = attacker(lab, tool, rate, (KNOCKS + 1) * PAUSE, sources)
+        child = attacker(lab, tool, rate, LONGEST, sources)
         assert child.stdin
         child.stdin.write("go\n")
         child.stdin.flush()
         time.sleep(0.1)
-        knocks = []
+        waiting = []
         for _ in range(KNOCKS):
-            # The route to the server names the address, so it must not change before the client has looked.
-            knocks.append(threading.Thread(target=knock, args=(lab.source(),)))
-            knocks[-1].start()
-            time.sleep(PAUSE)
-        for one in knocks:
+            source, start = lab.source(), time.time_ns()
+            with inside(CLIENT):
+                client = subprocess.Popen(tool.client(source), env=tool.environment, stdout=subprocess.DEVNULL)
+            waiting.append(threading.Thread(target=wait, args=(source, start)))
+            waiting[-1].start()
+            # The route to the server names the address, so it must not change before the client has ended.
+            client.wait()
+            time.sleep(max(0.0, PAUSE - (time.time_ns() - start) / 1e9))
+        if child.poll() is not None:
+            raise RuntimeError("the flood ended before the last knock")
+        sent, seconds = child.communicate("stop\n")[0].split()
+        for one in waiting:
             one.join()
-        sent, seconds = child.communicate()[0].split()
         lab.accept()
         time.sleep(tool.drain)
         after = memory(pids)
