@@ -37,7 +37,7 @@ class Own:
 
     def configure(self) -> None:
         settings = f"delay = {SECONDS}\nuser = nobody\nsource = {self.source}\nlog_file = {self.kern_log}\n"
-        places = f"profiles = {self.lab.directory}/etc/profiles\nstate = {self.lab.directory}/state\n"
+        places = f"profiles = {self.lab.directory}/etc/profiles\nstate = {self.lab.directory}/state\ncontrol = off\n"
         self.config.write_text(f"[main]\n{settings}{places}")
 
     @contextlib.contextmanager
