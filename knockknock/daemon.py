@@ -47,6 +47,9 @@ AT_RESTART = (
 
 PORTION = 100
 """Lines or messages gone through before the daemon looks at signals and at the helper."""
+LOOK = 0.001
+"""Seconds until the source is looked at again in a flood: the kernel wakes a reader of its log at its next timer tick
+only, up to 10 ms later, by when a flood has filled the ring."""
 COMPLAINT = 1.0
 """Seconds between two sentences about what a source has lost."""
 STEP = 0.005
@@ -73,6 +76,7 @@ class Daemon:
         self._observers = observers
         self._stop = self._reload = False
         self._coming = source.read()
+        self._flood = False
         self._complained = 0.0
         self._work: Iterator[None] | None = None
         """What is left to do of a reload."""
@@ -92,16 +96,15 @@ class Daemon:
             if (asked := self._observers.answer(self._status)) >= 0:
                 selector.register(asked, selectors.EVENT_READ)
             ready()
-            more = False
+            again: float | None = None
             while not self._stop:
-                at_once = more or self._reload or self._work
-                wait = 0 if at_once else self._observers.wait(time.monotonic())
-                readable = {key.fd for key, _ in selector.select(wait)}
+                wait = self._observers.wait(time.monotonic()) if again is None else again
+                readable = {key.fd for key, _ in selector.select(0 if self._reload or self._work else wait)}
                 self._tell(more=self._helper.fileno() in readable)
                 if awake.fileno() in readable:
                     awake.recv(4096)
-                more = self._listen()
-                self._step(0 if more else STEP)
+                again = self._listen()
+                self._step(STEP if again is None else 0)
                 self._observers.serve(time.monotonic())
                 self._tell(more=False)
 
@@ -116,8 +119,8 @@ class Daemon:
         else:
             self._stop = True
 
-    def _listen(self) -> bool:
-        """Go through some of what has come; whether there may be more."""
+    def _listen(self) -> float | None:
+        """Go through some of what has come; in how many seconds to look again, None: when there is something."""
         hear, now = self._keeper.hear, time.monotonic()
         portion = list(islice(self._coming, PORTION))
         for packet in portion:
@@ -127,9 +130,11 @@ class Daemon:
             self._complained = now
             log.warning("%s", complaint)
         if len(portion) == PORTION:
-            return True
+            self._flood = True
+            return 0
+        flood, self._flood = self._flood, False
         self._coming = self._source.read()
-        return False
+        return LOOK if flood else None
 
     def _step(self, seconds: float) -> None:
         """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
@@ -147,6 +152,7 @@ class Daemon:
         try:
             if not isinstance(event, Quiet) and event.counter is not None:
                 store.store_counter(f"{self._config.state}/{event.profile}", event.counter + 1)
+                self._source.drain()
         except CounterError as error:
             self._report(logging.ERROR, facts.failed(heard, str(error)))
             return

@@ -36,6 +36,9 @@ class Endless:
         while True:
             yield None
 
+    def drain(self) -> None:
+        pass
+
     def complaint(self) -> str:
         return ""
 

@@ -36,6 +36,9 @@ class Source(Protocol):
         None for each thing read that is no packet of ours, so that whoever reads can stop, and go on, anywhere.
         """
 
+    def drain(self) -> None:
+        """Take in what could be lost before the next read(). Raises SourceError."""
+
     def complaint(self) -> str:
         """What was lost since the last call, in a sentence; empty for nothing."""
 

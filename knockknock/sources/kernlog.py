@@ -92,6 +92,9 @@ class KernLog:
                 yield from map(parse, file.lines())
             more = self._follow()
 
+    def drain(self) -> None:
+        """The file keeps what is in it."""
+
     def complaint(self) -> str:
         text, self._complaint = self._complaint, ""
         return text

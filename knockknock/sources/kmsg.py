@@ -29,6 +29,7 @@ class Kmsg:
 
     def __init__(self, path: str, fd: int) -> None:
         self.path, self._fd = path, fd
+        self._held: deque[bytes] = deque()
         self._overruns = 0
 
     def fileno(self) -> int:
@@ -36,15 +37,18 @@ class Kmsg:
 
     def read(self) -> Iterator[Packet | None]:
         """Packets until the ring is empty. Raises SourceError."""
-        held: deque[bytes] = deque()
-        while self._drain(held):
+        held = self._held
+        while True:
+            self.drain()
             for _ in range(min(PORTION, len(held))):
                 yield parse(held.popleft())
+            if not held:
+                return
 
-    def _drain(self, held: deque[bytes]) -> bool:
-        """Move what is in the ring to where it waits; whether anything waits. Raises SourceError."""
-        read, fd, hold = os.read, self._fd, held.append
-        for _ in range(HELD - len(held)):
+    def drain(self) -> None:
+        """Move what is in the ring to where it waits. Raises SourceError."""
+        read, fd, hold = os.read, self._fd, self._held.append
+        for _ in range(HELD - len(self._held)):
             try:
                 hold(read(fd, RECORD).partition(b"\n")[0])
             except BlockingIOError:
@@ -54,7 +58,6 @@ class Kmsg:
                     raise SourceError(f"/dev/kmsg cannot be read any more: {error.strerror}") from None
                 # The ring went round before we came; the next read goes on with the oldest record that is left.
                 self._overruns += 1
-        return bool(held)
 
     def complaint(self) -> str:
         count, self._overruns = self._overruns, 0

@@ -67,6 +67,9 @@ class NfLog:
                 continue
             yield from packets(buffer, size) or _NOTHING
 
+    def drain(self) -> None:
+        """The socket's buffer holds as much as it ever will."""
+
     def complaint(self) -> str:
         count, self._overruns = self._overruns, 0
         return f"the buffer of {self.path} was full {count} time(s): knocks may have been lost" if count else ""
