@@ -31,6 +31,7 @@ PURE = [
         "facts",
         "heads",
         "tcpip",
+        "schedule",
         "sources.logline",
         "sources.nfpacket",
         "sources.tcpoptions",

@@ -1,0 +1,30 @@
+"""When to try the door: a firewall that drops what comes too early makes the kernel wait a second for the next try."""
+
+from collections.abc import Iterator
+
+_AGAIN = (1.0, 3.0)
+"""Seconds after the first knock at which to knock again. The first is the initial retransmission timeout of TCP (RFC
+6298 section 2): later than any usual round trip, so that a slow answer is not taken for a lost knock."""
+_FIRST = 0.002
+"""Seconds from a knock to the attempt after it; a daemon on a fast machine has opened the door by then."""
+_GROWTH = 1.5
+_LONGEST = 0.25
+"""Seconds between two attempts at most."""
+
+
+def attempts(timeout: float) -> Iterator[tuple[float, bool]]:
+    """When to start another connection attempt, and whether to knock again right before it.
+
+    Yields seconds since the first knock, ascending, above 0 and below timeout (seconds, above 0). What was tried before
+    is to be kept: its answer may be on the way. After the last one, wait for answers until timeout.
+    """
+    starts = (0.0, *(start for start in _AGAIN if start < timeout), timeout)
+    for start, end in zip(starts, starts[1:], strict=False):
+        if start:
+            yield start, True
+        step = _FIRST
+        at = start + step
+        while at < end:
+            yield at, False
+            step = min(step * _GROWTH, _LONGEST)
+            at += step
