@@ -5,10 +5,10 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from . import schemes, store, tcpip
+from . import route, schemes, store, tcpip
 from .errors import ProfileError, SendError
 from .profile import Profile
 from .request import Request
@@ -17,7 +17,7 @@ from .schemes import Carried
 # include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
 _MAX_MAXSEG = 32767
-_IP_MTU, _IPV6_MTU, _IPV6_HDRINCL = 14, 24, 36
+_IPV6_HDRINCL = 36
 
 
 class Knock(NamedTuple):
@@ -28,6 +28,8 @@ class Knock(NamedTuple):
     destination: str
     request: Request
     counter: int
+    source: str
+    """The address of this machine that it leaves from, and that the connection must leave from too."""
 
 
 def open_raw() -> dict[int, socket.socket]:
@@ -51,6 +53,35 @@ def open_raw() -> dict[int, socket.socket]:
     return found
 
 
+@contextlib.contextmanager
+def sender() -> Iterator[Callable[[Knock], None]]:
+    """What puts a knock on the wire and raises SendError: a raw socket, or somebody who may have one. Raises SendError.
+
+    Nothing of it is left afterwards.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            raw = open_raw()
+        except SendError as error:
+            if os.geteuid() == 0:
+                raise
+            from . import rawsend  # imported here, as who has a raw socket needs no other
+
+            yield stack.enter_context(rawsend.borrow(str(error)))
+            return
+        for one in raw.values():
+            stack.enter_context(one)
+
+        def put(knock: Knock) -> None:
+            version = knock.packet[0] >> 4
+            family = socket.AF_INET if version == 4 else socket.AF_INET6
+            if family not in raw:
+                raise SendError(f"this kernel has no raw sockets for IPv{version}")
+            send(raw[family], knock)
+
+        yield put
+
+
 def become_invoker() -> str:
     """Give up the root that sudo gave, for good; the home directory of whom we are now. Raises SendError."""
     invoker = os.environ.get("SUDO_UID") or "0"
@@ -68,40 +99,19 @@ def become_invoker() -> str:
     return user.pw_dir
 
 
-def find_profile(profiles: str, host: str) -> Profile:
-    """The profile of a host, in a directory of profiles by host name. Raises ProfileError, ConfigError."""
-    name = host.rstrip(".").lower()
-    for directory in (f"{profiles}/{host}", f"{profiles}/{name}"):
-        if host and "/" not in host and not host.startswith(".") and os.path.isdir(directory):
-            return store.load_profile(directory)
+def find_profile(profiles: str, host: str, *others: str) -> Profile:
+    """The profile of a host, in a directory of profiles by host name. Raises ProfileError, ConfigError.
+
+    others: further names that the profile may have.
+    """
+    for name in (host, *others):
+        for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
+            if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
+                return store.load_profile(directory)
     known = ", ".join(sorted(store.names(profiles))) or "none"
     raise ProfileError(
         f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"
     )
-
-
-def resolve(host: str, family: int) -> tuple[int, str]:
-    """An address family and an address of a host; family: AF_UNSPEC for the resolver's first. Raises SendError."""
-    try:
-        # As bytes, an ASCII name needs no IDNA codec, whose import takes longer than the look-up.
-        name = host.encode() if host.isascii() else host
-        found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        kind = " as IPv4" if family == socket.AF_INET else " as IPv6" if family == socket.AF_INET6 else ""
-        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
-        raise SendError(f"'{host}' does not resolve{kind}: {reason}") from None
-    return found[0][0], str(found[0][4][0])
-
-
-def _route(family: int, destination: str, port: int) -> tuple[str, int]:
-    """The source address that a connection would have, and the MTU of its route; sends nothing. Raises SendError."""
-    level, option = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((destination, port))
-        except OSError as error:
-            raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
-        return str(probe.getsockname()[0]), probe.getsockopt(level, option)
 
 
 def kernel_syn(family: int, segment: int) -> bytes:
@@ -131,27 +141,40 @@ def kernel_syn(family: int, segment: int) -> bytes:
 
 
 def prepare(
-    directory: str, profile: Profile, requests: Iterable[Request], address: tuple[int, str], *, dry: bool
+    directory: str,
+    profile: Profile,
+    requests: Iterable[Request],
+    address: tuple[int, str],
+    *,
+    dry: bool,
+    seen_from: str = "",
 ) -> Iterator[Knock]:
     """One knock after the other, each with a counter of its own that is durably used up before it is yielded.
 
     directory: of the profile. address: family and destination. dry: leave the counter as it is, for knocks that are
-    looked at and never sent. Raises CounterError, SendError.
+    looked at and never sent. seen_from: the source address that the server will see, of the same family, if that is not
+    the one that the kernel would choose; behind NAT it is not this machine's. Raises CounterError, SendError.
     """
     family, destination = address
-    source, mtu = _route(family, destination, profile.knock_port)
+    source, mtu = route.find(family, destination, profile.knock_port, seen_from)
+    if seen_from and not profile.bind_source and not route.same(family, source, seen_from):
+        raise SendError(
+            f"{seen_from} is not an address of this machine, and the profile does not bind the source: leave it out"
+        )
     template = kernel_syn(family, mtu - (40 if family == socket.AF_INET else 60))
-    ends = socket.inet_pton(family, source), socket.inet_pton(family, destination)
+    ends = route.packed(family, source), route.packed(family, destination)
+    bound = route.packed(family, seen_from) if seen_from else ends[0]
     scheme = schemes.load(profile.format)
     for offset, request in enumerate(requests):
         while True:
             counter = store.next_counter(directory, offset) if dry else store.take_counter(directory)
-            fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, ends[0]))
+            fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, bound))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:
                 break
         label = 1 + os.urandom(1)[0] % 15
-        yield Knock(tcpip.knock(template, *ends, profile.knock_port, fields, label), destination, request, counter)
+        packet = tcpip.knock(template, *ends, profile.knock_port, fields, label)
+        yield Knock(packet, destination, request, counter, source)
 
 
 def send(raw: socket.socket, knock: Knock) -> None:

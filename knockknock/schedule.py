@@ -1,6 +1,7 @@
 """When to try the door: a firewall that drops what comes too early makes the kernel wait a second for the next try."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 _AGAIN = (1.0, 3.0)
 """Seconds after the first knock at which to knock again. The first is the initial retransmission timeout of TCP (RFC
@@ -19,7 +20,7 @@ def attempts(timeout: float) -> Iterator[tuple[float, bool]]:
     is to be kept: its answer may be on the way. After the last one, wait for answers until timeout.
     """
     starts = (0.0, *(start for start in _AGAIN if start < timeout), timeout)
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise(starts):
         if start:
             yield start, True
         step = _FIRST

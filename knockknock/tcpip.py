@@ -58,3 +58,32 @@ def _checksum(data: bytes | bytearray) -> int:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
+
+
+def total_length(packet: bytes) -> int:
+    """The bytes of a whole packet, by the first 6 of its header. Raises SendError unless it can be a SYN of ours."""
+    version = packet[0] >> 4
+    length = struct.unpack_from("!H", packet, 2 if version == 4 else 4)[0] + (40 if version == 6 else 0)
+    if version not in (4, 6) or not (40 if version == 4 else 60) <= length <= (80 if version == 4 else 100):
+        raise SendError("this is no IP packet that a knock can be")
+    return int(length)
+
+
+def check_syn(packet: bytes) -> tuple[bytes, bytes]:
+    """The source and the destination of a packet, from the IP header on. Raises SendError if it is not a lone SYN.
+
+    It must be TCP to and from a unicast address, not a fragment, with no IP options or extension headers and no data,
+    and with no other flag than SYN and those of ECN (RFC 3168 section 6.1.1).
+    """
+    length = total_length(packet)
+    four = packet[0] >> 4 == 4
+    start, size, protocol = (20, 4, packet[9]) if four else (40, 16, packet[6])
+    if len(packet) != length or protocol != 6 or (four and (packet[0] != 0x45 or packet[6] & 0xBF or packet[7])):
+        raise SendError("this is no plain TCP packet")
+    if packet[start + 13] & 0x3F != 2 or start + (packet[start + 12] >> 4) * 4 != length:
+        raise SendError("this is no SYN without data")
+    source, destination = packet[start - 2 * size : start - size], packet[start - size : start]
+    for address in (source, destination):
+        if address[0] == 0xFF or (four and (address[0] == 0 or address[0] >= 224)) or not any(address):
+            raise SendError("this is not from one host to another")
+    return source, destination

@@ -32,6 +32,7 @@ PURE = [
         "heads",
         "tcpip",
         "schedule",
+        "hosts",
         "sources.logline",
         "sources.nfpacket",
         "sources.tcpoptions",

@@ -1,23 +1,27 @@
-"""knockknock: sends a knock."""
+"""knockknock: sends a knock; connects, or runs a program, when the door is open."""
 
 import argparse
+import contextlib
 import os
 import socket
-import stat
 from typing import TYPE_CHECKING
 
-from .. import __version__, client
-from ..errors import ConfigError, KnockError, SendError
-from ..request import Request, Verb, port_number, protocol_number
+from .. import __version__, client, route
+from ..errors import ConfigError, SendError
+from ..request import TCP, Request, Verb, port_number, protocol_number
 from . import formatter, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..client import Knock
+    from ..hosts import Host
+    from ..profile import Profile
 
-_LINKTYPE_RAW = 101
-"""A capture file's packets begin with the IP header."""
+    Send = Callable[[client.Knock], None]
+
+TIMEOUT = 5.0
+"""Seconds to get a connection in."""
+_FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def _port(text: str) -> tuple[int, int]:
@@ -28,29 +32,60 @@ def _port(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _plain_port(text: str) -> int:
+    try:
+        return port_number(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    from ..hosts import seconds
+
+    try:
+        return seconds(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock",
         formatter_class=formatter,
+        usage="knockknock [-p PORT[/udp]]... [options] HOST [-- PROGRAM [ARGUMENT]...]\n"
+        "       knockknock [-p PORT]... [options] --stdio HOST [PORT]",
         description="Asks the server HOST to open a port for this machine, for a moment and one connection.",
-        epilog="Profiles are in ~/.knockknock/HOST/; under sudo, of the user who called it. "
-        "Exit status: 0 sent, 1 could not, 2 usage.",
+        epilog="Profiles are in ~/.knockknock/HOST/, settings by host in ~/.knockknock/config; under sudo, of the user "
+        "who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
     )
-    options.add_argument("host", metavar="HOST", help="name or address of the server, as its profile is called")
+    options.add_argument(
+        "host", metavar="HOST", nargs="?", help="name or address of the server, as its profile is called"
+    )
+    options.add_argument("port", metavar="PORT", nargs="?", type=_plain_port, help="where --stdio connects to")
     options.add_argument(
         "-p",
         dest="ports",
         metavar="PORT[/udp]",
         type=_port,
         action="append",
-        required=True,
-        help="port to open; may be repeated",
+        help="port to open; may be repeated (default: Ports in the configuration; with --stdio, PORT)",
     )
     options.add_argument("--close", action="store_true", help="ask to close the port instead")
+    options.add_argument(
+        "--stdio",
+        action="store_true",
+        help="connect as soon as the door is open, and pass standard input and output on: for ssh's ProxyCommand",
+    )
+    options.add_argument(
+        "--timeout", metavar="SECONDS", type=_seconds, help=f"for --stdio: when to give up (default: {TIMEOUT:.0f})"
+    )
     family = options.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=socket.AF_INET, help="use IPv4")
     family.add_argument("-6", dest="family", action="store_const", const=socket.AF_INET6, help="use IPv6")
+    options.add_argument(
+        "--source", metavar="ADDRESS", help="the address that the server sees this machine as, if it is not its own"
+    )
     options.add_argument(
         "--dry-run", action="store_true", help="show the packet's fields, use no counter, send nothing"
     )
@@ -60,76 +95,141 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the packet to a file; with --dry-run it is still a valid knock, so keep it secret",
     )
+    options.add_argument(
+        "--send", action="store_true", help="send the SYNs on standard input: for sudo and systemd, who start it so"
+    )
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return options
 
 
-def shower(options: argparse.Namespace) -> "Callable[[Knock], None]":
-    """What does as --dry-run, --explain and --pcap say, by scapy's dissection of a packet. Raises KnockError."""
-    # Imported here, because it takes longer than everything else together and a knock comes before every login.
-    import logging
-
-    logging.getLogger("scapy").setLevel(logging.ERROR)
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
-    from scapy.utils import PcapWriter
-
-    writer = None
-    if options.pcap:
-        try:
-            fd = os.open(options.pcap, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise KnockError(f"--pcap {options.pcap} cannot be written: {error.strerror}") from None
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode):
-            if status.st_mode & 0o077:
-                raise KnockError(
-                    f"--pcap {options.pcap} may be read by others, and a knock is a secret: remove it first"
-                )
-            os.ftruncate(fd, 0)
-        writer = PcapWriter(os.fdopen(fd, "wb"), linktype=_LINKTYPE_RAW, sync=True)
-
-    def show(knock: "Knock") -> None:
-        packet = (IP if knock.packet[0] >> 4 == 4 else IPv6)(knock.packet)
-        if options.dry_run:
-            print(f"{knock.request}, counter {knock.counter}: {packet.command()}")
-        if options.explain:
-            packet.show()
-        if writer:
-            try:
-                writer.write(packet)
-            except OSError as error:
-                raise KnockError(f"--pcap {options.pcap} cannot be written: {error.strerror}") from None
-
-    return show
+def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+    """The parser, what it found, and the program to run. Ends with a usage error if they do not go together."""
+    mark = arguments.index("--") if "--" in arguments else len(arguments)
+    ours, program = arguments[:mark], arguments[mark + 1 :]
+    options = parser()
+    found = options.parse_args(ours)
+    if not found.host and program:  # -- HOST, for a host that looks like an option
+        found.host, program = program[0], program[1:]
+        program = program[1:] if program[:1] == ["--"] else program
+    elif mark < len(arguments) and not program:
+        options.error("the name of a PROGRAM is expected after --")
+    if not found.host:
+        options.error("the following arguments are required: HOST")
+    if found.port and not found.stdio:
+        options.error(f"argument PORT: {found.port} goes with --stdio only; -p says what to open")
+    if found.timeout and not found.stdio:
+        options.error("argument --timeout: goes with --stdio only")
+    if found.send:
+        options.error("argument --send: goes alone")
+    if (found.stdio or program) and (found.close or found.dry_run or found.explain or (found.stdio and program)):
+        other = "a PROGRAM" if found.stdio and program else "--close, --dry-run or --explain"
+        options.error(f"{'--stdio' if found.stdio else 'a PROGRAM'} does not go with {other}")
+    return options, found, program
 
 
-def command(arguments: list[str]) -> None:
-    options = parser().parse_args(arguments)
-    raw = {} if options.dry_run else client.open_raw()
-    profiles = f"{client.become_invoker()}/.knockknock"
-    profile = client.find_profile(profiles, options.host)
+def configure(options: argparse.Namespace, home: str) -> "Host | None":
+    """Fill in from the configuration what the options leave open; what it says of the host. Raises ConfigError."""
+    path = f"{home}/.knockknock/config"
+    if not os.path.isfile(path):
+        return None
+    from .. import hosts, store  # imported here, as most have no such file
+
+    try:
+        text = store.read(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if os.stat(path).st_mode & 0o002:
+        raise ConfigError(f"{path} may be written by everybody on this machine: chmod o-w {path}")
+    found = hosts.parse(text, path, options.host)
+    options.ports = options.ports or (None if options.port else found.ports)
+    options.timeout = options.timeout or found.timeout
+    options.source = options.source or found.source
+    if options.family is None and found.address_family:
+        options.family = _FAMILIES[found.address_family]
+    return found
+
+
+def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
+    """What to ask for. Raises SendError for what the profile cannot."""
     verb = Verb.CLOSE if options.close else Verb.OPEN
-    requests = [Request(verb, protocol, port) for protocol, port in options.ports]
-    for request in requests:
+    wanted = [Request(verb, protocol, port) for protocol, port in options.ports]
+    for request in wanted:
         if profile.format == "classic" and (request.protocol != 6 or options.close):
             raise SendError(f"the profile's format classic can only open TCP ports, not {request}")
         if not profile.permits(request):
             raise SendError(f"the profile may not {request}; it may: {', '.join(map(str, profile.ports))}")
-    address = client.resolve(options.host, options.family or socket.AF_UNSPEC)
-    directory = f"{profiles}/{profile.name}"
-    show = shower(options) if options.dry_run or options.explain or options.pcap else None
-    for knock in client.prepare(directory, profile, requests, address, dry=options.dry_run):
-        if show:
-            show(knock)
-        if not options.dry_run:
-            if address[0] not in raw:
-                raise SendError(
-                    "this kernel has no raw sockets for IPv6"
-                    if address[0] == socket.AF_INET6
-                    else "no raw socket for IPv4"
-                )
-            client.send(raw[address[0]], knock)
+    return wanted
+
+
+def ask(options: argparse.Namespace, found: "Host | None", home: str, send: "Send | None") -> "socket.socket | None":
+    """Knock, and with --stdio connect; found: what the configuration says of the host. Raises KnockError."""
+    name = (found and found.host_name) or options.host
+    profiles = f"{home}/.knockknock"
+    names = [found.profile] if found and found.profile else dict.fromkeys((options.host, name))
+    profile = client.find_profile(profiles, *names)
+    wanted = requests(options, profile)
+    family = options.family or socket.AF_UNSPEC
+    if options.source:
+        family = route.family_of(options.source)
+        if options.family and family != options.family:
+            raise SendError(f"the source {options.source} is of another IP version than the one that is asked for")
+    addresses = route.addresses(name, family)
+    show = None
+    if options.dry_run or options.explain or options.pcap:
+        from .show import shower  # imported here, as it takes longer than all the rest
+
+        show = shower(options)
+
+    def knock(address: tuple[int, str]) -> str:
+        source = ""
+        for one in client.prepare(
+            f"{profiles}/{profile.name}", profile, wanted, address, dry=options.dry_run, seen_from=options.source or ""
+        ):
+            source = one.source
+            if show:
+                show(one)
+            if send:
+                send(one)
+        return source
+
+    if not options.stdio:
+        route.first(knock, addresses)
+        return None
+    from .. import connect
+
+    port = options.port or next((port for protocol, port in options.ports if protocol == TCP), 0)
+    if not port:
+        raise SendError("--stdio connects by TCP only: say -p PORT")
+    try:
+        return connect.Dialer(addresses, port, options.timeout or TIMEOUT, knock).connect()
+    except SendError as error:
+        hint = "; the profile binds the source: if there is NAT in between, say --source" if profile.bind_source else ""
+        raise SendError(f"{error}{hint}") from None
+
+
+def command(arguments: list[str]) -> None:
+    if arguments == ["--send"]:
+        from .. import rawsend
+
+        rawsend.serve()
+        return
+    usage, options, program = parse(arguments)
+    with contextlib.nullcontext() if options.dry_run else client.sender() as send:
+        home = client.become_invoker()
+        found = configure(options, home)
+        if options.stdio and options.port and not options.ports:
+            options.ports = [(TCP, options.port)]
+        if not options.ports:
+            usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
+        connection = ask(options, found, home, send)
+    if connection:
+        from .. import connect
+
+        connect.join(connection)
+    if program:
+        from .. import program as other
+
+        other.become(program, home)
 
 
 def main() -> None:

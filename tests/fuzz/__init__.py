@@ -14,5 +14,6 @@ TARGETS = (
     "profile_config",
     "key_file",
     "counter_file",
+    "client_config",
 )
 """The modules; a new parser needs a row here and a module of that name."""

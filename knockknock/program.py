@@ -1,0 +1,31 @@
+"""Becomes another program, with nothing in its hands that ours had."""
+
+import ctypes
+import os
+import pwd
+import sys
+
+from .errors import KnockError
+
+# include/uapi/linux/prctl.h
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+
+
+def become(words: list[str], home: str) -> None:
+    """Execute a program; does not return. Raises KnockError.
+
+    What may be ours alone is gone by then: root, sockets (they close on exec), and capabilities, the permitted and
+    effective of which do not survive an exec; only the ambient ones would, so they are taken off (capabilities(7)).
+
+    home: of whom we are. Under sudo the environment is root's, in which a program would look for its files.
+    """
+    if os.geteuid() != 0 and ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0:
+        raise KnockError("the capabilities of this process could not be taken off, so nothing is run")
+    if os.geteuid() != 0 and "SUDO_UID" in os.environ:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        os.environ.update(HOME=home, USER=name, LOGNAME=name)
+    sys.stdout.flush()
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        raise KnockError(f"{words[0]} cannot be run: {error.strerror}") from None

@@ -1,0 +1,78 @@
+"""The ways to a host: its addresses, and which of ours a connection to it would have."""
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from .errors import SendError
+
+_IP_MTU, _IPV6_MTU = 14, 24
+"""include/uapi/linux: in.h, in6.h."""
+
+
+def addresses(host: str, family: int) -> list[tuple[int, str]]:
+    """All addresses of a host, each with its family, in the order to try them (RFC 8305 section 4). Raises SendError.
+
+    family: AF_UNSPEC for both. The resolver's first choice stays the first; from there the families take turns.
+    """
+    try:
+        # As bytes, an ASCII name needs no IDNA codec, whose import takes longer than the look-up.
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, None, family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        kind = " as IPv4" if family == socket.AF_INET else " as IPv6" if family == socket.AF_INET6 else ""
+        reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
+        raise SendError(f"'{host}' does not resolve{kind}: {reason}") from None
+    every = list(dict.fromkeys((one[0].value, str(one[4][0])) for one in found))
+    first = [one for one in every if one[0] == every[0][0]]
+    second = [one for one in every if one[0] != every[0][0]]
+    turns = [one for pair in zip(first, second, strict=False) for one in pair]
+    return turns + first[len(second) :] + second[len(first) :]
+
+
+def first(knock: Callable[[tuple[int, str]], object], addresses: list[tuple[int, str]]) -> None:
+    """Knock at the first of some addresses that there is a way to. Raises the first SendError if there is none."""
+    errors: list[SendError] = []
+    for address in addresses:
+        try:
+            knock(address)
+            return
+        except SendError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def family_of(address: str) -> int:
+    """The family of an address in text. Raises SendError."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, address)
+            return family
+    raise SendError(f"'{address}' is no address that a knock could come from: an IPv4 or IPv6 address is expected")
+
+
+def find(family: int, destination: str, port: int, source: str) -> tuple[str, int]:
+    """The source address that a connection would have, and the MTU of its route; sends nothing. Raises SendError.
+
+    source: the one to take if it is this machine's, or "".
+    """
+    level, option = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if source:
+            with contextlib.suppress(OSError):  # that of a NAT, which no socket of ours can have
+                probe.bind((source, 0))
+        try:
+            probe.connect((destination, port))
+        except OSError as error:
+            raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
+        return str(probe.getsockname()[0]), probe.getsockopt(level, option)
+
+
+def packed(family: int, address: str) -> bytes:
+    """The bytes of an address; a link-local one may have its zone behind it (RFC 4007)."""
+    return socket.inet_pton(family, address.partition("%")[0])
+
+
+def same(family: int, one: str, other: str) -> bool:
+    """Whether two texts are one address."""
+    return packed(family, one) == packed(family, other)
