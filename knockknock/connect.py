@@ -1,6 +1,7 @@
 """Connects to a port that a knock is about to open, by all addresses of a host (RFC 8305); joins it to stdio."""
 
 import _thread
+import contextlib
 import os
 import select
 import socket
@@ -99,8 +100,9 @@ class Dialer:
             self._due.remove(entry)
             _, again, trial = entry
             if again:
-                self._knock(trial.address)
-                self._knocks[f"{trial.address[1]} from {trial.source}"] += 1
+                with contextlib.suppress(SendError):  # what is pending may still be answered
+                    self._knock(trial.address)
+                    self._knocks[f"{trial.address[1]} from {trial.source}"] += 1
             self._advance(trial)
             if won := self._attempt(trial):
                 return won

@@ -108,12 +108,12 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
     ours, program = arguments[:mark], arguments[mark + 1 :]
     options = parser()
     found = options.parse_args(ours)
-    if not found.host and program:  # -- HOST, for a host that looks like an option
+    if found.host is None and program:  # -- HOST, for a host that looks like an option
         found.host, program = program[0], program[1:]
         program = program[1:] if program[:1] == ["--"] else program
     elif mark < len(arguments) and not program:
         options.error("the name of a PROGRAM is expected after --")
-    if not found.host:
+    if found.host is None:
         options.error("the following arguments are required: HOST")
     if found.port and not found.stdio:
         options.error(f"argument PORT: {found.port} goes with --stdio only; -p says what to open")

@@ -221,6 +221,10 @@ class Lab:
                 return True
         return False
 
+    def on_close(self, undo: Callable[[], object]) -> None:
+        """Call something when the lab is taken down."""
+        self._stack.callback(undo)
+
     def stop_all(self) -> None:
         """Kill all that runs."""
         for process in self.processes:
