@@ -1,0 +1,245 @@
+"""Knocking without root: by sudo, by systemd's socket, by a capability; and what none of them gives away."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from knockknock import client
+
+from ..helpers import NOBODY, ROOT, VIEW
+from .lab import Lab, inside, until
+
+HOST = "10.77.0.1"
+GROUP = 4711
+STRANGER = 1
+"""A user who is not in the group."""
+SCRIPT = """#!{python}
+import os, sys; sys.path[:0] = {path!r}
+from knockknock.cli.knockknock import main; main()
+"""
+"""What pip makes of the command's entry point."""
+
+
+def python() -> str:
+    """A Python of this version that anybody may execute: ours may be in a home that is closed."""
+    for path in (str(VIEW["python"]), "/usr/bin/python{}.{}".format(*sys.version_info)):
+        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "env", path, "-c", ""]
+        if subprocess.run(words, capture_output=True, check=False).returncode == 0:
+            return path
+    raise AssertionError("there is no Python of this version that anybody may execute")
+
+
+def install(lab: Lab, interpreter: str) -> str:
+    """Put the command where our files say that it is; its path on this machine."""
+    script = lab.directory / "machine" / "bin" / "knockknock"
+    modules = [str(VIEW["root"]), *(path for path in sys.path if path.endswith("site-packages"))]
+    script.write_text(SCRIPT.format(python=interpreter, path=modules))
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture
+def laptop(lab: Lab, nobody: int) -> Lab:
+    """A lab whose client's profile belongs to an ordinary user, with the command installed where our files say."""
+    lab.mint("laptop")
+    for path in (lab.home, *lab.home.rglob("*")):
+        os.chown(path, nobody, nobody)
+    tree = lab.directory / "machine"
+    for name in ("bin", "sudoers.d", "run", "hidden"):
+        (tree / name).mkdir(parents=True)
+        (tree / name).chmod(0o755)
+    install(lab, python())
+    (tree / "group").write_text(Path("/etc/group").read_text() + f"knock:x:{GROUP}:nobody\n")
+    (tree / "group").chmod(0o644)
+    return lab
+
+
+def unprivileged(
+    lab: Lab, *command: str, group: bool = True, text: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as an ordinary user on the client, with files of this machine in the place of others."""
+    tree = lab.directory / "machine"
+    mounts = [("bin", "/usr/local/bin"), ("sudoers.d", "/etc/sudoers.d"), ("group", "/etc/group"), ("run", "/run")]
+    script = "".join(f"mount --bind {tree / name} {place} && " for name, place in mounts)
+    user = NOBODY if group else STRANGER
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={GROUP if group else user}"]
+    become += ["env", *(f"{key}={value}" for key, value in environment.items())]
+    full = ["unshare", "--mount", "sh", "-c", f'{script} exec "$@"', "sh", *become, *command]
+    return lab.run("client", *full, check=False, text=text)
+
+
+KNOCK = ("/usr/local/bin/knockknock", "-p", "22", HOST)
+
+
+def test_neither_way(laptop: Lab) -> None:
+    """Without any of them: one sentence, and no counter is used."""
+    done = unprivileged(laptop, *KNOCK)
+    assert done.returncode == 1
+    assert done.stderr.startswith("knockknock: you may not send a knock from here")
+    assert (laptop.home / ".knockknock" / HOST / "counter").read_text() == "0\n"
+
+
+def allow_sudo(lab: Lab) -> None:
+    place = lab.directory / "machine" / "sudoers.d" / "knockknock"
+    place.write_text((ROOT / "config" / "knockknock-send.sudoers").read_text())
+    place.chmod(0o440)
+
+
+def test_by_sudo(laptop: Lab) -> None:
+    """The shipped rule is enough to knock, to get through to a service, and to run a program as oneself."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    allow_sudo(laptop)
+    done = unprivileged(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    done = unprivileged(laptop, *KNOCK, "--", "sh", "-c", "id -u; grep Cap /proc/self/status; ls -l /proc/self/fd; env")
+    assert done.stdout.startswith(f"{NOBODY}\n"), done.stderr
+    assert "CapPrm:\t0000000000000000" in done.stdout
+    assert "CapAmb:\t0000000000000000" in done.stdout
+    assert "socket:" not in done.stdout, "a socket of ours is left open"
+    assert f"HOME={laptop.home}\n" in done.stdout
+
+
+def test_connecting_by_sudo(laptop: Lab) -> None:
+    """The whole way through: the connection is the user's own, and the end of his input ends it."""
+    listener = laptop.listen(22)
+    laptop.daemon()
+    allow_sudo(laptop)
+
+    def answer() -> None:
+        with listener.accept()[0] as connection, connection.makefile("rb") as file:
+            connection.sendall(file.read())
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    done = unprivileged(laptop, *KNOCK[:-1], "--stdio", HOST, text="hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello", "")
+    thread.join(5)
+
+
+def test_sudo_gives_nothing_else(laptop: Lab) -> None:
+    """Root runs the one command with the one argument, with nothing of the user's environment."""
+    allow_sudo(laptop)
+    place = laptop.directory / "evil"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(f"import os; open('{laptop.directory}/owned-' + str(os.geteuid()), 'w')")
+    (place / "knockknock").mkdir()
+    (place / "knockknock" / "__init__.py").write_text("raise SystemExit('owned')")
+    laptop.directory.chmod(0o777)
+    sudo = ("sudo", "-n")
+    for words in (
+        ("/usr/local/bin/knockknock",),
+        ("/usr/local/bin/knockknock", "--send", "--pcap", "/etc/owned"),
+        ("/usr/local/bin/knockknock", "-p", "22", HOST),
+        ("-E", "/usr/local/bin/knockknock", "--send"),
+        (f"PYTHONPATH={place}", "/usr/local/bin/knockknock", "--send"),
+        (sys.executable, "-c", "print(1)"),
+    ):
+        done = unprivileged(laptop, *sudo, *words)
+        assert done.returncode == 1, words
+        assert done.stderr.startswith("sudo: "), done.stderr
+    done = unprivileged(
+        laptop,
+        *sudo,
+        "/usr/local/bin/knockknock",
+        "--send",
+        PYTHONPATH=str(place),
+        PYTHONHOME="/nowhere",
+        HOME=str(place),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(laptop.directory.glob("owned-0"))
+    done = unprivileged(laptop, *sudo, "/usr/local/bin/knockknock", "--send", group=False)
+    assert done.returncode == 1
+
+
+def served(lab: Lab) -> None:
+    """What systemd does with config/knockknock-send.socket, by its own tool for trying sockets out."""
+    near = lab.directory / "machine" / "run" / "knockknock-send.sock"
+    restrict = ["setpriv", "--reuid=knockknock", "--clear-groups", "--no-new-privs", "--inh-caps=-all,+net_raw"]
+    restrict += ["--ambient-caps=-all,+net_raw", "--bounding-set=-all,+net_raw"]
+    lab.directory.joinpath("machine", "run").chmod(0o777)
+    script = str(lab.directory / "machine" / "bin" / "knockknock")
+    lab.start(
+        "client", *restrict, "systemd-socket-activate", "--accept", "--inetd", "-l", str(near), script, "--send",
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(near.exists)
+    near.chmod(0o660)
+    os.chown(near, 0, GROUP)
+
+
+def test_by_systemd(laptop: Lab, daemon_user: object) -> None:
+    """With its socket nothing of the client's runs with more rights than its user has."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    served(laptop)
+    done = unprivileged(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    done = unprivileged(laptop, *KNOCK, group=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("knockknock: you may not send a knock from here")
+
+
+def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
+    """A packet that is no SYN of this machine is refused with a sentence, and the next one is sent all the same."""
+    served(laptop)
+    with inside(laptop.ns("client")):
+        template = client.kernel_syn(socket.AF_INET, 1460)
+    ends = socket.inet_aton("10.77.0.2"), socket.inet_aton(HOST)
+    good = bytearray(template)
+    good[12:20] = b"".join(ends)
+
+    def changed(at: int, value: int) -> bytes:
+        packet = bytearray(good)
+        packet[at] = value
+        return bytes(packet)
+
+    with socket.socket(socket.AF_UNIX) as near:
+        near.connect(str(laptop.directory / "machine" / "run" / "knockknock-send.sock"))
+        for packet, says in (
+            (bytes(good), b""),
+            (changed(15, 9), b"10.77.0.9 is not an address of this machine"),
+            (changed(33, 0x12), b"this is no SYN without data"),
+            (changed(9, 17), b"this is no plain TCP packet"),
+            (changed(16, 224), b"this is not from one host to another"),
+            (bytes(good), b""),
+        ):
+            near.sendall(packet)
+            assert near.recv(1000) == says + b"\n"
+
+
+def test_by_a_capability(laptop: Lab) -> None:
+    """A Python of one's own with the capability: it knocks, and a program that it starts has nothing of it."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    own = laptop.directory / "python"
+    subprocess.run(["cp", "--dereference", python(), str(own)], check=True)
+    os.chown(own, NOBODY, NOBODY)
+    own.chmod(0o700)
+    subprocess.run(["setcap", "cap_net_raw+ep", str(own)], check=True)
+    install(laptop, str(own))
+    done = unprivileged(laptop, *KNOCK, "--", "grep", "Cap", "/proc/self/status")
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    assert "CapPrm:\t0000000000000000" in done.stdout
+
+
+def test_ambient_capabilities_do_not_reach_the_program(laptop: Lab) -> None:
+    """As with systemd-run and AmbientCapabilities=CAP_NET_RAW, which children would inherit."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    caps = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    caps += ["--inh-caps=-all,+net_raw", "--ambient-caps=-all,+net_raw"]
+    script = str(laptop.directory / "machine" / "bin" / "knockknock")
+    done = laptop.run("client", *caps, script, "-p", "22", HOST, "--", "grep", "Cap", "/proc/self/status")
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    assert "CapPrm:\t0000000000000000" in done.stdout
+    assert "CapAmb:\t0000000000000000" in done.stdout
