@@ -62,11 +62,11 @@ def _checksum(data: bytes | bytearray) -> int:
 
 def total_length(packet: bytes) -> int:
     """The bytes of a whole packet, by the first 6 of its header. Raises SendError unless it can be a SYN of ours."""
-    version = packet[0] >> 4
-    length = struct.unpack_from("!H", packet, 2 if version == 4 else 4)[0] + (40 if version == 6 else 0)
-    if version not in (4, 6) or not (40 if version == 4 else 60) <= length <= (80 if version == 4 else 100):
+    start = {4: 20, 6: 40}.get(packet[0] >> 4, 0) if len(packet) >= 6 else 0
+    length = int.from_bytes(packet[2:4] if start == 20 else packet[4:6], "big") + (start if start == 40 else 0)
+    if not start or not start + 20 <= length <= start + 60:
         raise SendError("this is no IP packet that a knock can be")
-    return int(length)
+    return length
 
 
 def check_syn(packet: bytes) -> tuple[bytes, bytes]:
@@ -75,10 +75,11 @@ def check_syn(packet: bytes) -> tuple[bytes, bytes]:
     It must be TCP to and from a unicast address, not a fragment, with no IP options or extension headers and no data,
     and with no other flag than SYN and those of ECN (RFC 3168 section 6.1.1).
     """
-    length = total_length(packet)
+    if len(packet) != (length := total_length(packet)):
+        raise SendError("this is not a whole packet")
     four = packet[0] >> 4 == 4
     start, size, protocol = (20, 4, packet[9]) if four else (40, 16, packet[6])
-    if len(packet) != length or protocol != 6 or (four and (packet[0] != 0x45 or packet[6] & 0xBF or packet[7])):
+    if protocol != 6 or (four and (packet[0] != 0x45 or packet[6] & 0xBF or packet[7])):
         raise SendError("this is no plain TCP packet")
     if packet[start + 13] & 0x3F != 2 or start + (packet[start + 12] >> 4) * 4 != length:
         raise SendError("this is no SYN without data")

@@ -82,6 +82,14 @@ USAGE = [
     ("knockknock -p 22 --pcap host", "HOST"),
     ("knockknock -p 22 host --pcap", "--pcap"),
     ("knockknock -p 22 --nonsense host", "--nonsense"),
+    ("knockknock -p 22 host --", "PROGRAM is expected after --"),
+    ("knockknock -p 22 host 22", "PORT: 22 goes with --stdio only"),
+    ("knockknock -p 22 --timeout 3 host", "--timeout: goes with --stdio only"),
+    ("knockknock -p 22 --stdio --timeout 0 host", "--timeout: '0' is not a number of seconds"),
+    ("knockknock -p 22 --stdio --close host", "--stdio does not go with --close"),
+    ("knockknock -p 22 --stdio host -- true", "--stdio does not go with a PROGRAM"),
+    ("knockknock -p 22 --dry-run host -- true", "a PROGRAM does not go with"),
+    ("knockknock -p 22 --send host", "--send: goes alone"),
     ("knockknock-genprofile", "NAME, KNOCKPORT"),
     ("knockknock-genprofile alice", "KNOCKPORT"),
     ("knockknock-genprofile alice 0", "KNOCKPORT: '0' is not a port number"),
@@ -249,6 +257,39 @@ def test_a_host_that_is_this_machine(tmp_path: Path, host: str) -> None:
     code, output, complaint = run("knockknock", "--dry-run", "-p", "22", host, home=tmp_path)
     assert (code, complaint) == (0, "")
     assert output.startswith("open tcp/22, counter 5: IP")
+
+
+def test_settings_by_host(home: Path, reachable: str) -> None:
+    """The name alone is enough."""
+    (home / ".knockknock" / "config").write_text(f"Host near\n  HostName {reachable}\n  Ports 22 53/udp\n")
+    code, output, complaint = run("knockknock", "--dry-run", "near", home=home)
+    assert (code, complaint) == (0, "")
+    assert [line.partition(",")[0] for line in output.splitlines()] == ["open tcp/22", "open udp/53"]
+    assert len(run("knockknock", "--dry-run", "-p", "22", "near", home=home)[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "says"),
+    [
+        ("Ports 22\nColour red\n", 0o600, "config:2: there is no keyword 'colour'"),
+        ("Ports 22\n", 0o602, "config may be written by everybody on this machine: chmod o-w"),
+        ("Ports 22\nSource 1.2.3\n", 0o600, "'1.2.3' is no address that a knock could come from"),
+        (
+            "Ports 22\nSource 203.0.113.9\n",
+            0o600,
+            "203.0.113.9 is not an address of this machine",
+        ),
+        ("Ports 22\nProfile other\n", 0o600, "there is no profile"),
+        ("Ports 22\nSource ::1\nAddressFamily inet\n", 0o600, "::1 is of another IP version"),
+    ],
+)
+def test_bad_settings(home: Path, reachable: str, text: str, mode: int, says: str) -> None:
+    path = home / ".knockknock" / "config"
+    path.write_text(text)
+    path.chmod(mode)
+    before = tree(home / ".knockknock")
+    assert says in sentence("knockknock", "--dry-run", reachable, home=home)
+    assert tree(home / ".knockknock") == before
 
 
 def test_explain(home: Path, reachable: str) -> None:

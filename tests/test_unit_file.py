@@ -16,3 +16,21 @@ def test_exposure() -> None:
     assert found, done.stderr
     assert float(found[1]) <= MOST
     assert "ignoring" not in done.stderr, "every setting is one that it knows"
+
+
+def test_sending_for_others() -> None:
+    """The unit and the sudoers rule that let others knock, as systemd and sudo read them."""
+    words = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--no-pager",
+        str(ROOT / "config/knockknock-send@.service"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    found = re.search(r"Overall exposure level for knockknock-send@i.service: ([0-9.]+)", done.stdout)
+    assert found, done.stderr
+    assert float(found[1]) <= MOST
+    assert "ignoring" not in done.stderr, "every setting is one that it knows"
+    words = ["visudo", "-c", "-f", str(ROOT / "config/knockknock-send.sudoers")]
+    assert "parsed OK" in subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout

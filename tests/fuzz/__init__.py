@@ -15,5 +15,6 @@ TARGETS = (
     "key_file",
     "counter_file",
     "client_config",
+    "syn_packet",
 )
 """The modules; a new parser needs a row here and a module of that name."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def name(lab: Lab, host: str, *addresses: str) -> None:
     place = Path("/etc/netns") / lab.ns("client")
     place.mkdir(parents=True, exist_ok=True)
     (place / "hosts").write_text("".join(f"{address} {host}\n" for address in addresses))
-    lab.on_close(lambda: ((place / "hosts").unlink(), place.rmdir()))
+    lab.on_close(lambda: shutil.rmtree(place))
 
 
 def test_the_second_address_when_the_first_is_dead(lab: Lab) -> None:

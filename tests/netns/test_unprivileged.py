@@ -54,20 +54,23 @@ def laptop(lab: Lab, nobody: int) -> Lab:
         (tree / name).mkdir(parents=True)
         (tree / name).chmod(0o755)
     install(lab, python())
+    users = Path("/etc/passwd").read_text().splitlines()
+    others = [line for line in users if not line.startswith("nobody:")]
+    (tree / "passwd").write_text("\n".join([*others, f"nobody:x:{NOBODY}:{NOBODY}::{lab.home}:/bin/sh", ""]))
     (tree / "group").write_text(Path("/etc/group").read_text() + f"knock:x:{GROUP}:nobody\n")
     (tree / "group").chmod(0o644)
     return lab
 
 
-def unprivileged(
-    lab: Lab, *command: str, group: bool = True, text: str = "", **environment: str
+def on_laptop(
+    lab: Lab, *command: str, user: int = NOBODY, text: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command as an ordinary user on the client, with files of this machine in the place of others."""
+    """Run a command as a user on the client, with files of the lab in the place of this machine's."""
     tree = lab.directory / "machine"
     mounts = [("bin", "/usr/local/bin"), ("sudoers.d", "/etc/sudoers.d"), ("group", "/etc/group"), ("run", "/run")]
+    mounts.append(("passwd", "/etc/passwd"))
     script = "".join(f"mount --bind {tree / name} {place} && " for name, place in mounts)
-    user = NOBODY if group else STRANGER
-    become = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={GROUP if group else user}"]
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={GROUP if user == NOBODY else user}"]
     become += ["env", *(f"{key}={value}" for key, value in environment.items())]
     full = ["unshare", "--mount", "sh", "-c", f'{script} exec "$@"', "sh", *become, *command]
     return lab.run("client", *full, check=False, text=text)
@@ -78,7 +81,7 @@ KNOCK = ("/usr/local/bin/knockknock", "-p", "22", HOST)
 
 def test_neither_way(laptop: Lab) -> None:
     """Without any of them: one sentence, and no counter is used."""
-    done = unprivileged(laptop, *KNOCK)
+    done = on_laptop(laptop, *KNOCK)
     assert done.returncode == 1
     assert done.stderr.startswith("knockknock: you may not send a knock from here")
     assert (laptop.home / ".knockknock" / HOST / "counter").read_text() == "0\n"
@@ -95,10 +98,10 @@ def test_by_sudo(laptop: Lab) -> None:
     laptop.listen(22)
     daemon = laptop.daemon()
     allow_sudo(laptop)
-    done = unprivileged(laptop, *KNOCK)
+    done = on_laptop(laptop, *KNOCK)
     assert (done.returncode, done.stderr) == (0, "")
     daemon.says("laptop: open tcp/22 for 10.77.0.2")
-    done = unprivileged(laptop, *KNOCK, "--", "sh", "-c", "id -u; grep Cap /proc/self/status; ls -l /proc/self/fd; env")
+    done = on_laptop(laptop, *KNOCK, "--", "sh", "-c", "id -u; grep Cap /proc/self/status; ls -l /proc/self/fd; env")
     assert done.stdout.startswith(f"{NOBODY}\n"), done.stderr
     assert "CapPrm:\t0000000000000000" in done.stdout
     assert "CapAmb:\t0000000000000000" in done.stdout
@@ -118,7 +121,7 @@ def test_connecting_by_sudo(laptop: Lab) -> None:
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
-    done = unprivileged(laptop, *KNOCK[:-1], "--stdio", HOST, text="hello")
+    done = on_laptop(laptop, *KNOCK[:-1], "--stdio", HOST, text="hello")
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello", "")
     thread.join(5)
 
@@ -141,10 +144,10 @@ def test_sudo_gives_nothing_else(laptop: Lab) -> None:
         (f"PYTHONPATH={place}", "/usr/local/bin/knockknock", "--send"),
         (sys.executable, "-c", "print(1)"),
     ):
-        done = unprivileged(laptop, *sudo, *words)
+        done = on_laptop(laptop, *sudo, *words)
         assert done.returncode == 1, words
         assert done.stderr.startswith("sudo: "), done.stderr
-    done = unprivileged(
+    done = on_laptop(
         laptop,
         *sudo,
         "/usr/local/bin/knockknock",
@@ -155,7 +158,7 @@ def test_sudo_gives_nothing_else(laptop: Lab) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(laptop.directory.glob("owned-0"))
-    done = unprivileged(laptop, *sudo, "/usr/local/bin/knockknock", "--send", group=False)
+    done = on_laptop(laptop, *sudo, "/usr/local/bin/knockknock", "--send", user=STRANGER)
     assert done.returncode == 1
 
 
@@ -180,10 +183,10 @@ def test_by_systemd(laptop: Lab, daemon_user: object) -> None:
     laptop.listen(22)
     daemon = laptop.daemon()
     served(laptop)
-    done = unprivileged(laptop, *KNOCK)
+    done = on_laptop(laptop, *KNOCK)
     assert (done.returncode, done.stderr) == (0, "")
     daemon.says("laptop: open tcp/22 for 10.77.0.2")
-    done = unprivileged(laptop, *KNOCK, group=False)
+    done = on_laptop(laptop, *KNOCK, user=STRANGER)
     assert done.returncode == 1
     assert done.stderr.startswith("knockknock: you may not send a knock from here")
 
@@ -226,7 +229,7 @@ def test_by_a_capability(laptop: Lab) -> None:
     own.chmod(0o700)
     subprocess.run(["setcap", "cap_net_raw+ep", str(own)], check=True)
     install(laptop, str(own))
-    done = unprivileged(laptop, *KNOCK, "--", "grep", "Cap", "/proc/self/status")
+    done = on_laptop(laptop, *KNOCK, "--", "grep", "Cap", "/proc/self/status")
     assert (done.returncode, done.stderr) == (0, "")
     daemon.says("laptop: open tcp/22 for 10.77.0.2")
     assert "CapPrm:\t0000000000000000" in done.stdout
@@ -243,3 +246,35 @@ def test_ambient_capabilities_do_not_reach_the_program(laptop: Lab) -> None:
     daemon.says("laptop: open tcp/22 for 10.77.0.2")
     assert "CapPrm:\t0000000000000000" in done.stdout
     assert "CapAmb:\t0000000000000000" in done.stdout
+
+
+def test_with_sudo_by_hand(laptop: Lab) -> None:
+    """sudo knockknock HOST -- PROGRAM: the user's profile, and the program is the user's, in the user's home."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    under = {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "HOME": "/root", "USER": "root", "LOGNAME": "root"}
+    shown = "id -u; id -G; env; grep Cap /proc/self/status; ls -l /proc/self/fd"
+    done = on_laptop(laptop, *KNOCK, "--", "sh", "-c", shown, user=0, **under)
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(NOBODY), done.stderr
+    assert "0" not in lines[1].split()
+    for line in (f"HOME={laptop.home}", "USER=nobody", "LOGNAME=nobody", "CapPrm:\t0000000000000000"):
+        assert line in lines
+    assert "socket:" not in done.stdout
+
+
+def test_what_root_writes(laptop: Lab) -> None:
+    """Under sudo, a profile that is a link to root's files, and --pcap to one, are read and written as the user."""
+    secret = laptop.directory / "secret"
+    secret.mkdir(mode=0o700)
+    (secret / "config").write_text("[main]\nroot's own\n")
+    under = {"SUDO_UID": str(NOBODY), "SUDO_GID": str(NOBODY), "HOME": "/root"}
+    done = on_laptop(laptop, *KNOCK[:-1], "--pcap", str(secret / "written"), HOST, user=0, **under)
+    assert done.returncode == 1
+    assert not (secret / "written").exists()
+    (laptop.home / ".knockknock" / "linked").symlink_to(secret)
+    (laptop.home / ".knockknock" / "config").symlink_to(secret / "config")
+    done = on_laptop(laptop, *KNOCK[:-1], "linked", user=0, **under)
+    assert done.returncode == 1
+    assert "root's own" not in done.stderr
