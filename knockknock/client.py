@@ -45,8 +45,8 @@ def open_raw() -> dict[int, socket.socket]:
             found[family] = raw
         except PermissionError:
             raise SendError(
-                "you may not send a knock from here, it takes a raw socket: run it with sudo, "
-                "or give the capability net_raw to a Python of your own (see README, Without sudo)"
+                "you may not send a knock from here, it takes a raw socket (the capability net_raw): run it with sudo, "
+                "or have it sent for you (see README, Without sudo)"
             ) from None
         except OSError:
             continue  # a kernel without this family

@@ -123,13 +123,22 @@ def loaded(module: str) -> set[str]:
 
 
 HEAVY = {"scapy", "dataclasses", "inotify_simple", "pyroute2", "logging"}
+ASKED_FOR = {
+    "knockknock.hosts",
+    "knockknock.connect",
+    "knockknock.rawsend",
+    "knockknock.program",
+    "subprocess",
+    "ctypes",
+}
+"""What `knockknock -p 22 HOST` does without, as a knock comes before every login."""
 SECRET = {"cryptography", "configparser", "knockknock.profile", "knockknock.store"}
 
 
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("knockknock.cli.knockknock", HEAVY),
+        ("knockknock.cli.knockknock", HEAVY | ASKED_FOR),
         ("knockknock.root.helper", HEAVY | SECRET),
         ("knockknock.cli.daemon", {"prometheus_client", "scapy", "pyroute2"}),
         ("knockknock.runner", {"cryptography", "knockknock.store"}),
