@@ -165,9 +165,14 @@ def prepare(
     ends = route.packed(family, source), route.packed(family, destination)
     bound = route.packed(family, seen_from) if seen_from else ends[0]
     scheme = schemes.load(profile.format)
+    time = 0
+    if profile.clock:
+        from . import clock  # imported here, as most count their knocks
+
+        time = clock.seconds()
     for offset, request in enumerate(requests):
         while True:
-            counter = store.next_counter(directory, offset) if dry else store.take_counter(directory)
+            counter = store.next_counter(directory, offset, time) if dry else store.take_counter(directory, time)
             fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, bound))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:

@@ -17,6 +17,8 @@ _socket = ini.matching(r"off|/[^\0\n]{0,105}[^/\0\n]", "off, or an absolute path
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
+    "resync_window": ini.whole(0, 10000),
+    "clock_skew": ini.whole(1, 600),
     "single_use": ini.boolean,
     "doors_per_minute": ini.whole(1, MAX_DOORS_PER_MINUTE),
     "source": ini.one_of("auto", "file", "kmsg", "nflog"),
@@ -69,6 +71,10 @@ class Config(NamedTuple):
     on_close: str = ""
     textfile: str = ""
     """For the textfile collector of Prometheus' node_exporter."""
+    resync_window: int = 1000
+    """Counters beyond the look-ahead window in which two knocks in a row are obeyed (RFC 4226 section 7.4); 0: none."""
+    clock_skew: int = 60
+    """Seconds that the clock of a client may be off, for profiles that count by it."""
 
 
 def parse(text: str, where: str) -> Config:

@@ -12,7 +12,7 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from . import facts, grant, loading, status, store
+from . import clock, facts, grant, loading, status, store
 from .config import Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
@@ -122,6 +122,7 @@ class Daemon:
     def _listen(self) -> float | None:
         """Go through some of what has come; in how many seconds to look again, None: when there is something."""
         hear, now = self._keeper.hear, time.monotonic()
+        self._keeper.move(clock.seconds())
         portion = list(islice(self._coming, PORTION))
         for packet in portion:
             if packet and (event := hear(packet, now)):

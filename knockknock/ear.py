@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from . import schemes
 from .profile import MAX_COUNTER, Profile
@@ -11,13 +12,33 @@ COMPUTED_AHEAD = 16
 """Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
 
 
+class Settings(NamedTuple):
+    """What all profiles have in common."""
+
+    delay: int
+    """Seconds that a door stays open."""
+    window: int
+    """The look-ahead W, in counters."""
+    single_use: bool
+    """For profiles that do not say."""
+    resync: int = 0
+    """How far beyond the window two knocks in a row are obeyed, in counters."""
+    skew: int = 60
+    """How far the clock of a client may be off, in seconds."""
+
+
 class Ear:
     """One profile, and the next counter that is acceptable from it."""
 
-    __slots__ = ("first", "next", "number", "profile", "requests", "scheme", "streams", "window")
+    __slots__ = ("ahead", "clock", "first", "next", "number", "profile", "requests", "scheme", "streams", "window")
 
-    def __init__(self, number: int, profile: Profile, next_counter: int, window: int) -> None:
-        self.number, self.profile, self.window = number, profile, window
+    def __init__(self, number: int, profile: Profile, next_counter: int, settings: Settings, clock: int) -> None:
+        """clock: seconds since 1970, or 0 if nobody has said yet."""
+        self.number, self.profile, self.clock = number, profile, clock
+        self.window = settings.skew if profile.clock else settings.window
+        """How far to look ahead: from the next counter, or from the clock if the profile counts by it; then back, too."""
+        self.ahead = -1
+        """The counter that would bring a client back that ran ahead."""
         self.first = self.next = next_counter
         """`first`: the first counter that was ever put into the table."""
         self.scheme = schemes.load(profile.format)
@@ -28,29 +49,67 @@ class Ear:
 
     def heads(self, first: int, end: int) -> Iterator[int]:
         """The first 32 bits of all that the profile can say with some counters."""
-        return self.scheme.heads(self.profile, first, min(end, MAX_COUNTER + 1) - first, self.requests)
+        return self.scheme.heads(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
+
+    def kept(self) -> tuple[int, int]:
+        """From and to which counter heads are in the table: the window, and up to as many used ones."""
+        if self.profile.clock:
+            return max(0, self.clock - self.window), self.clock + self.window + 1
+        return max(self.first, self.next - self.window), self.next + self.window
 
     def tabled(self) -> Iterator[int]:
-        """The heads that are in the table now: of the window, and of up to as many used counters."""
-        return self.heads(max(self.first, self.next - self.window), self.next + self.window)
+        """The heads that are in the table now."""
+        return self.heads(*self.kept())
+
+    def _start(self) -> int:
+        """The first counter of the window."""
+        return max(self.next, self.clock - self.window) if self.profile.clock else self.next
 
     def _window(self) -> list[tuple[int, bytes]]:
         """The keystreams of the look-ahead window, each behind the number that masks the port."""
-        streams = self.scheme.keystreams(self.profile, self.next, min(self.window, MAX_COUNTER + 1 - self.next))
+        return self._masked(self._start(), self.kept()[1])
+
+    def _masked(self, first: int, end: int) -> list[tuple[int, bytes]]:
+        """The keystreams of some counters, each behind the number that masks the port."""
+        streams = self.scheme.keystreams(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first))
         return [(int.from_bytes(stream[:2], "big"), stream) for stream in streams]
 
-    def expect(self, next_counter: int) -> None:
-        """Slide the window to the next counter that will be accepted."""
-        self.next = next_counter
+    def expect(self, next_counter: int) -> tuple[Iterator[int], Iterator[int]]:
+        """Slide the window to the next counter that is acceptable; the heads that leave the table, and that come in."""
+        before, self.next, self.ahead = self.kept(), next_counter, -1
+        return self._slid(*before)
+
+    def move(self, clock: int) -> tuple[Iterator[int], Iterator[int]]:
+        """The same to the time of day, for a profile that counts by the clock."""
+        before, self.clock = self.kept(), clock
+        return self._slid(*before)
+
+    def _slid(self, old: int, old_end: int) -> tuple[Iterator[int], Iterator[int]]:
+        new, new_end = self.kept()
         if self.streams is not None:
             self.streams = self._window()
+        if new < old:  # only a clock goes back
+            return self.heads(max(old, new_end), old_end), self.heads(new, min(new_end, old))
+        return self.heads(old, min(old_end, new)), self.heads(max(old_end, new), new_end)
 
     def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
         """The counter and the request of a knock that this profile may make now."""
+        return self._find(self.streams or self._window(), self._start(), sealed, source)
+
+    def hear_ahead(self, sealed: bytes, source: bytes, far: int) -> tuple[int, Request] | None:
+        """The same for a knock up to so many counters beyond the window; None by the clock, where there is no such."""
+        if self.profile.clock:
+            return None
+        first = self.next + self.window
+        return self._find(self._masked(first, first + far), first, sealed, source)
+
+    def _find(
+        self, streams: list[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
+    ) -> tuple[int, Request] | None:
         profile, match = self.profile, self.scheme.match
         head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
         kinds = _kinds(profile.format, profile.ports)
-        for counter, (mask, stream) in enumerate(self.streams or self._window(), self.next):
+        for counter, (mask, stream) in enumerate(streams, first):
             if (head ^ mask) in ports:
                 request = match(profile, counter, stream, sealed, source, kinds)
                 if request and profile.permits(request):
@@ -59,8 +118,9 @@ class Ear:
 
     def explain(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
         """The counter and the request of a knock of this profile that is used up, or may not be made."""
-        first = max(0, self.next - self.window)
-        end = min(self.next + self.window, MAX_COUNTER + 1)
+        first, end = max(0, self.next - self.window), min(self.next + self.window, MAX_COUNTER + 1)
+        if self.profile.clock:
+            first, end = self.kept()
         kinds = self.scheme.kinds(self.profile.format)
         for counter, stream in enumerate(self.scheme.keystreams(self.profile, first, end - first), first):
             if request := self.scheme.match(self.profile, counter, stream, sealed, source, kinds):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from . import schemes
 from .ear import Ear
+from .ear import Settings as Settings  # for those who make a gatekeeper
 from .grant import Grant, Order
 from .heads import Heads
 from .packet import Packet
@@ -18,11 +19,17 @@ EXPLAINED_PROFILES = 30
 """Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
 
 
+RESYNCS_PER_SECOND = 2
+"""How many of these are tried beyond the look-ahead window, which is a thousand counters for each profile."""
+
+
 class Reason(Enum):
     """Why a packet at a knock port opened nothing; the value is the word in the log."""
 
     REPLAY = "replay"
     NOT_PERMITTED = "not permitted"
+    AHEAD = "ahead"
+    """Beyond the window: it counts only together with the next one."""
     UNKNOWN = "unknown"
 
 
@@ -56,17 +63,6 @@ class Quiet(NamedTuple):
 Event = Accepted | Refused | Quiet
 
 
-class Settings(NamedTuple):
-    """What all profiles have in common."""
-
-    delay: int
-    """Seconds that a door stays open."""
-    window: int
-    """The look-ahead W, in counters."""
-    single_use: bool
-    """For profiles that do not say."""
-
-
 class _Format(NamedTuple):
     """The profiles of one format at one knock port, by name."""
 
@@ -92,6 +88,8 @@ class Gatekeeper:
         self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
         self._quiet = 0
         self._second, self._explained = 0.0, 0
+        self._clocked: dict[str, Ear] = {}
+        self._clock = 0
 
     def __len__(self) -> int:
         return len(self._ears)
@@ -121,7 +119,9 @@ class Gatekeeper:
                 next_counter = max(next_counter, before.next)
             self.remove(profile.name)
         number = self._free.pop() if self._free else len(self._numbered)
-        ear = Ear(number, profile, next_counter, self.settings.window)
+        ear = Ear(number, profile, next_counter, self.settings, self._clock)
+        if profile.clock:
+            self._clocked[profile.name] = ear
         self._numbered[number : number + 1] = [ear]
         self._ears[profile.name] = ear
         formats = self._ports.setdefault(profile.knock_port, {})
@@ -129,14 +129,13 @@ class Gatekeeper:
         group.all[profile.name] = ear
         if not ear.requests:
             group.untabled[profile.name] = ear
-        for head in ear.tabled():
-            self._heads.add(head, number)
+        self._swap(number, (), ear.tabled())
 
     def remove(self, name: str) -> None:
         """Hear a profile no more. Raises KeyError if there is none of that name."""
         ear = self._ears.pop(name)
-        for head in ear.tabled():
-            self._heads.remove(head, ear.number)
+        self._clocked.pop(name, None)
+        self._swap(ear.number, ear.tabled(), ())
         port, format = ear.profile.knock_port, ear.profile.format
         group = self._ports[port][format]
         del group.all[name]
@@ -147,6 +146,23 @@ class Gatekeeper:
             del self._ports[port]
         self._numbered[ear.number] = None
         self._free.append(ear.number)
+
+    def move(self, clock: int) -> None:
+        """Slide the windows of profiles that count by the clock; to be called before hear(). Seconds since 1970.
+
+        The work is bounded by the window, and most often by the seconds that have passed.
+        """
+        if clock == self._clock:
+            return
+        self._clock = clock
+        for ear in self._clocked.values():
+            self._swap(ear.number, *ear.move(clock))
+
+    def _swap(self, number: int, leave: Iterable[int], come: Iterable[int]) -> None:
+        for head in leave:
+            self._heads.remove(head, number)
+        for head in come:
+            self._heads.add(head, number)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say.
@@ -164,11 +180,12 @@ class Gatekeeper:
                 continue
             for ear in (*self._named(numbers, group), *group.untabled.values()):
                 if heard := ear.hear(sealed, packet.source):
-                    counter, request = heard
-                    self._use_up(ear, counter)
-                    grant = self._grant(ear.profile, request, packet.source)
-                    return Accepted(ear.profile.name, counter, request, grant)
+                    return self._accept(ear, *heard, packet)
         return self._refuse(packet, now)
+
+    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted:
+        self._use_up(ear, counter)
+        return Accepted(ear.profile.name, counter, request, self._grant(ear.profile, request, packet.source))
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
         """The profiles of a group among some numbers of the table: nearly always none, or the one."""
@@ -176,13 +193,8 @@ class Gatekeeper:
         return [ear for ear in ears if ear and ear.profile.name in group.all]
 
     def _use_up(self, ear: Ear, counter: int) -> None:
-        """Slide a profile's window past a counter; the table keeps W used counters, to tell a replay from noise."""
-        begin, end = ear.next, counter + 1
-        for head in ear.heads(begin + ear.window, end + ear.window):
-            self._heads.add(head, ear.number)
-        for head in ear.heads(max(ear.first, begin - ear.window), max(ear.first, end - ear.window)):
-            self._heads.remove(head, ear.number)
-        ear.expect(end)
+        """Slide a profile's window past a counter."""
+        self._swap(ear.number, *ear.expect(counter + 1))
 
     def _refuse(self, packet: Packet, now: float) -> Event | None:
         if now - self._second >= 1:
@@ -194,6 +206,7 @@ class Gatekeeper:
         if self._explained > EXPLAINED_PER_SECOND:
             self._quiet += 1
             return None
+        far = self.settings.resync if self._explained <= RESYNCS_PER_SECOND else 0
         for format, group in self._ports[packet.port].items():
             if (sealed := group.scheme.carried(format, packet)) is None:
                 continue
@@ -202,7 +215,16 @@ class Gatekeeper:
             for ear in group.all.values() if few else self._named(numbers, group):
                 if found := ear.explain(sealed, packet.source):
                     return self._explained_refusal(ear, *found, packet)
+                if few and far and (found := ear.hear_ahead(sealed, packet.source, far)):
+                    return self._ahead(ear, *found, packet)
         return Refused(Reason.UNKNOWN, packet)
+
+    def _ahead(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Event:
+        """Two knocks in a row bring a client back that ran ahead of the window (RFC 4226 section 7.4)."""
+        if counter == ear.ahead:
+            return self._accept(ear, counter, request, packet)
+        ear.ahead = counter + 1
+        return Refused(Reason.AHEAD, packet, ear.profile.name, None, request)
 
     def _explained_refusal(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Refused:
         if counter < ear.next:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, cast
 
-from . import schemes, store
+from . import clock, schemes, store
 from .config import Config
 from .errors import KnockError
 from .gatekeeper import Gatekeeper, Settings
@@ -24,7 +24,7 @@ class Found(NamedTuple):
 
 def settings(config: Config) -> Settings:
     """The part of the configuration that a gatekeeper goes by."""
-    return Settings(config.delay, config.error_window, config.single_use)
+    return Settings(config.delay, config.error_window, config.single_use, config.resync_window, config.clock_skew)
 
 
 def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator[None, None, Found]:
@@ -42,13 +42,23 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
             if profile != before:
                 if missing := schemes.load(profile.format).needs(profile.format) - gives:
                     raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
-                found.changes.append((profile, store.server_counter(config.state, config.profiles, profile)))
-            elif keeper.settings.window != config.error_window:
+                found.changes.append((profile, _next(config, profile)))
+            elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
                 found.changes.append((profile, 0))  # goes on with its counter
             found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
     return found
+
+
+def _next(config: Config, profile: Profile) -> int:
+    """The next counter that is acceptable from a profile. Raises CounterError.
+
+    One that counts by the clock may lose it: all that can have been accepted is below the end of the window of now.
+    """
+    if profile.clock and not os.path.lexists(f"{config.state}/{profile.name}"):
+        return clock.seconds() + config.clock_skew + 1
+    return store.server_counter(config.state, config.profiles, profile)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:

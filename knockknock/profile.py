@@ -23,6 +23,7 @@ KEYS: ini.Keys = {
     "ports": parse_ports,
     "bind_source": ini.boolean,
     "single_use": ini.boolean,
+    "counter": ini.one_of("event", "clock"),
 }
 
 
@@ -42,6 +43,8 @@ class Profile(NamedTuple):
     """None: as the daemon's configuration says."""
     legacy: bool = False
     """Whether knockknock 0.8 made it: its config names no format."""
+    clock: bool = False
+    """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
 
     def permits(self, request: Request) -> bool:
         """Whether the allow-list names the request's port."""
@@ -88,6 +91,7 @@ def _parse(text: str, where: str) -> Mapping[str, Any]:
     if "knock_port" not in values:
         raise ConfigError(f"{where}: there must be a line knock_port = PORT")
     values["legacy"] = "format" not in values
+    values["clock"] = values.pop("counter", "event") == "clock"
     values.setdefault("format", "classic")
     if values["format"] == "classic":
         _check_classic(values, where)
@@ -98,6 +102,8 @@ def _check_classic(values: Mapping[str, Any], where: str) -> None:
     """Refuse what the classic tag, which covers a TCP port and nothing else, cannot promise."""
     if values.get("bind_source"):
         raise ConfigError(f"{where}: format classic cannot bind the source; take format compact or stealth")
+    if values.get("clock"):  # two machines in one second would give the difference of two tags away, for good
+        raise ConfigError(f"{where}: format classic cannot count by the clock; take format compact or stealth")
     if any(one.protocol != ANY_TCP[0].protocol for one in values.get("ports", ())):
         raise ConfigError(f"{where}: format classic opens TCP ports only; take format compact or stealth for udp")
 
@@ -114,6 +120,8 @@ def write_config(profile: Profile) -> str:
         lines.append("bind_source = yes")
     if profile.single_use is not None:
         lines.append(f"single_use = {'yes' if profile.single_use else 'no'}")
+    if profile.clock:
+        lines.append("counter = clock")
     return "\n".join([*lines, ""])
 
 

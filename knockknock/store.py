@@ -143,11 +143,14 @@ def read_counter(path: str) -> int:
     return int(text)
 
 
-def next_counter(directory: str, ahead: int) -> int:
-    """The counter that a client's knock would have that many knocks from now, left as it is. Raises CounterError."""
+def next_counter(directory: str, ahead: int, clock: int = 0) -> int:
+    """The counter that a client's knock would have that many knocks from now, left as it is. Raises CounterError.
+
+    clock: as for take_counter().
+    """
     path = f"{directory}/counter"
     try:
-        return _usable(path, read_counter(path) + ahead)
+        return _usable(path, _from(path, clock) + ahead)
     except FileNotFoundError:
         raise CounterError(f"{path} is missing: mint the profile anew with knockknock-genprofile") from None
 
@@ -187,13 +190,26 @@ def server_counter(state: str, profiles: str, profile: Profile) -> int:
         raise CounterError(f"{profiles}/{profile.name} has no counter; mint the profile anew") from None
 
 
-def take_counter(directory: str) -> int:
-    """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError."""
+def _from(path: str, clock: int) -> int:
+    """The next counter of a client, by its file and by the clock, whichever is further."""
+    try:
+        return max(read_counter(path), clock)
+    except FileNotFoundError:
+        if not clock:
+            raise
+        return clock
+
+
+def take_counter(directory: str, clock: int = 0) -> int:
+    """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError.
+
+    clock: seconds since 1970 for a profile that counts by it, of which a lost file is no loss; 0 for others.
+    """
     path = f"{directory}/counter"
     try:
         with directory_fd(directory) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            counter = _usable(path, read_counter(path))
+            counter = _usable(path, _from(path, clock))
             store_counter(path, counter + 1)
             return counter
     except OSError as error:

@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         help="make a knock valid from the client's own address only; not through NAT",
     )
     options.add_argument(
+        "--counter",
+        choices=["event", "clock"],
+        default="event",
+        help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default %(default)s)",
+    )
+    options.add_argument(
         "--out",
         metavar="DIR",
         help="make this directory, with the client's copy, for root alone; must be given if profiles are in a database",
@@ -92,8 +98,11 @@ def command(arguments: list[str]) -> None:
         else config.Config()
     )
     name = check_name(options.name)
-    if options.format == "classic" and (options.bind_source or any(one.protocol != 6 for one in options.ports)):
-        parser().error("--format classic binds no source and opens no udp port: take compact or stealth")
+    beyond = options.bind_source or options.counter == "clock" or any(one.protocol != 6 for one in options.ports)
+    if options.format == "classic" and beyond:
+        parser().error(
+            "--format classic binds no source, knows no clock and opens no udp port: take compact or stealth"
+        )
     if store.is_database(settings.profiles) and not options.out:
         parser().error(f"{settings.profiles} is a database: say with --out DIR where to write the client's copy")
     if os.geteuid() != 0:
@@ -103,7 +112,7 @@ def command(arguments: list[str]) -> None:
     size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
     profile = Profile(
         name, os.urandom(size), os.urandom(size), options.knock_port, options.format, options.ports, options.bind_source
-    )
+    )._replace(clock=options.counter == "clock")
     out = os.path.abspath(options.out) if options.out else None
     minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
     print(_next_steps(settings.profiles, name, out, options.ports[0]))
