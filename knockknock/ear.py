@@ -36,7 +36,7 @@ class Ear:
         """clock: seconds since 1970, or 0 if nobody has said yet."""
         self.number, self.profile, self.clock = number, profile, clock
         self.window = settings.skew if profile.clock else settings.window
-        """How far to look ahead: from the next counter, or from the clock if the profile counts by it; then back, too."""
+        """Counters to look ahead; if the profile counts by the clock, both ways from that."""
         self.ahead = -1
         """The counter that would bring a client back that ran ahead."""
         self.first = self.next = next_counter

@@ -90,8 +90,9 @@ def test_the_line_of_a_complaint_is_the_line(before: list[str], between: list[st
         ini.read("\n".join(lines), WHERE, known)
 
 
-@given(profiles())
-def test_profile_config(one: Profile) -> None:
+@given(profiles(), st.booleans())
+def test_profile_config(one: Profile, clock: bool) -> None:
+    one = one._replace(clock=clock and one.format != "classic")
     values = parse_config(write_config(one), WHERE)
     assert Profile(one.name, one.cipher_key, one.mac_key, **values) == one
 
