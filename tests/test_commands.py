@@ -101,6 +101,8 @@ USAGE = [
     ("knockknock-genprofile alice 4242 --ports tcp/22,,", "--ports"),
     ("knockknock-genprofile alice 4242 --format classic --bind-source", "--format classic"),
     ("knockknock-genprofile alice 4242 --format classic --ports udp/53", "--format classic"),
+    ("knockknock-genprofile alice 4242 --format classic --counter clock", "--format classic"),
+    ("knockknock-genprofile alice 4242 --counter watch", "--counter: invalid choice: 'watch'"),
     ("knockknock-genprofile alice 4242 --nonsense", "--nonsense"),
     ("knockknock-daemon extra", "extra"),
     ("knockknock-daemon --config", "--config"),
