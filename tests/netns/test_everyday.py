@@ -202,7 +202,9 @@ def test_a_connection_that_breaks(lab: Lab) -> None:
     with subprocess.Popen(
         command, env=lab.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as client:
+        listener.settimeout(10)
         connection = listener.accept()[0]
+        time.sleep(0.5)  # it is being joined by then; a reset before that would be an answer to connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.close()
         assert client.stderr
