@@ -143,6 +143,12 @@ def drop(uid: int, gid: int, groups: list[int]) -> None:
     os.setgroups(groups)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    stay(uid, gid, groups)
+
+
+def stay(uid: int, gid: int, groups: list[int]) -> None:
+    """Be nothing more than this user, for good: without capabilities and the way to any. Raises PrivilegeError."""
+    privileges.hold(())
     privileges.no_more()
     privileges.no_core()
     _prove(uid, gid, groups)
@@ -151,7 +157,7 @@ def drop(uid: int, gid: int, groups: list[int]) -> None:
 def _prove(uid: int, gid: int, groups: list[int]) -> None:
     """Look at what the kernel says of us, and try to have root back. Raises PrivilegeError."""
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or sorted(os.getgroups()) != sorted(groups):
-        raise PrivilegeError("the ids of the daemon's user were not taken")
+        raise PrivilegeError("the ids of the user to become were not taken")
     for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):
         try:
             regain(0)

@@ -169,11 +169,15 @@ class Firewall:
     def open(self, grant: Grant) -> None:
         name = "once" if grant.order is Order.OPEN_ONCE else "open"
         door = f"element inet {NAME} {name}{_family(grant)} {{ {_element(grant)}"
+        new = f"create {door} timeout {grant.seconds}s }}"
         try:
-            self._library.run(f"create {door} timeout {grant.seconds}s }}")
+            self._library.run(new)
         except FirewallError:
             # It is there already, and its time begins anew only if it is taken out first.
-            self._library.run(f"delete {door} }}\nadd {door} timeout {grant.seconds}s }}")
+            try:
+                self._library.run(f"delete {door} }}\nadd {door} timeout {grant.seconds}s }}")
+            except FirewallError:
+                self._library.run(new)  # in between, a connection has used it up
 
     def close(self, grant: Grant) -> None:
         element = _element(grant)

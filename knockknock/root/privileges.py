@@ -26,6 +26,12 @@ def keep(capabilities: Collection[int]) -> None:
     for number in sorted(set(range(64)) - set(capabilities), key=SETPCAP.__eq__):  # itself last: it is needed for this
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) and ctypes.get_errno() != errno.EINVAL:
             raise PrivilegeError("capabilities cannot be given up without CAP_SETPCAP: add it to the bounding set")
+    hold(capabilities)
+
+
+def hold(capabilities: Collection[int]) -> None:
+    """Give up every other capability that this process has, which takes none; see no_more(). Raises PrivilegeError."""
+    libc = ctypes.CDLL(None, use_errno=True)
     header, held = struct.pack("=Ii", _VERSION_3, 0), ctypes.create_string_buffer(24)
     libc.capget(header, held)
     _, low, _, _, high, _ = struct.unpack("=6I", held.raw)  # effective, permitted, inheritable, and their upper halves

@@ -14,6 +14,7 @@ TARGETS = (
     "profile_config",
     "key_file",
     "counter_file",
+    "proxy_request",
     "client_config",
     "syn_packet",
 )

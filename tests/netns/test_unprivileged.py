@@ -278,3 +278,30 @@ def test_what_root_writes(laptop: Lab) -> None:
     done = on_laptop(laptop, *KNOCK[:-1], "linked", user=0, **under)
     assert done.returncode == 1
     assert "root's own" not in done.stderr
+
+
+def test_proxy_by_systemd(laptop: Lab, daemon_user: object) -> None:
+    """The proxy without any right of its own, by the same socket, for one knock after the other."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    served(laptop)
+    command = laptop.directory / "machine" / "bin" / "knockknock-proxy"
+    command.write_text((command.parent / "knockknock").read_text().replace("cli.knockknock", "cli.proxy"))
+    command.chmod(0o755)
+    log = laptop.directory / "proxy.log"
+    run = laptop.directory / "machine" / "run"
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", f"--groups={GROUP}"]
+    script = f'mount --bind {run} /run && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", *become, str(command)]
+    with log.open("w") as file:
+        laptop.start("client", *words, stderr=file, env=laptop.environment())
+    until(lambda: "listening at" in log.read_text(), 10)
+    for number in range(1, 4):
+        with inside(laptop.ns("client")):
+            caller = socket.socket()
+        with caller:
+            caller.settimeout(10)
+            caller.connect(("127.0.0.1", 1080))
+            caller.sendall(f"CONNECT {HOST}:22 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            assert caller.recv(100).startswith(b"HTTP/1.1 200 "), log.read_text()
+        assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == number

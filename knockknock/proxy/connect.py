@@ -1,0 +1,98 @@
+"""Connections that are tried side by side; the first that stands is taken."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from math import inf
+from typing import Any
+
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+"""A family, and an address as connect(2) takes it in that family."""
+Attempt = Callable[[], Coroutine[Any, Any, socket.socket]]
+
+
+async def connect(address: Address, source: str | None = None) -> socket.socket:
+    """A connection, its socket non-blocking. Raises OSError.
+
+    source: the address of this machine to take; one that is not this machine's is that of a NAT, and left to it.
+    """
+    family, where = address
+    caller = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if source:
+            with contextlib.suppress(OSError):
+                caller.bind((source, 0))
+        await asyncio.get_running_loop().sock_connect(caller, where)
+    except BaseException:
+        caller.close()
+        raise
+    return caller
+
+
+async def first(attempts: Iterable[tuple[float, Attempt]], timeout: float, *, hurry: bool = False) -> socket.socket:
+    """The first connection that stands; all others are closed. Raises what the last failure was, or TimeoutError.
+
+    attempts: seconds from now at which each begins, ascending. timeout: seconds. hurry: begin the next at once when all
+    before it have failed.
+    """
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    running: set[asyncio.Task[socket.socket]] = set()
+    failure: BaseException = TimeoutError(f"no answer within {timeout:g} s")
+    pending = iter(attempts)
+    try:
+        while True:
+            at, attempt = next(pending, (timeout, None))
+            while (left := begin + at - loop.time()) > 0 and not (not running and (hurry or attempt is None)):
+                if not running:
+                    await asyncio.sleep(left)
+                    break
+                done, running = await asyncio.wait(
+                    running, timeout=None if left == inf else left, return_when=asyncio.FIRST_COMPLETED
+                )
+                good = [task for task in done if not task.exception()]
+                if good:
+                    running.update(good[1:])
+                    return good[0].result()
+                failure = next((task.exception() for task in done if task.exception()), None) or failure
+            if attempt is None:
+                raise failure
+            running.add(loop.create_task(attempt()))
+    finally:
+        for task in running:
+            task.cancel()
+            task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and not task.exception():
+        task.result().close()
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """Where a name in ASCII leads, in the resolver's order (RFC 6724), families taking turns. Raises OSError.
+
+    An address is found without a thread.
+    """
+    name = host.encode()  # as text, it would take the IDNA codec, which may be out of reach since root is gone
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    addresses = [(family, where) for family, _, _, _, where in found]
+    leading = [one for one in addresses if one[0] == addresses[0][0]]
+    others = [one for one in addresses if one[0] != addresses[0][0]]
+    turns = [one for pair in zip(leading, others, strict=False) for one in pair]
+    return [*turns, *(one for one in addresses if one not in turns)]
+
+
+async def directly(host: str, port: int, timeout: float) -> socket.socket:
+    """A connection without a knock, by the addresses of a name (RFC 8305, section 5). Raises OSError.
+
+    timeout: seconds for all of them.
+    """
+    addresses = await resolve(host, port)
+    attempts = [(0.25 * number, partial(connect, address)) for number, address in enumerate(addresses)]
+    return await first(attempts, timeout, hurry=True)

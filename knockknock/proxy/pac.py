@@ -1,0 +1,22 @@
+"""The proxy auto-configuration file: which hosts a browser reaches through us. Pure."""
+
+import json
+from collections.abc import Iterable
+
+_PAC = """// Hosts with a profile go through knockknock-proxy, all others directly.
+function FindProxyForURL(url, host) {
+    var hosts = %s;
+    host = host.toLowerCase().replace(/^\\[|\\]$/g, "").replace(/\\.$/, "");
+    return hosts.indexOf(host) < 0 ? "DIRECT" : "%s";
+}
+"""
+
+
+def write(hosts: Iterable[str], address: str, login: bool) -> str:
+    """The file. address: of the proxy, HOST:PORT, an IPv6 address in brackets.
+
+    login: whether the proxy wants one. No browser can say it over SOCKS, so then it is taken for an HTTP proxy.
+    """
+    ways = f"PROXY {address}" if login else f"SOCKS5 {address}; SOCKS {address}"
+    names = sorted({host.lower().rstrip(".") for host in hosts})
+    return _PAC % (json.dumps(names), ways)

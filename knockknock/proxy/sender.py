@@ -1,0 +1,38 @@
+"""What puts the proxy's knocks on the wire."""
+
+import os
+import socket
+from collections.abc import Callable
+
+from .. import client, rawsend
+from ..errors import SendError
+
+
+def sender() -> Callable[[client.Knock], None]:
+    """What puts a knock on the wire: raw sockets that are opened now, or else systemd's socket, asked for each knock.
+
+    Raises SendError, and so does what it is.
+    """
+    try:
+        raw = client.open_raw()
+    except SendError as error:
+        if os.geteuid() == 0:
+            raise
+        reason = str(error)
+        with rawsend.borrow(reason):
+            pass  # whether there is somebody who would send it
+
+        def hand_over(knock: client.Knock) -> None:
+            with rawsend.borrow(reason) as put:
+                put(knock)
+
+        return hand_over
+
+    def send(knock: client.Knock) -> None:
+        version = knock.packet[0] >> 4
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        if family not in raw:
+            raise SendError(f"this kernel has no raw sockets for IPv{version}")
+        client.send(raw[family], knock)
+
+    return send
