@@ -74,6 +74,7 @@ class Daemon:
         """path: of the configuration, for reloads."""
         self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
         self._observers = observers
+        helper.meanwhile = source.drain
         self._stop = self._reload = False
         self._coming = source.read()
         self._flood = False

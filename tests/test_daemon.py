@@ -5,7 +5,7 @@ import pwd
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
@@ -45,6 +45,8 @@ class Endless:
 
 class Silent:
     """A helper that has nothing to say."""
+
+    meanwhile: Callable[[], None]
 
     def __init__(self) -> None:
         self.end, self._other = socket.socketpair()

@@ -187,6 +187,7 @@ def serve(path: str, pid_file: str | None) -> None:
         told = observers.Observers(settings, user, quiet=pid_file is not None)
         reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
         enter = sandbox.prepare(settings.sandbox, reads, [settings.state, *told.writes], messages, told.listener)
+        helper.prefer()
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         log.info("reading %s", source.path)
