@@ -8,11 +8,11 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from . import route, schemes, store, tcpip
+from . import route, store, tcpip
 from .errors import ProfileError, SendError
-from .profile import Profile
 from .request import Request
-from .schemes import Carried
+from .schemes import Carried, syn
+from .schemes.synprofile import Profile
 
 # include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
@@ -107,7 +107,10 @@ def find_profile(profiles: str, host: str, *others: str) -> Profile:
     for name in (host, *others):
         for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
             if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
-                return store.load_profile(directory)
+                found = store.load_profile(directory)
+                if not isinstance(found, Profile):
+                    raise ProfileError(f"{directory}: a knock by {found.kind} cannot be sent")
+                return found
     known = ", ".join(sorted(store.names(profiles))) or "none"
     raise ProfileError(
         f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"
@@ -164,7 +167,6 @@ def prepare(
     template = kernel_syn(family, mtu - (40 if family == socket.AF_INET else 60))
     ends = route.packed(family, source), route.packed(family, destination)
     bound = route.packed(family, seen_from) if seen_from else ends[0]
-    scheme = schemes.load(profile.format)
     time = 0
     if profile.clock:
         from . import clock  # imported here, as most count their knocks
@@ -173,7 +175,7 @@ def prepare(
     for offset, request in enumerate(requests):
         while True:
             counter = store.next_counter(directory, offset, time) if dry else store.take_counter(directory, time)
-            fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, bound))
+            fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:
                 break

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Generator, Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from . import clock, schemes, store
+from . import clock, store
 from .config import Config
 from .errors import KnockError
 from .gatekeeper import Gatekeeper, Settings
-from .profile import Profile
+from .schemes import Profile
 
 
 class Found(NamedTuple):
@@ -16,8 +16,8 @@ class Found(NamedTuple):
 
     gone: set[str]
     """The names of profiles that are to be heard no more."""
-    changes: list[tuple[Profile, int]]
-    """Those that are new or not as they were, each with the next counter that is acceptable."""
+    changes: list[tuple[Profile, Any]]
+    """Those that are new or not as they were, each with what is known of its used knocks."""
     bad: dict[str, KnockError]
     """By name, what is wrong with the profiles that cannot be used, or are kept as they were."""
 
@@ -40,25 +40,16 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
             if isinstance(profile, KnockError):
                 profile = _kept(config, name, profile, before, found.bad)
             if profile != before:
-                if missing := schemes.load(profile.format).needs(profile.format) - gives:
-                    raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
-                found.changes.append((profile, _next(config, profile)))
+                if missing := profile.needs - gives:
+                    raise KnockError(f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}")
+                latest = clock.seconds() + config.clock_skew + 1
+                found.changes.append((profile, store.server_memory(config.state, config.profiles, profile, latest)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
-                found.changes.append((profile, 0))  # goes on with its counter
+                found.changes.append((profile, None))  # goes on as it is
             found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
     return found
-
-
-def _next(config: Config, profile: Profile) -> int:
-    """The next counter that is acceptable from a profile. Raises CounterError.
-
-    One that counts by the clock may lose it: all that can have been accepted is below the end of the window of now.
-    """
-    if profile.clock and not os.path.lexists(f"{config.state}/{profile.name}"):
-        return clock.seconds() + config.clock_skew + 1
-    return store.server_counter(config.state, config.profiles, profile)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:

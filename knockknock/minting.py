@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from . import store
+from . import schemes, store
 from .errors import ProfileError
-from .profile import Profile, write_config, write_key
+from .profile import write_config, write_key
+from .schemes import Profile
 
 
 def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int], out: str | None = None) -> None:
@@ -38,7 +39,8 @@ def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int], ou
 
 
 def _begin(state: str, profile: Profile, owner: tuple[int, int]) -> None:
-    store.store_counter(f"{state}/{profile.name}", 0, owner)
+    if (memory := schemes.load(profile.scheme).first(profile)) is not None:
+        store.store_memory(f"{state}/{profile.name}", memory, owner)
 
 
 def _mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
@@ -77,12 +79,11 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
     """
     above, name = os.path.split(directory)
     aside = f"{above}/.{name}.new"
-    files = {
-        "cipher.key": write_key(profile.cipher_key),
-        "mac.key": write_key(profile.mac_key),
-        "config": write_config(profile),
-        "counter": "0\n",
-    }
+    scheme = schemes.load(profile.scheme)
+    files = {store.key_file(field): write_key(getattr(profile, field)) for field in scheme.SECRETS}
+    files["config"] = write_config(profile)
+    if (memory := scheme.first(profile)) is not None:
+        files["counter"] = memory
     _clear(aside)
     with store.exact_modes():
         os.mkdir(aside, 0o700 if group < 0 else 0o750)

@@ -8,23 +8,25 @@ from collections.abc import Iterator
 
 from . import store
 from .errors import KnockError, ProfileError
+from .packet import TCP
 from .profile import check_name, parse_config
-from .request import ANY_TCP
 from .root.policy import Policy, dump
 
 
 def policy(config_path: str) -> Policy:
     """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError."""
     config = store.load_config(config_path)
-    ports: set[int] = set()
+    ports: set[tuple[int, int]] = set()
+    any_flags: set[int] = set()
     doors: set[tuple[int, int, int]] = set()
     for text in _configs(config.profiles):
         try:
-            values = parse_config(text, "config")
+            draft = parse_config(text, "config")
         except KnockError:
             continue  # the daemon reports it
-        ports.add(values["knock_port"])
-        doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
+        ports.update(draft.knock_ports)
+        any_flags.update(port for protocol, port in draft.knock_ports if draft.any_flags and protocol == TCP)
+        doors.update((one.protocol, one.first, one.last) for one in draft.ports)
     return Policy(
         tuple(sorted(ports)),
         tuple(sorted(doors)),
@@ -34,6 +36,7 @@ def policy(config_path: str) -> Policy:
         config.nft_chain,
         config.doors_per_minute,
         config.nflog_group if config.source == "nflog" else 0,
+        tuple(sorted(any_flags)),
     )
 
 

@@ -58,7 +58,7 @@ def prepare(
     if mode == "off":
         log.warning("sandbox = off: whoever takes this process over can do what its user can")
         return lambda: None
-    for module in (*set(schemes.FORMATS.values()), "cryptography.hazmat.primitives.hmac"):
+    for module in (*schemes.SCHEMES.values(), "knockknock.schemes.synlistener", "cryptography.hazmat.primitives.hmac"):
         import_module(module)  # a reload may want it, and then nothing can be imported
     steps: list[Enter] = []
     for make in (partial(_landlock, reads, writes), partial(_seccomp, syslog, listener)):

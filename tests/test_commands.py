@@ -19,8 +19,8 @@ from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import parse_ports
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import NOBODY, ROOT, command, keeper_of, load_profiles, profile, tree, write_profile
 
@@ -465,12 +465,13 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
     assert (code, complaint) == (0, "")
     assert output.startswith(f"Made {server}/etc/profiles/alice.\n")
     made = store.load_profile(f"{server}/etc/profiles/alice")
+    assert isinstance(made, Profile)
     bound = "--bind-source" in words
     assert made == Profile(
         "alice", made.cipher_key, made.mac_key, 4242, format, parse_ports(ports), bound, legacy=False
     )
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
-    assert store.server_counter(f"{server}/var", f"{server}/etc/profiles", made) == 0
+    assert store.server_memory(f"{server}/var", f"{server}/etc/profiles", made) == 0
     assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
     for key in ("cipher.key", "mac.key"):
         assert (server / "etc" / "profiles" / "alice" / key).read_text().strip() not in output
@@ -481,7 +482,8 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
 def test_no_two_profiles_have_the_same_keys(server: Path) -> None:
     for name in ("alice", "bob"):
         assert mint(server, name, "4242")[0] == 0
-    keys = [key for one in load_profiles(f"{server}/etc/profiles")[0] for key in (one.cipher_key, one.mac_key)]
+    made = [one for one in load_profiles(f"{server}/etc/profiles")[0] if isinstance(one, Profile)]
+    keys = [key for one in made for key in (one.cipher_key, one.mac_key)]
     assert len(set(keys)) == 4
 
 

@@ -26,10 +26,9 @@ PURE = [
         "profile",
         "ini",
         "config",
-        "ear",
+        "events",
         "gatekeeper",
         "facts",
-        "heads",
         "tcpip",
         "schedule",
         "hosts",
@@ -66,7 +65,7 @@ def ours(name: str) -> set[str]:
 def test_imports_are_found() -> None:
     """The reader of imports reads: of these it is known what they import."""
     assert {"struct", "enum", "typing", "knockknock.errors"} <= imports("knockknock.grant")
-    assert {"knockknock.schemes", "knockknock.grant", "knockknock.profile"} <= ours("knockknock.gatekeeper")
+    assert {"knockknock.schemes", "knockknock.events", "knockknock.packet"} <= ours("knockknock.gatekeeper")
     assert ours("knockknock.schemes.syn") >= {"knockknock.schemes", "knockknock.packet"}
     assert "os" in imports("knockknock.store")
 

@@ -30,7 +30,7 @@ SAID: dict[str, Any] = {
     "profiles": [
         {
             "name": "laptop",
-            "knock_port": 4242,
+            "knock_port": "tcp/4242",
             "format": "compact",
             "ports": ["tcp/22", "udp/51820"],
             "next_counter": 0,

@@ -6,9 +6,9 @@ import socket
 
 from .. import __version__, config, minting, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, Profile, check_name
+from ..profile import KEY_SIZES, check_name
 from ..request import Ports, parse_ports, port_number
-from ..schemes import FORMATS
+from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, run
 
 

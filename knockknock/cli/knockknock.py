@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..hosts import Host
-    from ..profile import Profile
+    from ..schemes.synprofile import Profile
 
     Send = Callable[[client.Knock], None]
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.profile import Profile, write_config, write_key
+from knockknock.profile import write_config, write_key
 from knockknock.request import parse_ports
+from knockknock.schemes.synprofile import Profile
 
 from .lab import DELAY, KNOCK_PORT, Daemon, Lab, until
 

@@ -105,7 +105,7 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
     assert before <= profile.pop("last_use") <= time.time()
     assert profile == {
         "name": "laptop",
-        "knock_port": KNOCK_PORT,
+        "knock_port": f"tcp/{KNOCK_PORT}",
         "format": "compact",
         "ports": ["tcp/22"],
         "next_counter": 1,
