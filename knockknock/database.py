@@ -106,6 +106,8 @@ def _text(column: object) -> str:
 
 def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: object) -> Profile:
     draft, secrets = parse_config(_text(config), f"{path}, config of {name}"), {}
+    if draft.file:
+        raise ProfileError(f"{path}: {name} wants the file {draft.file}, which takes a profile in a directory")
     columns = {"cipher_key": cipher_key, "mac_key": mac_key}
     for field in schemes.load(draft.scheme).SECRETS:
         key = columns[field]

@@ -42,19 +42,31 @@ def load_config(path: str) -> configuration.Config:
 
 def load_profile(directory: str) -> Profile:
     """The profile in a directory, the name of which is its name. Raises ProfileError, ConfigError."""
-    path = directory
+    path, secrets = f"{directory}/config", {}
     try:
-        path = f"{directory}/config"
-        draft, secrets = parse_config(read(path), path), {}
-        fields = schemes.load(draft.scheme).SECRETS
-        if not fields:
-            draft = parse_config(read(path, secret=True), path)
-        for field in fields:
+        draft = load_draft(directory)
+        for field in schemes.load(draft.scheme).SECRETS:
             path = f"{directory}/{key_file(field)}"
             secrets[field] = parse_key(read(path, secret=True), path)
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
     return named(draft, os.path.basename(directory), secrets)
+
+
+def load_draft(directory: str) -> Profile:
+    """The profile in a directory, without name and keys. Raises ProfileError, ConfigError; OSError for its config."""
+    path = f"{directory}/config"
+    draft = parse_config(read(path), path)
+    scheme = schemes.load(draft.scheme)
+    if not scheme.SECRETS:
+        read(path, secret=True)
+    if draft.file:
+        path = f"{directory}/{draft.file}"
+        try:
+            draft = scheme.complete(draft, read(path, secret=True), path)
+        except OSError as error:
+            raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
+    return draft
 
 
 def key_file(field: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SCHEMES = {
     "syn": "knockknock.schemes.synprofile",
+    "sequence": "knockknock.schemes.sequence",
 }
 DEFAULT = "syn"
 
@@ -83,6 +84,10 @@ class Profile(Protocol):
         """What a source must give (sources.GIVES) for it to be heard."""
 
     @property
+    def file(self) -> str:
+        """A further file in its directory, with which Scheme.complete() makes it whole; empty: none."""
+
+    @property
     def legacy(self) -> bool:
         """Whether knockknock 0.8 made it, and left a counter in its directory."""
 
@@ -119,6 +124,9 @@ class Scheme(Protocol):
 
     def parse(self, values: Mapping[str, Any], where: str) -> Profile:
         """A profile without name and keys from what its config sets. Raises ConfigError; where: for its sentence."""
+
+    def complete(self, draft: Any, text: str, where: str) -> Profile:
+        """A profile made whole by the text of its file. Raises ConfigError. Not asked of who names none."""
 
     def write(self, profile: Any) -> Iterable[str]:
         """The lines of a config that parse() reads back, without `scheme`."""

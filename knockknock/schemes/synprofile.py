@@ -72,6 +72,10 @@ class Profile(NamedTuple):
     def needs(self) -> frozenset[str]:
         return frozenset({"tcp timestamps"}) if self.format == "stealth" else frozenset()
 
+    @property
+    def file(self) -> str:
+        return ""
+
     def permits(self, request: Request) -> bool:
         """Whether the allow-list names the request's port."""
         return permitted(self.ports, request.protocol, request.port)

@@ -210,7 +210,7 @@ def test_check_and_an_empty_start(lab: Lab) -> None:
     lab.guard("nftables")
     words = [*lab.program("knockknock-daemon"), "--check", "--config", lab.configure()]
     done = lab.run("server", *words)
-    assert f"profile laptop: format compact, knock port(s) tcp/{KNOCK_PORT}, may open tcp/22" in done.stdout
+    assert f"profile laptop: knock port tcp/{KNOCK_PORT}, compact, may open tcp/22" in done.stdout
     reconfigure(place, "laptop", "ports", "prots")
     done = lab.run("server", *words, check=False)
     assert done.returncode == 1
