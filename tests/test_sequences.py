@@ -181,11 +181,11 @@ def test_one_time_memory() -> None:
     one = one_time()
     assert sequence.first(one) == "0\n"
     assert sequence.first(profile()) is None
-    assert sequence.recall(profile(), None, "x") is None
-    assert sequence.recall(one, "4\n", "x") == 4
+    assert sequence.recall(profile(), None, "x", 0) is None
+    assert sequence.recall(one, "4\n", "x", 0) == 4
     for text, says in ((None, "x is gone"), ("5\n", "all 5 sequences of list are used up"), ("x", "does not hold")):
         with pytest.raises(CounterError, match=says):
-            sequence.recall(one, text, "x")
+            sequence.recall(one, text, "x", 0)
     listener = keeper(one)
     listener.add(one, 3)
     assert run(listener, "tcp/9", "udp/9") == []

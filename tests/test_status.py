@@ -51,7 +51,7 @@ OPEN FOR     PORT       STILL   CONNECTIONS
 2001:db8::7  udp/51820  3600 s  any
 
 PROFILE  KNOCK PORT  FORMAT   NEXT  LAST USE  MAY OPEN
-laptop   4242        compact  0     never     tcp/22,udp/51820"""
+laptop   tcp/4242    compact  0     never     tcp/22,udp/51820"""
 
 
 def test_page() -> None:

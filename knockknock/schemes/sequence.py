@@ -192,7 +192,7 @@ def first(profile: Profile) -> str | None:
     return "0\n" if profile.one_time else None
 
 
-def recall(profile: Profile, text: str | None, where: str) -> int | None:
+def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
     """How many one-time sequences are used up. Raises CounterError, also when all are."""
     if not profile.one_time:
         return None
