@@ -12,6 +12,7 @@ from . import route, store, tcpip
 from .errors import ProfileError, SendError
 from .request import Request
 from .schemes import Carried, syn
+from .schemes import Profile as AnyProfile
 from .schemes.synprofile import Profile
 
 # include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
@@ -100,6 +101,14 @@ def become_invoker() -> str:
 
 
 def find_profile(profiles: str, host: str, *others: str) -> Profile:
+    """As find_any(), for those who can send encrypted SYNs only."""
+    found = find_any(profiles, host, *others)
+    if not isinstance(found, Profile):
+        raise ProfileError(f"{profiles}/{found.name}: only the command knockknock can knock by {found.kind}")
+    return found
+
+
+def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
     """The profile of a host, in a directory of profiles by host name. Raises ProfileError, ConfigError.
 
     others: further names that the profile may have.
@@ -107,10 +116,7 @@ def find_profile(profiles: str, host: str, *others: str) -> Profile:
     for name in (host, *others):
         for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
             if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
-                found = store.load_profile(directory)
-                if not isinstance(found, Profile):
-                    raise ProfileError(f"{directory}: a knock by {found.kind} cannot be sent")
-                return found
+                return store.load_profile(directory)
     known = ", ".join(sorted(store.names(profiles))) or "none"
     raise ProfileError(
         f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"

@@ -56,7 +56,7 @@ def opened(event: Event | None) -> list[str]:
 
 
 def run(listener: Gatekeeper, *steps: str) -> list[str]:
-    """What some packets open; `+9` lets 9 seconds pass, a second passes by itself; `=` is a copy of what went before."""
+    """What some packets open; `+9`: 9 seconds pass, one second passes by itself; `=`: a copy of what went before."""
     now, found, before = 1000.0, [], packet("tcp/1")
     for step in steps:
         if step.startswith("+"):

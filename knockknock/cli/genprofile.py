@@ -6,8 +6,10 @@ import socket
 
 from .. import __version__, config, minting, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, check_name
-from ..request import Ports, parse_ports, port_number
+from ..profile import KEY_SIZES, check_name, named, parse_config, write_config
+from ..request import TCP, Ports, parse_ports, port_number
+from ..schemes import Profile as AnyProfile
+from ..schemes import sequence
 from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, run
 
@@ -15,6 +17,13 @@ from . import formatter, run
 def _ports(text: str) -> tuple[Ports, ...]:
     try:
         return parse_ports(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _steps(text: str) -> sequence.Steps:
+    try:
+        return sequence.parse_steps(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -36,13 +45,16 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("name", metavar="NAME", help="of the client: letters, digits, dots, dashes, underscores")
     options.add_argument(
-        "knock_port", metavar="KNOCKPORT", type=_port, help="a TCP port where nothing listens; profiles may share it"
+        "knock_port",
+        metavar="KNOCKPORT",
+        nargs="?",
+        type=_port,
+        help="a TCP port where nothing listens; profiles may share it",
     )
     options.add_argument(
         "--format",
         choices=sorted(FORMATS),
-        default="compact",
-        help="header fields that carry the knock (default %(default)s)",
+        help="header fields that carry the knock (default compact)",
     )
     options.add_argument(
         "--ports",
@@ -63,6 +75,13 @@ def parser() -> argparse.ArgumentParser:
         help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default %(default)s)",
     )
     options.add_argument(
+        "--sequence",
+        metavar="LIST",
+        type=_steps,
+        help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
+    )
+    options.add_argument("--close", metavar="LIST", type=_steps, help="a sequence that closes; with --sequence")
+    options.add_argument(
         "--out",
         metavar="DIR",
         help="make this directory, with the client's copy, for root alone; must be given if profiles are in a database",
@@ -74,12 +93,14 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def check_port(port: int) -> None:
-    """Raises ProfileError if a service of this machine listens on a TCP port."""
+def check_port(port: int, protocol: int = TCP) -> None:
+    """Raises ProfileError if a service of this machine listens on a port."""
+    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
     for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with socket.socket(family, kind) as probe:
+                if protocol == TCP:  # for UDP it would let two services share the port
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((any_address, port))
@@ -103,22 +124,37 @@ def command(arguments: list[str]) -> None:
         parser().error(
             "--format classic binds no source, knows no clock and opens no udp port: take compact or stealth"
         )
+    if bool(options.sequence) == bool(options.knock_port):
+        parser().error("say either KNOCKPORT or --sequence")
+    if options.close and not options.sequence:
+        parser().error("--close goes with --sequence")
+    if options.sequence and (options.format or options.bind_source or options.counter == "clock"):
+        parser().error("--format, --bind-source and --counter are for encrypted SYNs: they do not go with --sequence")
+    options.format = options.format or "compact"
     if store.is_database(settings.profiles) and not options.out:
         parser().error(f"{settings.profiles} is a database: say with --out DIR where to write the client's copy")
     if os.geteuid() != 0:
         raise KnockError(f"it must be run as root, to write {settings.profiles}")
     user = privsep.find_user(settings.user)
-    check_port(options.knock_port)
-    size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
-    profile = Profile(
-        name, os.urandom(size), os.urandom(size), options.knock_port, options.format, options.ports, options.bind_source
-    )._replace(clock=options.counter == "clock")
+    profile = _profile(name, options)
+    for protocol, port in sorted(profile.knock_ports):
+        check_port(port, protocol)
     out = os.path.abspath(options.out) if options.out else None
     minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
-    print(_next_steps(settings.profiles, name, out, options.ports[0]))
+    print(_next_steps(settings.profiles, name, out, options.ports[0], "" if options.sequence else "sudo "))
 
 
-def _next_steps(profiles: str, name: str, out: str | None, first: Ports) -> str:
+def _profile(name: str, options: argparse.Namespace) -> AnyProfile:
+    if options.sequence:
+        draft = sequence.Profile(name, options.sequence, options.ports, close=options.close or ())
+        return named(parse_config(write_config(draft), "these options"), name, {})  # which checks it
+    size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
+    keys = os.urandom(size), os.urandom(size)
+    profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)
+    return profile._replace(clock=options.counter == "clock")
+
+
+def _next_steps(profiles: str, name: str, out: str | None, first: Ports, sudo: str) -> str:
     directory = out or f"{profiles}/{name}"
     made = f"{name} in {profiles}, and the client's copy {out}" if out else directory
     remove = f"\nThen remove the copy here:\n    sudo rm -r {out}" if out else ""
@@ -133,7 +169,7 @@ Take the profile to the client, over a connection that you trust, under the name
         ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d &&
             tar --no-same-owner --no-same-permissions -C $d -xf -'{remove}
 Then, on the client:
-    sudo knockknock -p {port} {server}"""
+    {sudo}knockknock -p {port} {server}"""
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..events import Event
     from ..ini import Keys
     from ..packet import Packet
-    from ..request import Ports
+    from ..request import Ports, Verb
 
 SCHEMES = {
     "syn": "knockknock.schemes.synprofile",
@@ -37,6 +37,15 @@ class Settings(NamedTuple):
     """How far beyond the window two knocks in a row are obeyed, in counters."""
     skew: int = 60
     """How far the clock of a client may be off, in seconds."""
+
+
+class Sending(NamedTuple):
+    """A packet that any program may send: what the kernel makes of a connect, or of a datagram."""
+
+    protocol: int
+    port: int
+    payload: bytes = b""
+    """Of a datagram."""
 
 
 class Carried(NamedTuple):
@@ -122,6 +131,9 @@ class Scheme(Protocol):
     """Key files of a profile: `mac_key` is a field of the profile and the file mac.key. Without any the config is
     itself the secret, and not everybody may read it."""
 
+    RAW: bool
+    """Whether its knock takes a raw socket (client.py); if not, sends() says what it is (plain.py)."""
+
     def parse(self, values: Mapping[str, Any], where: str) -> Profile:
         """A profile without name and keys from what its config sets. Raises ConfigError; where: for its sentence."""
 
@@ -139,6 +151,9 @@ class Scheme(Protocol):
 
         latest: seconds since 1970, which no client's clock shows yet.
         """
+
+    def sends(self, profile: Any, verb: "Verb", counter: int) -> list[Sending]:
+        """The packets that say a verb, in order. Raises KnockError. Not asked for where RAW. counter: if it has one."""
 
     def listener(self, settings: Settings, expected: int) -> Listener:
         """Who hears this scheme; expected: the number of profiles that are about to be added."""

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ini
-from ..errors import ConfigError, CounterError
+from ..errors import ConfigError, CounterError, SendError
 from ..packet import ACK, FIN, PSH, RST, SYN, URG
 from ..profile import parse_counter
 from ..request import PROTOCOL_NAMES, Ports, Request, Verb, parse_ports, port_number, protocol_number
-from . import KnockPort, Settings
+from . import KnockPort, Sending, Settings
 
 if TYPE_CHECKING:
     from .sequences import SequenceListener
 
 SECRETS: tuple[str, ...] = ()
+RAW = False
 MAX_STEPS = 32
 """knockd's limit; xt_pknock's is 15."""
 MAX_DOORS = 16
@@ -204,8 +205,14 @@ def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int 
     return used
 
 
-def steps_of(profile: Profile, verb: Verb, counter: int) -> Steps:
-    """What a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError if there is none."""
+def sends(profile: Profile, verb: Verb, counter: int) -> list[Sending]:
+    """What a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
+    if profile.any_flags:
+        raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")
+    return [Sending(*step) for step in _steps(profile, verb, counter)]
+
+
+def _steps(profile: Profile, verb: Verb, counter: int) -> Steps:
     if verb is Verb.CLOSE:
         if not profile.close:
             raise ConfigError(f"{profile.name} has no sequence that closes")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("compact", "classic", "stealth")
 """Which header fields carry the knock (PROTOCOL.md step 6)."""
 SECRETS = ("cipher_key", "mac_key")
+RAW = True
 KEYS: ini.Keys = {
     "knock_port": port_number,
     "format": ini.one_of(*FORMATS),
