@@ -11,6 +11,8 @@ CORPUS = [
     b"[main]\nknock_port = 4242\nformat = compact\nports = tcp/22\n",
     b"[main]\nknock_port = 1\nformat = stealth\nports = tcp/22, udp/51820, tcp/8000-8010\nbind_source = yes\n",
     b"[main]\nknock_port: 65535 ; here\nformat = classic\nports = tcp/1-65535\nsingle_use = no\n",
+    b"[main]\nscheme = sequence\nports = tcp/2002, 2001:udp\nopens = tcp/22\ntime = 5\nstrict = no\nclose = 1, 2\n",
+    b"[main]\nscheme = sequence\none_time = list\nopens = tcp/22\ntotal_time = 9\nflags = fin, !syn\n",
     b"knock_port = 4242\n[main]\nknock_port = 0\n",
 ]
 

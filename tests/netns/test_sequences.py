@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +83,44 @@ def test_our_own_client_without_root(server: tuple[Lab, Daemon], nobody: int) ->
         lab.run("client", *client, "--close", address)
         daemon.says(f"laptop: close tcp/22 for {'10.77.0.2' if address == SERVER else 'fd77::2'}")
         assert shut(lab, address)
+
+
+def test_one_time_sequences_survive_a_restart() -> None:
+    """What was used is used, also for a daemon that is new; the error comes before the end."""
+    lab = Lab()
+    try:
+        lab.guard("nftables")
+        lab.settings["single_use"] = "no"
+        minted(lab)
+        place = Path(lab.settings["profiles"]) / "laptop"
+        for directory in (place, *(lab.home / ".knockknock" / host for host in (SERVER, "fd77:0::1"))):
+            text = "[main]\nscheme = sequence\none_time = list\nopens = tcp/22\nclose = 20049, 20048\n"
+            (directory / "config").write_text(text)
+            (directory / "list").touch(0o640)
+            (directory / "list").write_text("20021, 20012:udp\n20043, 20021\n20012:udp, 20043\n")
+            (directory / "counter").write_text("0\n")
+        os.chown(place / "list", -1, place.stat().st_gid)
+        state = Path(lab.settings["state"]) / "laptop"
+        state.write_text("0\n")
+        os.chown(state, state.parent.stat().st_uid, -1)
+        lab.listen(22)
+        for expected in ("20021 20012:udp", "20043 20021"):
+            daemon = lab.daemon()
+            assert shut(lab)
+            lab.run("client", *lab.program("knockknock"), SERVER)
+            assert lab.opens(SERVER)
+            daemon.says("one-time sequences are left")
+            knockd(lab, "20049", "20048")
+            daemon.says("laptop: close tcp/22")
+            knockd(lab, *expected.split())
+            assert shut(lab), "used up"
+            daemon.stop()
+            daemon = lab.daemon()
+            knockd(lab, *expected.split())
+            assert shut(lab), "after a restart, too"
+            daemon.stop()
+        lab.daemon()
+        knockd(lab, "20012:udp", "20043")
+        assert lab.opens(SERVER)
+    finally:
+        lab.close()
