@@ -11,7 +11,7 @@ from typing import NamedTuple
 from . import route, store, tcpip
 from .errors import ProfileError, SendError
 from .request import Request
-from .schemes import Carried, syn
+from .schemes import Carried
 from .schemes import Profile as AnyProfile
 from .schemes.synprofile import Profile
 
@@ -164,6 +164,8 @@ def prepare(
     looked at and never sent. seen_from: the source address that the server will see, of the same family, if that is not
     the one that the kernel would choose; behind NAT it is not this machine's. Raises CounterError, SendError.
     """
+    from .schemes import syn  # imported here, as not every knock is encrypted
+
     family, destination = address
     source, mtu = route.find(family, destination, profile.knock_port, seen_from)
     if seen_from and not profile.bind_source and not route.same(family, source, seen_from):

@@ -82,6 +82,8 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
     scheme = schemes.load(profile.scheme)
     files = {store.key_file(field): write_key(getattr(profile, field)) for field in scheme.SECRETS}
     files["config"] = write_config(profile)
+    if profile.file:
+        files[profile.file] = scheme.listing(profile)
     if (memory := scheme.first(profile)) is not None:
         files["counter"] = memory
     _clear(aside)

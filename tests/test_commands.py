@@ -581,3 +581,38 @@ def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
     said = sentence("knockknock-daemon", "--config", "config", home=home, user=nobody)
     assert said.startswith("it must be started as root")
     assert tree(home) == before
+
+
+@pytest.mark.usefixtures("daemon_user")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "say one of KNOCKPORT, --sequence and --one-time"),
+        (["4242", "--sequence", "1,2"], "say one of KNOCKPORT, --sequence and --one-time"),
+        (["4242", "--close", "1,2"], "--close goes with --sequence or --one-time"),
+        (["--sequence", "1,2", "--format", "stealth"], "they do not go with a sequence"),
+        (["--sequence", "1"], "argument --sequence: a sequence has 2 to 32 ports, not 1"),
+        (["--one-time", "0"], "argument --one-time: '0' is not a whole number from 1 to 1000"),
+    ],
+)
+def test_sequences_that_make_no_sense(server: Path, words: list[str], says: str) -> None:
+    code, output, complaint = mint(server, "alice", *words)
+    assert (code, output) == (2, "")
+    assert says in complaint
+    assert not (server / "etc" / "profiles" / "alice").exists()
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_a_sequence_is_minted(server: Path) -> None:
+    assert mint(server, "alice", "--sequence", "7,8", "--close", "7,8")[0] == 1, "both the same"
+    code, output, complaint = mint(server, "alice", "--sequence", "2002,2001:udp", "--ports", "tcp/22,udp/53")
+    assert (code, complaint) == (0, "")
+    assert "    knockknock -p 22 " in output
+    assert "2001" not in output
+    place = server / "etc" / "profiles" / "alice"
+    assert [file.name for file in place.iterdir()] == ["config"]
+    assert place.joinpath("config").stat().st_mode & 0o777 == 0o640
+    assert "ports = tcp/2002, udp/2001\nopens = tcp/22, udp/53\n" in (place / "config").read_text()
+    place.joinpath("config").chmod(0o644)
+    with pytest.raises(ProfileError, match="everybody on this machine may read"):
+        store.load_profile(str(place))

@@ -1,22 +1,34 @@
 """knockknock-genprofile: mints a client's keys on the server."""
 
 import argparse
+import contextlib
 import os
+import secrets
 import socket
 
-from .. import __version__, config, minting, privsep, store
+from .. import __version__, config, ini, minting, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, check_name, named, parse_config, write_config
-from ..request import TCP, Ports, parse_ports, port_number
+from ..profile import KEY_SIZES, check_name, parse_config, write_config
+from ..request import TCP, UDP, Ports, parse_ports, port_number
+from ..schemes import KnockPort, sequence
 from ..schemes import Profile as AnyProfile
-from ..schemes import sequence
 from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, run
+
+MOST_SEQUENCES = 1000
+"""One-time sequences of a new profile: all of their ports are watched."""
 
 
 def _ports(text: str) -> tuple[Ports, ...]:
     try:
         return parse_ports(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _number(text: str) -> int:
+    try:
+        return ini.whole(1, MOST_SEQUENCES)(text)
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -80,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
         type=_steps,
         help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
     )
+    options.add_argument(
+        "--one-time",
+        metavar="N",
+        type=_number,
+        help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
+    )
     options.add_argument("--close", metavar="LIST", type=_steps, help="a sequence that closes; with --sequence")
     options.add_argument(
         "--out",
@@ -124,13 +142,16 @@ def command(arguments: list[str]) -> None:
         parser().error(
             "--format classic binds no source, knows no clock and opens no udp port: take compact or stealth"
         )
-    if bool(options.sequence) == bool(options.knock_port):
-        parser().error("say either KNOCKPORT or --sequence")
-    if options.close and not options.sequence:
-        parser().error("--close goes with --sequence")
-    if options.sequence and (options.format or options.bind_source or options.counter == "clock"):
-        parser().error("--format, --bind-source and --counter are for encrypted SYNs: they do not go with --sequence")
+    plain = options.sequence or options.one_time
+    if [bool(one) for one in (options.knock_port, options.sequence, options.one_time)].count(True) != 1:
+        parser().error("say one of KNOCKPORT, --sequence and --one-time")
+    if options.close and not plain:
+        parser().error("--close goes with --sequence or --one-time")
+    if plain and (options.format or options.bind_source or options.counter == "clock"):
+        parser().error("--format, --bind-source and --counter are for encrypted SYNs: they do not go with a sequence")
     options.format = options.format or "compact"
+    if options.one_time and store.is_database(settings.profiles):
+        parser().error(f"{settings.profiles} is a database: --one-time needs a directory for its file")
     if store.is_database(settings.profiles) and not options.out:
         parser().error(f"{settings.profiles} is a database: say with --out DIR where to write the client's copy")
     if os.geteuid() != 0:
@@ -141,17 +162,32 @@ def command(arguments: list[str]) -> None:
         check_port(port, protocol)
     out = os.path.abspath(options.out) if options.out else None
     minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
-    print(_next_steps(settings.profiles, name, out, options.ports[0], "" if options.sequence else "sudo "))
+    print(_next_steps(settings.profiles, name, out, options.ports[0], "" if plain else "sudo "))
 
 
 def _profile(name: str, options: argparse.Namespace) -> AnyProfile:
-    if options.sequence:
-        draft = sequence.Profile(name, options.sequence, options.ports, close=options.close or ())
-        return named(parse_config(write_config(draft), "these options"), name, {})  # which checks it
+    if options.sequence or options.one_time:
+        draft = sequence.Profile(name, options.sequence or (), options.ports, close=options.close or ())
+        if options.one_time:
+            steps = tuple(_random_steps() for _ in range(options.one_time))
+            draft = draft._replace(one_time="sequences", sequences=steps)
+        parse_config(write_config(draft), "these options")  # raises ConfigError for what does not go together
+        return draft
     size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
     keys = os.urandom(size), os.urandom(size)
     profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)
     return profile._replace(clock=options.counter == "clock")
+
+
+def _random_steps() -> sequence.Steps:
+    """A sequence of four ports where nothing listens, chosen by chance."""
+    found: list[KnockPort] = []
+    while len(found) < 4:
+        step = TCP if secrets.randbits(1) else UDP, 1024 + secrets.randbelow(64512)
+        with contextlib.suppress(ProfileError):
+            check_port(step[1], step[0])
+            found.append(step)
+    return tuple(found)
 
 
 def _next_steps(profiles: str, name: str, out: str | None, first: Ports, sudo: str) -> str:

@@ -140,6 +140,9 @@ class Scheme(Protocol):
     def complete(self, draft: Any, text: str, where: str) -> Profile:
         """A profile made whole by the text of its file. Raises ConfigError. Not asked of who names none."""
 
+    def listing(self, profile: Any) -> str:
+        """The text of that file, which complete() reads back."""
+
     def write(self, profile: Any) -> Iterable[str]:
         """The lines of a config that parse() reads back, without `scheme`."""
 

@@ -167,6 +167,11 @@ def complete(draft: Profile, text: str, where: str) -> Profile:
     return draft._replace(sequences=tuple(found))
 
 
+def listing(profile: Profile) -> str:
+    """The text that complete() reads back."""
+    return "".join(f"{show_steps(steps)}\n" for steps in profile.sequences)
+
+
 def show_steps(steps: Steps) -> str:
     """The text that parse_steps() reads back."""
     return ", ".join(f"{PROTOCOL_NAMES[protocol]}/{port}" for protocol, port in steps)

@@ -28,8 +28,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Daemon]]:
         lab.close()
 
 
-def minted(lab: Lab, *options: str) -> None:
-    words = ["laptop", "--sequence", SEQUENCE, "--close", SHUT, "--ports", "tcp/22", "--config", lab.configure()]
+def minted(lab: Lab, *options: str, sequence: str = SEQUENCE) -> None:
+    chosen = ["--sequence", sequence] if sequence else []
+    words = ["laptop", *chosen, "--close", SHUT, "--ports", "tcp/22", "--config", lab.configure()]
     done = lab.run("server", *lab.program("knockknock-genprofile"), *words, *options)
     assert "Made" in done.stdout
     for host in (SERVER, "fd77:0::1"):
@@ -91,36 +92,29 @@ def test_one_time_sequences_survive_a_restart() -> None:
     try:
         lab.guard("nftables")
         lab.settings["single_use"] = "no"
-        minted(lab)
-        place = Path(lab.settings["profiles"]) / "laptop"
-        for directory in (place, *(lab.home / ".knockknock" / host for host in (SERVER, "fd77:0::1"))):
-            text = "[main]\nscheme = sequence\none_time = list\nopens = tcp/22\nclose = 20049, 20048\n"
-            (directory / "config").write_text(text)
-            (directory / "list").touch(0o640)
-            (directory / "list").write_text("20021, 20012:udp\n20043, 20021\n20012:udp, 20043\n")
-            (directory / "counter").write_text("0\n")
-        os.chown(place / "list", -1, place.stat().st_gid)
-        state = Path(lab.settings["state"]) / "laptop"
-        state.write_text("0\n")
-        os.chown(state, state.parent.stat().st_uid, -1)
+        minted(lab, "--one-time", "3", sequence="")
+        path = Path(lab.settings["profiles"]) / "laptop" / "sequences"
+        assert path.stat().st_mode & 0o777 == 0o640
+        sequences = [line.split(", ") for line in path.read_text().splitlines()]
+        said = [[f"{step.partition('/')[2]}:{step.partition('/')[0]}" for step in steps] for steps in sequences]
         lab.listen(22)
-        for expected in ("20021 20012:udp", "20043 20021"):
+        for steps in said[:2]:
             daemon = lab.daemon()
             assert shut(lab)
             lab.run("client", *lab.program("knockknock"), SERVER)
             assert lab.opens(SERVER)
             daemon.says("one-time sequences are left")
-            knockd(lab, "20049", "20048")
+            knockd(lab, "20043", "20021")
             daemon.says("laptop: close tcp/22")
-            knockd(lab, *expected.split())
+            knockd(lab, *steps)
             assert shut(lab), "used up"
             daemon.stop()
             daemon = lab.daemon()
-            knockd(lab, *expected.split())
+            knockd(lab, *steps)
             assert shut(lab), "after a restart, too"
             daemon.stop()
         lab.daemon()
-        knockd(lab, "20012:udp", "20043")
+        knockd(lab, *said[2])
         assert lab.opens(SERVER)
     finally:
         lab.close()
