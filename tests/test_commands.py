@@ -90,7 +90,7 @@ USAGE = [
     ("knockknock -p 22 --stdio host -- true", "--stdio does not go with a PROGRAM"),
     ("knockknock -p 22 --dry-run host -- true", "a PROGRAM does not go with"),
     ("knockknock -p 22 --send host", "--send: goes alone"),
-    ("knockknock-genprofile", "NAME, KNOCKPORT"),
+    ("knockknock-genprofile", "required: NAME"),
     ("knockknock-genprofile alice", "KNOCKPORT"),
     ("knockknock-genprofile alice 0", "KNOCKPORT: '0' is not a port number"),
     ("knockknock-genprofile alice 65536", "KNOCKPORT: '65536' is not a port number"),
