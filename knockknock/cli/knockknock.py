@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PORT[/udp]",
         type=_port,
         action="append",
-        help="port to open; may be repeated (default: Ports in the configuration; with --stdio, PORT)",
+        help="port to open; may be repeated (default: Ports in the configuration, or PORT; a sequence opens all)",
     )
     options.add_argument("--close", action="store_true", help="ask to close the port instead")
     options.add_argument(

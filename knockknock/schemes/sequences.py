@@ -44,14 +44,14 @@ class SequenceListener:
         self._place(profile)
 
     def _place(self, profile: Profile) -> None:
-        """Listen for what the profile can say now."""
+        """Listen for what the profile can say now: of one-time sequences the next ones, as some may get lost."""
         used, table = self._used[profile.name], STRICT if profile.strict else LENIENT
         numbers = self._of[profile.name] = []
         wanted: list[tuple[Verb, Steps, int | None]] = [(Verb.CLOSE, profile.close, None)] if profile.close else []
         if not profile.one_time:
             wanted.append((Verb.OPEN, profile.steps, None))
-        elif used < len(profile.sequences):
-            wanted.append((Verb.OPEN, profile.sequences[used], used))
+        for later, steps in enumerate(profile.sequences[used : used + self.settings.window], used):
+            wanted.append((Verb.OPEN, steps, later))
         for verb, steps, number in wanted:
             self._tracks[self._next] = Track(profile, verb, steps, number, table)
             self._begin.setdefault(steps[0], []).append(self._next)
