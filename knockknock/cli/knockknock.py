@@ -170,23 +170,15 @@ def _profile(options: argparse.Namespace, found: "Host | None", home: str) -> "P
     return client.find_any(f"{home}/.knockknock", *names)
 
 
-def _fixed(options: argparse.Namespace, found: "Host | None", home: str) -> bool:
-    """Whether the profile itself says what is opened."""
-    with contextlib.suppress(KnockError):
-        return not schemes.load(_profile(options, found, home).scheme).RAW
-    return False
-
-
 def ask(
-    options: argparse.Namespace, found: "Host | None", home: str, sender: "Callable[[], Send | None]"
+    options: argparse.Namespace, found: "Host | None", profiles: str, profile: "Profile", send: "Send | None"
 ) -> "socket.socket | None":
-    """Knock, and with --stdio connect; found: what the configuration says of the host. Raises KnockError.
+    """Knock, and with --stdio connect. Raises KnockError.
 
-    sender: gives what puts a knock on the wire, for those that take a raw socket; None for a dry run.
+    found: what the configuration says of the host. profiles: their directory. send: what puts a knock on the wire that
+    takes a raw socket; None for a dry run.
     """
     name = (found and found.host_name) or options.host
-    profiles = f"{home}/.knockknock"
-    profile = _profile(options, found, home)
     wanted = requests(options, profile)
     family = options.family or socket.AF_UNSPEC
     if options.source:
@@ -195,7 +187,7 @@ def ask(
             raise SendError(f"the source {options.source} is of another IP version than the one that is asked for")
     addresses = route.addresses(name, family)
     if schemes.load(profile.scheme).RAW:
-        knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, sender())
+        knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send)
     else:
         knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
     if not options.stdio:
@@ -220,18 +212,22 @@ def command(arguments: list[str]) -> None:
         return
     usage, options, program = parse(arguments)
     with contextlib.ExitStack() as stack:
-        # As root now, before it is given up; else when it is known that the knock takes a raw socket.
-        now = os.geteuid() == 0 and not options.dry_run
-        send = stack.enter_context(client.sender()) if now else None
+        root, send, profile = os.geteuid() == 0, None, None
+        if root and not options.dry_run:  # now, before it is given up
+            send = stack.enter_context(client.sender())
         home = client.become_invoker()
         found = configure(options, home)
         if options.stdio and options.port and not options.ports:
             options.ports = [(TCP, options.port)]
-        if not options.ports and not _fixed(options, found, home):
+        with contextlib.suppress(KnockError):
+            profile = _profile(options, found, home)
+        raw = not profile or schemes.load(profile.scheme).RAW
+        if not options.ports and raw:
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
-        connection = ask(
-            options, found, home, lambda: send or (None if options.dry_run else stack.enter_context(client.sender()))
-        )
+        if raw and not root and not options.dry_run:
+            send = stack.enter_context(client.sender())
+        profile = profile or _profile(options, found, home)  # raises what it did
+        connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:
         from .. import connect
 

@@ -124,12 +124,12 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
         "knocks": {
             "accepted": 1,
             "failed": 0,
-            "refused": {"replay": 1, "not permitted": 0, "unknown": 0, "unexamined": 0},
+            "refused": {"replay": 1, "not permitted": 0, "ahead": 0, "unknown": 0, "unexamined": 0},
         },
         "profiles_in_all": 1,
     }
     page = ask(lab).stdout
-    for text in ("knocks    1 accepted, 0 of them not obeyed", "refused   1 replay", f"{CLIENT}", "laptop   4242"):
+    for text in ("knocks    1 accepted, 0 of them not obeyed", "refused   1 replay", f"{CLIENT}", "laptop   tcp/4242"):
         assert text in page
     assert daemon.stop() == 0
     gone = ask(lab, check=False)
