@@ -27,7 +27,7 @@ def target(data: bytes) -> None:
         return
     keys = {field: bytes(16) for field in schemes.load(draft.scheme).SECRETS}
     profile = named(draft, "alice", keys)
-    assert profile.knock_ports
+    assert profile.knock_ports or profile.file
     assert all(protocol in (6, 17) and 1 <= port <= 65535 for protocol, port in profile.knock_ports)
     assert profile.ports
     assert all(one.protocol in (6, 17) and 1 <= one.first <= one.last <= 65535 for one in profile.ports)
