@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from . import schemes
 from .errors import KnockError, ProfileError
-from .profile import KEY_SIZES, check_name, named, parse_config, shown, write_config
+from .profile import check_name, named, parse_config, shown, write_config
 from .schemes import Profile
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS profile (name TEXT PRIMARY KEY, cipher_key BLOB, mac_key BLOB, config TEXT)"
@@ -108,14 +108,23 @@ def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: 
     draft, secrets = parse_config(_text(config), f"{path}, config of {name}"), {}
     if draft.file:
         raise ProfileError(f"{path}: {name} wants the file {draft.file}, which takes a profile in a directory")
-    columns = {"cipher_key": cipher_key, "mac_key": mac_key}
-    for field in schemes.load(draft.scheme).SECRETS:
-        key = columns[field]
-        if not isinstance(key, bytes) or len(key) not in KEY_SIZES:
-            raise ProfileError(f"{path}: {field} of {name} is not a blob of 16 or 32 bytes")
+    scheme = schemes.load(draft.scheme)
+    # The columns are called as those of the encrypted SYN; another scheme has its secrets in them in the same order.
+    columns = ("cipher_key", cipher_key), ("mac_key", mac_key)
+    for field, (column, key) in zip(scheme.SECRETS, columns, strict=False):
+        if not isinstance(key, bytes) or not _good(scheme, key):
+            raise ProfileError(f"{path}: {column} of {name} is not {scheme.KEY}")
         secrets[field] = key
     # Whatever its config says, it is not of knockknock 0.8, which had no database.
     return named(draft, name, secrets, **({"legacy": False} if draft.legacy else {}))
+
+
+def _good(scheme: schemes.Scheme, key: bytes) -> bool:
+    """Whether a secret is one that could be in a file, too."""
+    try:
+        return scheme.read_key(scheme.write_key(key), "") == key
+    except ProfileError:
+        return False
 
 
 def configs(path: str) -> Iterator[str]:
@@ -145,7 +154,7 @@ def mint(path: str, profile: Profile, group: int, before: Callable[[], None]) ->
         if connection.execute("SELECT 1 FROM profile WHERE name = ?", (profile.name,)).fetchone():
             raise ProfileError(f"there is a profile {profile.name} in {path} already: take another name")
         before()
-        keys = (getattr(profile, field, None) for field in ("cipher_key", "mac_key"))
-        row = (profile.name, *keys, write_config(profile))
+        keys = [getattr(profile, field) for field in schemes.load(profile.scheme).SECRETS]
+        row = (profile.name, *keys, *[None] * (2 - len(keys)), write_config(profile))
         connection.execute("INSERT INTO profile VALUES (?, ?, ?, ?)", row)
         connection.execute("COMMIT")

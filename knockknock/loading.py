@@ -41,7 +41,9 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
                 profile = _kept(config, name, profile, before, found.bad)
             if profile != before:
                 if missing := profile.needs - gives:
-                    raise KnockError(f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}")
+                    raise KnockError(
+                        f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}: set source = nflog"
+                    )
                 latest = clock.seconds() + config.clock_skew + 1
                 found.changes.append((profile, store.server_memory(config.state, config.profiles, profile, latest)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
@@ -54,7 +56,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
     """The profile as it was, if its files can be read by root only. Raises KnockError for any other."""
-    if store.is_database(config.profiles) or os.access(f"{config.profiles}/{name}/mac.key", os.R_OK):
+    if store.is_database(config.profiles) or _readable(f"{config.profiles}/{name}"):
         raise error
     bad[name] = KnockError(
         f"{'kept as it was' if before else 'not taken'}, because only root may read it: cd {config.profiles} && "
@@ -63,6 +65,14 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
     if before is None:
         raise bad[name]
     return before
+
+
+def _readable(directory: str) -> bool:
+    """Whether we may read all that is in a directory."""
+    try:
+        return all(os.access(f"{directory}/{file}", os.R_OK) for file in os.listdir(directory))
+    except OSError:
+        return False
 
 
 def apply(keeper: Gatekeeper, found: Found) -> Iterator[None]:

@@ -8,7 +8,7 @@ from functools import partial
 
 from . import schemes, store
 from .errors import ProfileError
-from .profile import write_config, write_key
+from .profile import write_config
 from .schemes import Profile
 
 
@@ -80,12 +80,12 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
     above, name = os.path.split(directory)
     aside = f"{above}/.{name}.new"
     scheme = schemes.load(profile.scheme)
-    files = {store.key_file(field): write_key(getattr(profile, field)) for field in scheme.SECRETS}
+    files = {store.key_file(field): scheme.write_key(getattr(profile, field)) for field in scheme.SECRETS}
     files["config"] = write_config(profile)
     if profile.file:
         files[profile.file] = scheme.listing(profile)
-    if (memory := scheme.first(profile)) is not None:
-        files["counter"] = memory
+    if (counter := scheme.counter(profile)) is not None:
+        files["counter"] = counter
     _clear(aside)
     with store.exact_modes():
         os.mkdir(aside, 0o700 if group < 0 else 0o750)

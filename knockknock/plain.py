@@ -5,7 +5,7 @@ import os
 import socket
 import time
 
-from . import route, schemes, store
+from . import clock, route, schemes, store
 from .errors import SendError
 from .packet import TCP
 from .request import PROTOCOL_NAMES, Verb
@@ -16,36 +16,42 @@ PAUSE = 0.05
 once."""
 
 
-def packets(directory: str, profile: Profile, verb: Verb, *, dry: bool) -> list[Sending]:
+def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool) -> list[Sending]:
     """What says a verb, with a counter durably used up if the scheme has one. Raises KnockError.
 
-    directory: of the profile. dry: leave the counter as it is.
+    directory: of the profile. source: the address that the server will see. dry: leave the counter as it is.
     """
-    scheme, counter = schemes.load(profile.scheme), 0
-    if scheme.first(profile) is not None:
+    scheme, counter, now = schemes.load(profile.scheme), 0, clock.seconds()
+    counted = scheme.counter(profile) is not None
+    if counted:
         counter = store.next_counter(directory, 0)
-    found = scheme.sends(profile, verb, counter)  # what cannot be said uses nothing up
-    if dry or scheme.first(profile) is None or verb is Verb.CLOSE:
+    found = scheme.sends(profile, verb, counter, source, now)  # what cannot be said uses nothing up
+    if dry or not counted or verb is Verb.CLOSE:
         return found
-    return scheme.sends(profile, verb, store.take_counter(directory))
+    return scheme.sends(profile, verb, store.take_counter(directory), source, now)
 
 
-def knock(found: list[Sending], address: tuple[int, str], source: str) -> str:
-    """Send packets to an address; the source address that they leave from. Raises SendError.
+def leaves(profile: Profile, address: tuple[int, str], source: str) -> str:
+    """Which of this machine's addresses a knock to an address leaves from. Raises SendError.
 
-    source: which of this machine's addresses to take, or "" for the kernel's choice.
+    source: which one to take, or "" for the kernel's choice; behind NAT that which the server will see.
     """
     family, destination = address
-    used = route.find(family, destination, found[0].port, source)[0]
-    if source and not route.same(family, used, source):
+    used = route.find(family, destination, next(iter(profile.knock_ports))[1], source)[0]
+    if source and not schemes.load(profile.scheme).BOUND and not route.same(family, used, source):
         raise SendError(
             f"{source} is not an address of this machine, from which these packets could leave: leave it out"
         )
+    return used
+
+
+def knock(found: list[Sending], address: tuple[int, str], source: str) -> None:
+    """Send packets to an address. Raises SendError. source: as leaves() found it, or "" for the kernel's choice."""
+    family, destination = address
     for number, sending in enumerate(found):
         if number:
             time.sleep(PAUSE)
         _send(sending, family, destination, source)
-    return used
 
 
 def _send(sending: Sending, family: int, destination: str, source: str) -> None:

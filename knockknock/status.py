@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import __version__, facts, store
+from . import __version__, facts, schemes, store
 from .errors import CounterError, FirewallError
 from .gatekeeper import Reason
 from .privsep import Helper
+from .profile import parse_counter
 from .schemes import Profile
 from .sources import Source
 
@@ -55,10 +56,11 @@ def _profile(state: str, profile: Profile) -> dict[str, Any]:
     path = f"{state}/{profile.name}"
     counter, used = None, None
     try:
-        counter = store.read_counter(path)
-        # Minting writes the first counter, every knock the next one.
-        used = int(os.stat(path).st_mtime) if counter else None
-    except (CounterError, OSError):
+        text = store.read(path)
+        # Minting writes the first text, every knock another one.
+        used = int(os.stat(path).st_mtime) if text != schemes.load(profile.scheme).first(profile) else None
+        counter = parse_counter(text, path)
+    except (CounterError, OSError):  # the former for what is no counter
         pass
     return {
         "name": profile.name,

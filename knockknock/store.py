@@ -12,7 +12,7 @@ from typing import Any
 from . import config as configuration
 from . import schemes
 from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import MAX_COUNTER, check_name, named, parse_config, parse_counter, parse_key, shown
+from .profile import MAX_COUNTER, check_name, named, parse_config, parse_counter, shown
 from .schemes import Profile
 
 MAX_FILE = 65536
@@ -45,9 +45,10 @@ def load_profile(directory: str) -> Profile:
     path, secrets = f"{directory}/config", {}
     try:
         draft = load_draft(directory)
-        for field in schemes.load(draft.scheme).SECRETS:
+        scheme = schemes.load(draft.scheme)
+        for field in scheme.SECRETS:
             path = f"{directory}/{key_file(field)}"
-            secrets[field] = parse_key(read(path, secret=True), path)
+            secrets[field] = scheme.read_key(read(path, secret=True), path)
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
     return named(draft, os.path.basename(directory), secrets)

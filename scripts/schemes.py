@@ -13,8 +13,9 @@ from pathlib import Path
 
 from knockknock.gatekeeper import Accepted, Gatekeeper, Settings
 from knockknock.packet import TCP, UDP, Packet
-from knockknock.request import Ports
-from knockknock.schemes import sequence
+from knockknock.request import Ports, Verb
+from knockknock.schemes import otp, sequence
+from knockknock.schemes.otplistener import TRIED_PER_SECOND
 from knockknock.schemes.sequences import MAX_BEGUN
 from knockknock.schemes.synprofile import Profile
 from knockknock.sources.logline import parse
@@ -27,11 +28,33 @@ DOOR = (Ports(TCP, 22, 22),)
 VECTORS = Path(__file__).resolve().parent.parent / "tests" / "vectors"
 
 
+TRIED = TRIED_PER_SECOND // 6 // RUNS
+CLOCK = 1_800_000_000
+OTP_PORT = 4000
+
+
 def packet(port: int, protocol: int = TCP, source: bytes = SOURCE) -> Packet:
     bits = random.getrandbits
     if protocol == UDP:
         return Packet(source, 1024 + bits(15), port, bits(16), 0, 0, 0, None, b"", UDP, 0)
     return Packet(source, 1024 + bits(15), port, bits(16), bits(32), 0, bits(16), None)
+
+
+PASSWORDS = otp.Profile("otp", os.urandom(28), os.urandom(28), OTP_PORT, "portable", DOOR)
+
+
+def password(source: bytes, clock: int = CLOCK) -> Packet:
+    (sending,) = otp.sends(PASSWORDS, Verb.OPEN, 0, source, clock)
+    return packet(OTP_PORT, UDP, source)._replace(payload=sending.payload)
+
+
+def passwords() -> float:
+    """One-time passwords that open, each of another source."""
+    listener, sent = keeper(), [password(crowd(number)) for number in range(otp.MAX_USED // 2)]
+    begin = time.process_time()
+    found = sum(isinstance(listener.hear(one, 1.0), Accepted) for one in sent)
+    assert found == len(sent)
+    return (time.process_time() - begin) / len(sent) * 1e6
 
 
 def crowd(number: int) -> bytes:
@@ -43,6 +66,8 @@ def keeper(strict: bool = True) -> Gatekeeper:
     made = Gatekeeper(Settings(15, 20, True))
     made.add(Profile("syn", os.urandom(32), os.urandom(32), 4242, "compact", DOOR), 0)
     made.add(sequence.Profile("sequence", STEPS, DOOR, strict=strict), None)
+    made.add(PASSWORDS, otp.Memory(0))
+    made.move(CLOCK)
     return made
 
 
@@ -116,6 +141,9 @@ def figures() -> dict[str, float]:
         "sequence: first knocks of one source (us)": hear([packet(2002) for _ in range(PACKETS)]),
         "sequence: first knocks of forged sources (us)": hear(first),
         "sequence: knocks that open, each (us)": knocks(),
+        "otp: junk (us)": hear([packet(OTP_PORT, UDP) for _ in range(PACKETS)]),
+        "otp: passwords of another hour, all tried (us)": hear([password(SOURCE, CLOCK - 3600)] * TRIED),
+        "otp: passwords that open, with up to 512 remembered (us)": passwords(),
         "sequence: a source with one step (bytes)": memory(1),
         "sequence: a source with two steps (bytes)": memory(2),
     }

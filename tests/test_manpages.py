@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from knockknock import config
-from knockknock.schemes import sequence, synprofile
+from knockknock.schemes import otp, sequence, synprofile
 
 from .helpers import ROOT
 
@@ -24,6 +24,7 @@ KEYS = {
     "Keys of the daemon": config.KEYS,
     "Keys of a profile": {"scheme": None, **synprofile.KEYS},
     "Keys of a sequence": sequence.KEYS,
+    "Keys of a one-time password": otp.KEYS,
 }
 """A subsection of knockknock.conf(5), and the keys that it describes."""
 PAGES = sorted(path.name for path in MAN.iterdir())

@@ -1,6 +1,7 @@
 """knockknock-genprofile: mints a client's keys on the server."""
 
 import argparse
+import base64
 import contextlib
 import os
 import secrets
@@ -10,7 +11,7 @@ from .. import __version__, config, ini, minting, privsep, store
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, check_name, parse_config, write_config
 from ..request import TCP, UDP, Ports, parse_ports, port_number
-from ..schemes import KnockPort, sequence
+from ..schemes import KnockPort, otp, sequence
 from ..schemes import Profile as AnyProfile
 from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, run
@@ -61,7 +62,19 @@ def parser() -> argparse.ArgumentParser:
         metavar="KNOCKPORT",
         nargs="?",
         type=_port,
-        help="a TCP port where nothing listens; profiles may share it",
+        help="a port where nothing listens, TCP or, with --scheme otp, UDP; profiles may share it",
+    )
+    options.add_argument(
+        "--scheme",
+        choices=["syn", "otp"],
+        default="syn",
+        help="how it knocks at KNOCKPORT: encrypted SYN, or one-time password by UDP, for which the daemon needs "
+        "source = nflog (default %(default)s)",
+    )
+    options.add_argument(
+        "--otp-layout",
+        choices=otp.LAYOUTS,
+        help=f"what a one-time password is made of; pknock: as for xt_pknock (default {otp.LAYOUTS[0]})",
     )
     options.add_argument(
         "--format",
@@ -149,6 +162,10 @@ def command(arguments: list[str]) -> None:
         parser().error("--close goes with --sequence or --one-time")
     if plain and (options.format or options.bind_source or options.counter == "clock"):
         parser().error("--format, --bind-source and --counter are for encrypted SYNs: they do not go with a sequence")
+    if options.scheme == "otp":
+        _check_otp(options)
+    elif options.otp_layout:
+        parser().error("--otp-layout goes with --scheme otp")
     options.format = options.format or "compact"
     if options.one_time and store.is_database(settings.profiles):
         parser().error(f"{settings.profiles} is a database: --one-time needs a directory for its file")
@@ -162,7 +179,17 @@ def command(arguments: list[str]) -> None:
         check_port(port, protocol)
     out = os.path.abspath(options.out) if options.out else None
     minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
-    print(_next_steps(settings.profiles, name, out, options.ports[0], "" if plain else "sudo "))
+    print(_next_steps(settings.profiles, name, out, options.ports[0], "sudo " if isinstance(profile, Profile) else ""))
+
+
+def _check_otp(options: argparse.Namespace) -> None:
+    """Ends with a usage error if other options do not go with --scheme otp."""
+    if options.sequence or options.one_time:
+        parser().error("--scheme otp does not go with a sequence")
+    if options.format or options.bind_source or options.counter == "clock":
+        parser().error("--format, --bind-source and --counter are for encrypted SYNs: not with --scheme otp")
+    if sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
+        parser().error(f"--scheme otp opens all of --ports at once, and at most {otp.MAX_DOORS}")
 
 
 def _profile(name: str, options: argparse.Namespace) -> AnyProfile:
@@ -173,6 +200,10 @@ def _profile(name: str, options: argparse.Namespace) -> AnyProfile:
             draft = draft._replace(one_time="sequences", sequences=steps)
         parse_config(write_config(draft), "these options")  # raises ConfigError for what does not go together
         return draft
+    if options.scheme == "otp":
+        opensecret, closesecret = (base64.b64encode(os.urandom(otp.NEW_SECRET)) for _ in otp.SECRETS)
+        layout = options.otp_layout or otp.LAYOUTS[0]
+        return otp.Profile(name, opensecret, closesecret, options.knock_port, layout, options.ports)
     size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
     keys = os.urandom(size), os.urandom(size)
     profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)

@@ -212,9 +212,10 @@ def command(arguments: list[str]) -> None:
         return
     usage, options, program = parse(arguments)
     with contextlib.ExitStack() as stack:
-        root, send, profile = os.geteuid() == 0, None, None
-        if root and not options.dry_run:  # now, before it is given up
-            send = stack.enter_context(client.sender())
+        send = profile = None
+        if os.geteuid() == 0 and not options.dry_run:  # now, before it is given up
+            with contextlib.suppress(SendError):  # not every knock takes it
+                send = stack.enter_context(client.sender())
         home = client.become_invoker()
         found = configure(options, home)
         if options.stdio and options.port and not options.ports:
@@ -224,7 +225,7 @@ def command(arguments: list[str]) -> None:
         raw = not profile or schemes.load(profile.scheme).RAW
         if not options.ports and raw:
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
-        if raw and not root and not options.dry_run:
+        if raw and not send and not options.dry_run:
             send = stack.enter_context(client.sender())
         profile = profile or _profile(options, found, home)  # raises what it did
         connection = ask(options, found, f"{home}/.knockknock", profile, send)

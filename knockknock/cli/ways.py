@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from .. import client
+from .. import client, route
 from ..errors import SendError
 from ..request import PROTOCOL_NAMES, Request
 from ..schemes import Profile
@@ -21,13 +21,18 @@ def by_connects(options: argparse.Namespace, profiles: str, profile: Profile, wa
     from .. import plain  # imported here, as most send encrypted SYNs
 
     def knock(address: tuple[int, str]) -> str:
-        found = plain.packets(f"{profiles}/{profile.name}", profile, wanted[0].verb, dry=options.dry_run)
+        asked = options.source or ""
+        leaves = plain.leaves(profile, address, asked)
+        seen = route.packed(address[0], asked or leaves)
+        found = plain.packets(f"{profiles}/{profile.name}", profile, wanted[0].verb, seen, dry=options.dry_run)
         if options.dry_run:
             print(
-                *(f"{PROTOCOL_NAMES[one.protocol]}/{one.port} {one.payload.hex()}".rstrip() for one in found), sep="\n"
+                *(f"{PROTOCOL_NAMES[one.protocol]}/{one.port} {one.payload.decode()}".rstrip() for one in found),
+                sep="\n",
             )
             return ""
-        return plain.knock(found, address, options.source or "")
+        plain.knock(found, address, leaves if asked else "")
+        return leaves
 
     return knock
 

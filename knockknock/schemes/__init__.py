@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SCHEMES = {
     "syn": "knockknock.schemes.synprofile",
     "sequence": "knockknock.schemes.sequence",
+    "otp": "knockknock.schemes.otp",
 }
 DEFAULT = "syn"
 
@@ -131,8 +132,19 @@ class Scheme(Protocol):
     """Key files of a profile: `mac_key` is a field of the profile and the file mac.key. Without any the config is
     itself the secret, and not everybody may read it."""
 
+    KEY: str
+    """What a secret must be, for people who put one in a database."""
+
+    def read_key(self, text: str, where: str) -> bytes:
+        """A secret from the text of its file. Raises ProfileError, without the text."""
+
+    def write_key(self, key: bytes) -> str:
+        """The text that read_key() reads back."""
+
     RAW: bool
     """Whether its knock takes a raw socket (client.py); if not, sends() says what it is (plain.py)."""
+    BOUND: bool
+    """Whether what sends() says depends on the source, so that one behind NAT may be named. Not asked for where RAW."""
 
     def parse(self, values: Mapping[str, Any], where: str) -> Profile:
         """A profile without name and keys from what its config sets. Raises ConfigError; where: for its sentence."""
@@ -155,8 +167,14 @@ class Scheme(Protocol):
         latest: seconds since 1970, which no client's clock shows yet.
         """
 
-    def sends(self, profile: Any, verb: "Verb", counter: int) -> list[Sending]:
-        """The packets that say a verb, in order. Raises KnockError. Not asked for where RAW. counter: if it has one."""
+    def counter(self, profile: Any) -> str | None:
+        """The counter of a client that never knocked, as the text of its file; None: it keeps none."""
+
+    def sends(self, profile: Any, verb: "Verb", counter: int, source: bytes, clock: int) -> list[Sending]:
+        """The packets that say a verb, in order. Raises KnockError. Not asked for where RAW.
+
+        counter: if it has one. source: the address that the server will see. clock: seconds since 1970, UTC.
+        """
 
     def listener(self, settings: Settings, expected: int) -> Listener:
         """Who hears this scheme; expected: the number of profiles that are about to be added."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import ini
 from ..errors import ConfigError, CounterError, SendError
 from ..packet import ACK, FIN, PSH, RST, SYN, URG
-from ..profile import parse_counter
+from ..profile import parse_counter, parse_key
+from ..profile import write_key as write_key
 from ..request import PROTOCOL_NAMES, Ports, Request, Verb, parse_ports, port_number, protocol_number
 from . import KnockPort, Sending, Settings
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from .sequences import SequenceListener
 
 SECRETS: tuple[str, ...] = ()
+KEY = "nothing, as it has none"
+read_key = parse_key
 RAW = False
+BOUND = False
 MAX_STEPS = 32
 """knockd's limit; xt_pknock's is 15."""
 MAX_DOORS = 16
@@ -198,6 +202,9 @@ def first(profile: Profile) -> str | None:
     return "0\n" if profile.one_time else None
 
 
+counter = first
+
+
 def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
     """How many one-time sequences are used up. Raises CounterError, also when all are."""
     if not profile.one_time:
@@ -210,7 +217,7 @@ def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int 
     return used
 
 
-def sends(profile: Profile, verb: Verb, counter: int) -> list[Sending]:
+def sends(profile: Profile, verb: Verb, counter: int, _source: bytes, _clock: int) -> list[Sending]:
     """What a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
     if profile.any_flags:
         raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")

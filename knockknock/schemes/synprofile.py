@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ini
 from ..errors import ConfigError, CounterError
-from ..profile import parse_counter
+from ..profile import parse_counter, parse_key
+from ..profile import write_key as write_key
 from ..request import ANY_TCP, TCP, Ports, Request, parse_ports, permitted, port_number
 from . import KnockPort, Settings
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FORMATS = ("compact", "classic", "stealth")
 """Which header fields carry the knock (PROTOCOL.md step 6)."""
 SECRETS = ("cipher_key", "mac_key")
+KEY = "a blob of 16 or 32 bytes"
+read_key = parse_key
 RAW = True
 KEYS: ini.Keys = {
     "knock_port": port_number,
@@ -125,6 +128,9 @@ def write(profile: Profile) -> Iterable[str]:
 def first(_profile: Profile) -> str:
     """The counter of a profile that was never used."""
     return "0\n"
+
+
+counter = first
 
 
 def recall(profile: Profile, text: str | None, where: str, latest: int) -> int:

@@ -13,6 +13,7 @@ CORPUS = [
     b"[main]\nknock_port: 65535 ; here\nformat = classic\nports = tcp/1-65535\nsingle_use = no\n",
     b"[main]\nscheme = sequence\nports = tcp/2002, 2001:udp\nopens = tcp/22\ntime = 5\nstrict = no\nclose = 1, 2\n",
     b"[main]\nscheme = sequence\none_time = list\nopens = tcp/22\ntotal_time = 9\nflags = fin, !syn\n",
+    b"[main]\nscheme = otp\nknock_port = 4000\nports = tcp/22, udp/1-15\notp_layout = pknock\nsingle_use = no\n",
     b"knock_port = 4242\n[main]\nknock_port = 0\n",
 ]
 

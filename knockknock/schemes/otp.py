@@ -1,0 +1,234 @@
+"""One-time passwords by UDP: a datagram with an HMAC of who sends it and when. Pure.
+
+xt_pknock's clients can be heard, too (otp_layout = pknock). PROTOCOL.md, "One-time passwords", has the layouts.
+"""
+
+import hmac
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from .. import ini
+from ..errors import ConfigError, CounterError, ProfileError
+from ..request import UDP, Ports, Request, Verb, parse_ports, permitted, port_number
+from . import KnockPort, Sending, Settings
+
+if TYPE_CHECKING:
+    from .otplistener import OtpListener
+
+RAW = False
+BOUND = True
+LAYOUTS = ("portable", "pknock")
+SECRETS = ("opensecret", "closesecret")
+KEY = "a text of 1 to 128 bytes, as a blob"
+KEYS: ini.Keys = {
+    "knock_port": port_number,
+    "otp_layout": ini.one_of(*LAYOUTS),
+    "ports": parse_ports,
+    "single_use": ini.boolean,
+}
+LABEL = b"knockknock-otp-1"
+"""Before what the HMAC of the portable layout covers, so that it is no HMAC of anything else."""
+MAX_DOORS = 16
+"""Ports that one datagram opens: each is a door of its own to be asked for."""
+MIN_SECRET, MAX_SECRET = 16, 128
+"""Bytes of a secret. The minimum is for the portable layout: secrets of xt_pknock are what they are."""
+NEW_SECRET = 21
+"""Random bytes of a new one; in base64 they are 28, and xt_pknock takes secrets of up to 31."""
+MAX_USED = 1024
+"""Datagrams of one profile that are remembered at most, which no few clients reach within the tolerance."""
+TOLERANCE = 1
+"""Minutes by which a datagram's may differ from the server's, either way."""
+SPARE = b"\n"
+"""What the pknock layout has behind the digits; xt_pknock hears nothing that does not have a byte more."""
+
+Used = tuple[Verb, int, bytes]
+"""Of a datagram that was obeyed: what it asked for, its Unix minute, its source."""
+
+
+class Memory(NamedTuple):
+    """What a profile has used up."""
+
+    floor: int
+    """The first Unix minute of which a datagram may still be obeyed."""
+    used: frozenset[Used] = frozenset()
+
+
+class Profile(NamedTuple):
+    """One client of one server, who knocks by one-time password. Its repr shows no secret."""
+
+    name: str
+    opensecret: bytes
+    closesecret: bytes
+    knock_port: int
+    otp_layout: str
+    """A word of LAYOUTS."""
+    ports: tuple[Ports, ...]
+    single_use: bool | None = None
+    """None: as the daemon's configuration says."""
+
+    @property
+    def scheme(self) -> str:
+        return "otp"
+
+    @property
+    def kind(self) -> str:
+        return f"otp {self.otp_layout}"
+
+    @property
+    def knock_ports(self) -> tuple[KnockPort, ...]:
+        return ((UDP, self.knock_port),)
+
+    @property
+    def where(self) -> str:
+        return f"udp/{self.knock_port}"
+
+    @property
+    def any_flags(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"payload"})
+
+    @property
+    def file(self) -> str:
+        return ""
+
+    @property
+    def legacy(self) -> bool:
+        return False
+
+    def secrets(self) -> tuple[tuple[Verb, bytes], ...]:
+        """What each secret asks for."""
+        return (Verb.OPEN, self.opensecret), (Verb.CLOSE, self.closesecret)
+
+    def requests(self, verb: Verb) -> list[Request]:
+        """All that a datagram asks for."""
+        return [Request(verb, one.protocol, port) for one in self.ports for port in range(one.first, one.last + 1)]
+
+    def permits(self, request: Request) -> bool:
+        """Whether the allow-list names the request's port."""
+        return permitted(self.ports, request.protocol, request.port)
+
+    def __repr__(self) -> str:
+        return f"<profile {self.name}>"
+
+
+def parse(values: Mapping[str, Any], where: str) -> Profile:
+    """A profile without name and secrets. Raises ConfigError."""
+    for key, example in (("knock_port", "4000"), ("ports", "tcp/22")):
+        if key not in values:
+            raise ConfigError(f"{where}: there must be a line {key} = ..., such as {key} = {example}")
+    if sum(one.last - one.first + 1 for one in values["ports"]) > MAX_DOORS:
+        raise ConfigError(f"{where}: ports: one datagram opens all of them, so there are at most {MAX_DOORS}")
+    return Profile("", b"", b"", **{"otp_layout": LAYOUTS[0], **values})
+
+
+def write(profile: Profile) -> Iterable[str]:
+    """The lines of a config that parse() reads back."""
+    yield f"knock_port = {profile.knock_port}"
+    yield f"otp_layout = {profile.otp_layout}"
+    yield f"ports = {', '.join(map(str, profile.ports))}"
+    if profile.single_use is not None:
+        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+
+
+def read_key(text: str, where: str) -> bytes:
+    """A secret from the text of its file: the text itself, without the line's end. Raises ProfileError."""
+    secret = text.removesuffix("\n").removesuffix("\r").encode()
+    if not 0 < len(secret) <= MAX_SECRET or b"\n" in secret or b"\0" in secret:
+        raise ProfileError(f"{where}: not a secret: one line of 1 to {MAX_SECRET} bytes is expected")
+    return secret
+
+
+def write_key(key: bytes) -> str:
+    """The text that read_key() reads back."""
+    return key.decode("utf-8", "replace") + "\n"
+
+
+def check(profile: Profile) -> None:
+    """Raises ProfileError for secrets that must not be used."""
+    if hmac.compare_digest(profile.opensecret, profile.closesecret):
+        raise ProfileError(f"{profile.name}: opensecret and closesecret must differ")
+    if profile.otp_layout == "portable" and min(len(secret) for _, secret in profile.secrets()) < MIN_SECRET:
+        raise ProfileError(
+            f"{profile.name}: a secret has fewer than {MIN_SECRET} bytes, and whoever sees a datagram could guess it; "
+            "secrets of xt_pknock go with otp_layout = pknock"
+        )
+
+
+def first(_profile: Profile) -> str:
+    """The memory of a profile that was never used."""
+    return write_memory(Memory(0))
+
+
+def counter(_profile: Profile) -> None:
+    """A client goes by the clock."""
+
+
+def recall(profile: Profile, text: str | None, where: str, latest: int) -> Memory:
+    """What is used up. Raises ProfileError for secrets that must not be used, CounterError for text that is no memory.
+
+    latest: seconds since 1970, not before now. Without a file all that is valid until then counts as used, so that the
+    profile is heard two or three minutes later.
+    """
+    check(profile)
+    return Memory(latest // 60 + TOLERANCE + 1) if text is None else read_memory(text, where)
+
+
+_MEMORY = re.compile(r"floor [0-9]{1,10}\n((open|close) [0-9]{1,10} ([0-9a-f]{8}|[0-9a-f]{32})\n)*")
+
+
+def read_memory(text: str, where: str) -> Memory:
+    """What write_memory() has written. Raises CounterError."""
+    if not _MEMORY.fullmatch(text):
+        raise CounterError(
+            f"{where} does not hold used one-time passwords: remove it, and the profile is heard three minutes later"
+        )
+    floor, *lines = text.split("\n")[:-1]
+    words = [line.split(" ") for line in lines]
+    used = frozenset((Verb[verb.upper()], int(minute), bytes.fromhex(source)) for verb, minute, source in words)
+    return Memory(int(floor.removeprefix("floor ")), used)
+
+
+def write_memory(memory: Memory) -> str:
+    """The text for the state directory: the floor, then a line for each datagram."""
+    lines = sorted(f"{verb.name.lower()} {minute} {source.hex()}" for verb, minute, source in memory.used)
+    return "\n".join([f"floor {memory.floor}", *lines, ""])
+
+
+def read_payload(payload: bytes) -> bytes | None:
+    """The 32 bytes of an HMAC from a datagram: 64 lowercase digits, and perhaps one byte more. None: it has none."""
+    return bytes.fromhex(payload[:64].decode()) if _PAYLOAD.fullmatch(payload) else None
+
+
+_PAYLOAD = re.compile(rb"[0-9a-f]{64}.?", re.DOTALL)
+
+
+def message(layout: str, source: bytes, minute: int, order: Literal["little", "big"] = sys.byteorder) -> bytes | None:
+    """What the HMAC covers; None: the layout has no such source.
+
+    source: 4 or 16 bytes, network order. minute: since 1970. order: of the server's machine, for the pknock layout.
+    """
+    if layout == "pknock":
+        return source + minute.to_bytes(4, order) if len(source) == 4 else None
+    return LABEL + (source if len(source) == 16 else bytes(10) + b"\xff\xff" + source) + minute.to_bytes(4, "big")
+
+
+def sends(profile: Profile, verb: Verb, _counter: int, source: bytes, clock: int) -> list[Sending]:
+    """The datagram that a client sends. Raises ProfileError."""
+    check(profile)
+    covered = message(profile.otp_layout, source, clock // 60)
+    if covered is None:
+        raise ProfileError(f"{profile.name}: otp_layout pknock knows IPv4 only: knock with -4, or take portable")
+    digits = hmac.digest(dict(profile.secrets())[verb], covered, "sha256").hex().encode()
+    return [Sending(UDP, profile.knock_port, digits + (SPARE if profile.otp_layout == "pknock" else b""))]
+
+
+def listener(settings: Settings, _expected: int) -> "OtpListener":
+    """Who hears one-time passwords."""
+    from .otplistener import OtpListener  # a client does not listen
+
+    return OtpListener(settings)
