@@ -3,10 +3,12 @@
 import json
 import os
 import pwd
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -593,6 +595,10 @@ def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
         (["--sequence", "1,2", "--format", "stealth"], "they do not go with a sequence"),
         (["--sequence", "1"], "argument --sequence: a sequence has 2 to 32 ports, not 1"),
         (["--one-time", "0"], "argument --one-time: '0' is not a whole number from 1 to 1000"),
+        (["4242", "--otp-layout", "pknock"], "--otp-layout goes with --scheme otp"),
+        (["--sequence", "1,2", "--scheme", "otp"], "--scheme otp does not go with a sequence"),
+        (["4242", "--scheme", "otp", "--bind-source"], "not with --scheme otp"),
+        (["4242", "--scheme", "otp", "--ports", "tcp/1-17"], "at most 16"),
     ],
 )
 def test_sequences_that_make_no_sense(server: Path, words: list[str], says: str) -> None:
@@ -616,3 +622,33 @@ def test_a_sequence_is_minted(server: Path) -> None:
     place.joinpath("config").chmod(0o644)
     with pytest.raises(ProfileError, match="everybody on this machine may read"):
         store.load_profile(str(place))
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_one_time_passwords_are_minted(server: Path, home: Path) -> None:
+    """Two secrets, in files that others may not read; a dry run of the client shows what openssl makes of them."""
+    code, output, complaint = mint(server, "alice", "4000", "--scheme", "otp", "--ports", "tcp/22,tcp/80")
+    assert (code, complaint) == (0, "")
+    assert "    knockknock -p 22 " in output
+    place = server / "etc" / "profiles" / "alice"
+    assert sorted(file.name for file in place.iterdir()) == ["closesecret", "config", "opensecret"]
+    secrets = [(place / file).read_text() for file in ("opensecret", "closesecret")]
+    assert secrets[0] != secrets[1]
+    assert {len(secret.strip()) for secret in secrets} == {28}
+    assert all(secret.strip() not in output for secret in secrets)
+    assert {file.stat().st_mode & 0o777 for file in place.iterdir()} == {0o640}
+    shutil.copytree(place, home / ".knockknock" / "127.0.0.1")
+    for options, secret in (([], secrets[0]), (["--close"], secrets[1])):
+        minute = int(time.time()) // 60
+        done = command("knockknock", "--dry-run", *options, "127.0.0.1", home=home)
+        message = b"knockknock-otp-1" + bytes(10) + b"\xff\xff" + bytes([127, 0, 0, 1])
+        made = [
+            subprocess.run(
+                ["openssl", "dgst", "-r", "-sha256", "-mac", "HMAC", "-macopt", f"key:{secret.strip()}"],
+                input=message + when.to_bytes(4, "big"),
+                capture_output=True,
+                check=True,
+            ).stdout[:64]
+            for when in (minute, minute + 1)
+        ]
+        assert done.stdout in [f"udp/4000 {one.decode()}\n" for one in made], done.stderr

@@ -18,5 +18,7 @@ TARGETS = (
     "proxy_request",
     "client_config",
     "syn_packet",
+    "otp_payload",
+    "otp_memory",
 )
 """The modules; a new parser needs a row here and a module of that name."""
