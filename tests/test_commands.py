@@ -632,6 +632,7 @@ def test_one_time_passwords_are_minted(server: Path, home: Path) -> None:
     assert "    knockknock -p 22 " in output
     place = server / "etc" / "profiles" / "alice"
     assert sorted(file.name for file in place.iterdir()) == ["closesecret", "config", "opensecret"]
+    assert "source = nflog" in output
     secrets = [(place / file).read_text() for file in ("opensecret", "closesecret")]
     assert secrets[0] != secrets[1]
     assert {len(secret.strip()) for secret in secrets} == {28}

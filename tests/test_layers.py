@@ -156,6 +156,7 @@ def test_what_is_loaded(module: str, without: set[str]) -> None:
 FAMILIES = (
     {"synprofile", "syn", "synlistener", "ear", "heads"},
     {"sequence", "sequences", "matcher"},
+    {"otp", "otplistener"},
 )
 """The modules of each scheme."""
 

@@ -180,6 +180,8 @@ def command(arguments: list[str]) -> None:
     out = os.path.abspath(options.out) if options.out else None
     minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
     print(_next_steps(settings.profiles, name, out, options.ports[0], "sudo " if isinstance(profile, Profile) else ""))
+    if "payload" in profile.needs and settings.source != "nflog":
+        print(f"\nFor this profile the daemon needs source = nflog in {options.config}, and a restart.")
 
 
 def _check_otp(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """One-time passwords by UDP: our client, and what xt_pknock's users send, with bash, openssl and nc."""
 
+import json
 import re
 import subprocess
 import time
@@ -143,6 +144,8 @@ def test_close_and_status(lab: Lab) -> None:
         assert status == 0
         assert f"tcp/{port}" in text
     assert doors("10.77.1.2")[0] == 1
+    everything = lab.run("server", *asked[:-1], "--json").stdout
+    assert json.loads(everything)["profiles"][0]["last_use"] is not None
     assert plain_knock(lab, SERVER[4], "--close").returncode == 0
     daemon.says("laptop: close tcp/81")
     for port in (22, 80, 81):
