@@ -2,6 +2,7 @@
 
 import hmac
 import json
+import subprocess
 import sys
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +22,8 @@ from knockknock.schemes import otp
 
 from .helpers import SOURCE, SOURCE6
 
-CASES = json.loads((Path(__file__).parent / "vectors" / "otp.json").read_text())["cases"]
+VECTORS = Path(__file__).parent / "vectors"
+CASES = json.loads((VECTORS / "otp.json").read_text())["cases"]
 MINUTE = 29_380_000
 CLOCK = MINUTE * 60 + 30
 PORT = 4000
@@ -54,6 +56,11 @@ def outcome(event: Event | None) -> str:
     if isinstance(event, Refused):
         return event.reason.value
     return type(event).__name__
+
+
+def test_vectors_are_what_openssl_makes() -> None:
+    made = subprocess.run([VECTORS / "make-otp"], capture_output=True, text=True, check=True).stdout
+    assert made == (VECTORS / "otp.json").read_text()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{c['layout']}-{c['order']}-{c['source']}-{c['minute']}" for c in CASES])

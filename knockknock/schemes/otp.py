@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import ini
 from ..errors import ConfigError, CounterError, ProfileError
-from ..request import UDP, Ports, Request, Verb, parse_ports, permitted, port_number
+from ..request import UDP, Ports, Request, Verb, parse_ports, port_number
 from . import KnockPort, Sending, Settings
 
 if TYPE_CHECKING:
@@ -107,10 +107,6 @@ class Profile(NamedTuple):
     def requests(self, verb: Verb) -> list[Request]:
         """All that a datagram asks for."""
         return [Request(verb, one.protocol, port) for one in self.ports for port in range(one.first, one.last + 1)]
-
-    def permits(self, request: Request) -> bool:
-        """Whether the allow-list names the request's port."""
-        return permitted(self.ports, request.protocol, request.port)
 
     def __repr__(self) -> str:
         return f"<profile {self.name}>"
