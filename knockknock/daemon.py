@@ -41,6 +41,12 @@ AT_RESTART = (
     "on_open",
     "on_close",
     "textfile",
+    "scan_guard",
+    "scan_ports",
+    "scan_seconds",
+    "scan_block",
+    "scan_ipv6_prefix",
+    "scan_drops",
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 

@@ -9,6 +9,22 @@ from ..errors import FirewallError, GrantError
 from ..grant import Grant, Order
 
 
+class Scan(NamedTuple):
+    """When a source is shut out for a scan (root.scan)."""
+
+    ports: int
+    """Closed ports that it may try within the seconds."""
+    seconds: int
+    block: int
+    """Seconds; 0: for ever."""
+    prefix: int
+    """Bits of an IPv6 address that make one source."""
+    allow: tuple[str, ...]
+    """Networks that are never shut out, as ipaddress prints them."""
+    everything: bool
+    """Whether established connections and knocks of a source that is shut out are dropped, too."""
+
+
 class Policy(NamedTuple):
     """The limits of a grant, and what the firewall is to be."""
 
@@ -23,6 +39,8 @@ class Policy(NamedTuple):
     doors_per_minute: int = 600
     nflog_group: int = 0
     """Where SYNs to knock ports are logged to; 0: the kernel's log."""
+    scan: Scan | None = None
+    """The scan guard, if there is to be one."""
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""
@@ -61,7 +79,7 @@ class Meter:
 
 def dump(policy: Policy) -> str:
     """The text that load() reads back."""
-    return json.dumps(policy._asdict())
+    return json.dumps(policy._asdict() | {"scan": policy.scan and policy.scan._asdict()})
 
 
 def load(text: str) -> Policy:
@@ -69,4 +87,6 @@ def load(text: str) -> Policy:
     values = json.loads(text)
     values["knock_ports"] = tuple(values["knock_ports"])
     values["doors"] = tuple(tuple(door) for door in values["doors"])
+    if values["scan"]:
+        values["scan"] = Scan(**values["scan"] | {"allow": tuple(values["scan"]["allow"])})
     return Policy(**values)
