@@ -61,7 +61,7 @@ def sets(scan: Scan, family: int) -> list[str]:
     """Commands for ipset-restore that make the sets of a family."""
     inet = f"family inet{'6' if family == 6 else ''}"
     one = f"{inet} netmask {scan.prefix}" if family == 6 and scan.prefix < 128 else inet
-    # A packet that is to add an element cannot make a hash table larger; with so many buckets, of 12 places, none is full.
+    # A packet that adds an element cannot make a hash table larger; of so many buckets, with 12 places, none is full.
     one += " hashsize 16384"
     return [
         f"create {SETS}allowed{family} hash:net {inet}",

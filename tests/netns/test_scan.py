@@ -1,4 +1,4 @@
-"""The scan guard: who tries too many closed ports is shut out, nobody else is, and it ends; one table for each firewall."""
+"""The scan guard: who tries too many closed ports is shut out, nobody else is, and it ends; with each firewall."""
 
 import re
 import socket
@@ -56,7 +56,7 @@ CASES = [
 
 def _sum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    total: int = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF
@@ -101,6 +101,12 @@ def ask(lab: Lab, *options: str) -> str:
 
 def blocked(lab: Lab) -> list[str]:
     return [line.split()[0] for line in ask(lab, "--blocked").splitlines()]
+
+
+def tries(lab: Lab, host: str) -> None:
+    """The client tries two closed ports."""
+    for port in (1, 2):
+        assert not lab.connects(host, port)
 
 
 def guarded(lab: Lab, firewall: str, **settings: str) -> Daemon:
@@ -165,7 +171,7 @@ def test_shut_out(lab: Lab, firewall: str) -> None:
     with inside(lab.ns("client")):
         old = socket.create_connection((HOST, PUBLIC), 2)
     with old:
-        assert not any([lab.connects(HOST, port) for port in (1, 2)])
+        tries(lab, HOST)
         assert blocked(lab) == ["10.77.0.2"]
         assert "10.77.0.2 for ever" in ask(lab, "--blocked")
         assert not lab.connects(HOST, PUBLIC)
@@ -195,7 +201,7 @@ def test_all_is_dropped(lab: Lab, firewall: str) -> None:
     with inside(lab.ns("client")):
         old = socket.create_connection((HOST6, PUBLIC), 2)
     with old:
-        assert not any([lab.connects(HOST6, port) for port in (1, 2)])
+        tries(lab, HOST6)
         old.send(b"nobody hears this")
         time.sleep(0.1)
         assert struct.unpack_from("I", old.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)[0] == 1
@@ -254,7 +260,7 @@ def test_reload(lab: Lab, firewall: str) -> None:
     """The list of whom it spares is read again; the rest takes a restart."""
     daemon = guarded(lab, firewall, scan_ports="1")
     send(lab, [packet("10.77.0.11", port, SYN) for port in (1, 2)])
-    assert not any([lab.connects(HOST, port) for port in (1, 2)])
+    tries(lab, HOST)
     assert blocked(lab) == ["10.77.0.2", "10.77.0.11"]
     lab.configure(scan_allow="10.77.0.2")
     daemon.reload()
@@ -269,7 +275,7 @@ HEALED = "placed again"
 
 
 def test_healed(lab: Lab, firewall: str) -> None:
-    """Rules and sets that somebody takes away come back, once; whoever was shut out is so still, where sets are left."""
+    """Rules and sets that somebody takes away come back, once; who was shut out is so still, where sets are left."""
     daemon = guarded(lab, firewall, scan_ports="1", scan_allow="192.0.2.0/24")
     before = sorted(lab.ruleset().splitlines())
     send(lab, [packet("10.77.0.11", port, SYN) for port in (1, 2)])
@@ -286,7 +292,7 @@ def test_healed(lab: Lab, firewall: str) -> None:
     assert sorted(lab.ruleset().splitlines()) == before
     assert daemon.log().count("scan guard out of the firewall") == 1
     assert blocked(lab) == ([] if firewall == "nftables" else ["10.77.0.11"])
-    lab.connects(HOST, 1), lab.connects(HOST, 2)
+    tries(lab, HOST)
     assert not lab.connects(HOST, PUBLIC)
 
 
