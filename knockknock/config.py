@@ -69,6 +69,7 @@ KEYS: ini.Keys = {
     "scan_block": _forever_or_seconds,
     "scan_allow": _networks,
     "scan_ipv6_prefix": ini.whole(1, 128),
+    "scan_count": ini.one_of("kernel", "daemon"),
     "scan_drops": ini.one_of("new", "all"),
 }
 
@@ -116,6 +117,7 @@ class Config(NamedTuple):
     """Seconds; 0: for ever."""
     scan_allow: tuple[str, ...] = ()
     scan_ipv6_prefix: int = 64
+    scan_count: str = "kernel"
     scan_drops: str = "new"
 
 

@@ -47,6 +47,7 @@ def _scan(config: Config) -> Scan:
         config.scan_ipv6_prefix,
         config.scan_allow,
         config.scan_drops == "all",
+        config.scan_count == "daemon",
     )
 
 

@@ -30,6 +30,7 @@ PURE = [
         "gatekeeper",
         "facts",
         "heads",
+        "scan",
         "tcpip",
         "schedule",
         "hosts",

@@ -45,7 +45,7 @@ def _guard() -> Guard:
     """The one that is in the kernel. Raises KnockError if none is."""
     from ..root import scan_iptables, scan_nftables
 
-    for make in (lambda: scan_nftables.Guard(None), lambda: scan_iptables.Guard(None, "iptables")):
+    for make in (lambda: scan_nftables.Guard(None), lambda: scan_iptables.Guard(None)):
         try:
             guard: Guard = make()
             if guard.there():

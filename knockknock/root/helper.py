@@ -57,6 +57,9 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
                 limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
+            elif grant.order is Order.BLOCK:
+                route.refuse_own(grant.address)
+                firewall.block(grant)
             elif grant.order is Order.STATUS:
                 found = [door for door in firewall.status() if grant.address in (b"", door.address)]
                 answer = pack_doors(found)
@@ -81,7 +84,9 @@ def main() -> None:
             privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW, privileges.SETPCAP})
             limits = read_policy(sys.argv[1])
             choice = detect.choose(limits)
-            firewall = scan.Guarded(detect.make(choice, limits.nflog_group), scan.make(choice, limits.scan), limits)
+            firewall = scan.Guarded(
+                detect.make(choice, limits.nflog_group), scan.make(choice, limits.scan, limits.nflog_group), limits
+            )
             rules = watch.Watch(pair, choice, limits)
             cleanup.callback(firewall.remove)
             firewall.prepare()

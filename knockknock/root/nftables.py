@@ -35,7 +35,7 @@ table inet {NAME} {{
     chain knock {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        log prefix "{PREFIX}" $HOW
+        $TOLD
     }}
     chain let_in {{
         ct mark set ct mark & {MASK ^ 0xFFFFFFFF:#010x} | {MARK:#010x} accept
@@ -120,10 +120,15 @@ def find_ours(rules: list[dict[str, Any]], table: bool = True) -> list[str]:
     return found
 
 
+def told(nflog_group: int) -> str:
+    """The statement by which the daemon hears of a packet; nflog_group: 0 for the kernel's log."""
+    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
+    return f'log prefix "{PREFIX}" ' + (to_group if nflog_group else "level debug flags tcp sequence,options")
+
+
 def table(nflog_group: int) -> str:
     """Our table, in the words of nft; nflog_group: 0 for the kernel's log."""
-    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
-    return _TABLE.replace("$HOW", to_group if nflog_group else "level debug flags tcp sequence,options")
+    return _TABLE.replace("$TOLD", told(nflog_group))
 
 
 class Firewall:

@@ -23,6 +23,8 @@ class Scan(NamedTuple):
     """Networks that are never shut out, as ipaddress prints them."""
     everything: bool
     """Whether established connections and knocks of a source that is shut out are dropped, too."""
+    by_daemon: bool = False
+    """Whether the kernel reports what is tried, and the daemon counts and asks for a BLOCK."""
 
 
 class Policy(NamedTuple):
@@ -45,6 +47,11 @@ class Policy(NamedTuple):
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""
         if grant.order in (Order.RELOAD, Order.STATUS):
+            return
+        if grant.order is Order.BLOCK:
+            if not self.scan or not self.scan.by_daemon:
+                raise GrantError("by the configuration nobody is shut out at the daemon's wish")
+            check_address(grant.address)
             return
         if not any(grant.protocol == protocol and first <= grant.port <= last for protocol, first, last in self.doors):
             raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")

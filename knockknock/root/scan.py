@@ -11,6 +11,7 @@ import ipaddress
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
+from ..errors import FirewallError
 from ..grant import Grant
 from . import Firewall, detect
 from .policy import Policy, Scan
@@ -56,6 +57,9 @@ class Guard(Protocol):
     def blocked(self) -> list[Blocked]:
         """Who is shut out now."""
 
+    def block(self, source: Address) -> None:
+        """Shut a source out, or have its time begin anew."""
+
     def unblock(self, source: Address) -> None:
         """Let a source in again, as blocked() names it, and count it from nothing; no error if it is not shut out."""
 
@@ -80,15 +84,18 @@ def of_family(networks: Collection[str], family: int) -> list[str]:
     return [network for network in networks if ipaddress.ip_network(network).version == family]
 
 
-def make(choice: detect.Choice, scan: Scan | None) -> Guard:
-    """The guard that goes with a firewall, nothing placed yet; scan: None where there is to be none."""
+def make(choice: detect.Choice, scan: Scan | None, nflog_group: int) -> Guard:
+    """The guard that goes with a firewall, nothing placed yet.
+
+    scan: None where there is to be none. nflog_group: where the daemon hears of SYNs, 0 for the kernel's log.
+    """
     if choice.name == "nftables":
         from . import scan_nftables
 
-        return scan_nftables.Guard(scan)
+        return scan_nftables.Guard(scan, nflog_group)
     from . import scan_iptables
 
-    return scan_iptables.Guard(scan, choice.command)
+    return scan_iptables.Guard(scan, nflog_group, choice.command)
 
 
 class Guarded:
@@ -116,6 +123,12 @@ class Guarded:
             self._guard.spare(self._spared)
             return text or "somebody took rules of the scan guard out of the firewall: placed again"
         return text
+
+    def block(self, grant: Grant) -> None:
+        source = ipaddress.ip_address(grant.address)
+        if any(source in ipaddress.ip_network(network) for network in self._spared.networks):
+            raise FirewallError(f"{source} is never shut out, by scan_allow")
+        self._guard.block(source)
 
     def open(self, grant: Grant) -> None:
         self._firewall.open(grant)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from ..errors import FirewallError
-from . import MARK, MASK, NAME, SET_SIZE
+from . import COPY, MARK, MASK, NAME, PREFIX, SET_SIZE
 from .commands import Placed, run
 from .policy import Scan
 from .scan import SEEN, Address, Blocked, Spared, of_family
@@ -22,17 +22,27 @@ def _rung_chain(number: int) -> str:
     return f"{CHAIN}-RUNG{number}"
 
 
+def _rungs(scan: Scan) -> range:
+    return range(1, 1 if scan.by_daemon else scan.ports + 1)
+
+
 def _chains(scan: Scan) -> list[str]:
-    return [CHAIN, CLOSED, *(_rung_chain(number) for number in range(1, scan.ports + 1))]
+    return [CHAIN, CLOSED, *map(_rung_chain, _rungs(scan))]
 
 
-def rules(scan: Scan, family: int) -> list[str]:
-    """All rules, in order, as iptables-restore takes them; family: 4 or 6."""
+def rules(scan: Scan, family: int, nflog_group: int) -> list[str]:
+    """All rules, in order, as iptables-restore takes them; family: 4 or 6; nflog_group: 0 for the kernel's log."""
 
     def among(name: str, what: str = "src", word: str = "") -> str:
         return f"-m set {word} --match-set {SETS}{name} {what}"
 
-    rungs = {number: f"rung{number}-{family}" for number in range(1, scan.ports + 1)}
+    rungs = {number: f"rung{number}-{family}" for number in _rungs(scan)}
+    log = f'LOG --log-prefix "{PREFIX}" --log-level debug --log-tcp-sequence --log-tcp-options'
+    group = f'NFLOG --nflog-group {nflog_group} --nflog-prefix "{PREFIX}" --nflog-size {COPY} --nflog-threshold 1'
+    shut_out = [
+        f"-A {CLOSED} -j SET --add-set {SETS}blocked{family} src",
+        f"-A {CLOSED} {among(f'blocked{family}')} -j DROP",
+    ]
     spare = [
         f"-A {CHAIN} -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN",
         f"-A {CHAIN} -m connmark --mark {MARK:#x}/{MASK:#x} -j RETURN",
@@ -51,8 +61,7 @@ def rules(scan: Scan, family: int) -> list[str]:
         # Whoever finds no room in a set is not counted: here, and because what a rung's chain is left by ends in CHAIN.
         f"-A {CLOSED} {among(f'seen{family}', 'src,dst', '!')} -j RETURN",
         *(f"-A {CLOSED} {among(rung, word='!')} -g {_rung_chain(number)}" for number, rung in rungs.items()),
-        f"-A {CLOSED} -j SET --add-set {SETS}blocked{family} src",
-        f"-A {CLOSED} {among(f'blocked{family}')} -j DROP",
+        *([f"-A {CLOSED} -j {group if nflog_group else log}"] if scan.by_daemon else shut_out),
         *(f"-A {_rung_chain(number)} -j SET --add-set {SETS}{rung} src" for number, rung in rungs.items()),
     ]
 
@@ -69,7 +78,7 @@ def sets(scan: Scan, family: int) -> list[str]:
         f"create {SETS}seen{family} hash:ip,port {one} maxelem {SEEN} timeout {scan.seconds}",
         *(
             f"create {SETS}rung{number}-{family} hash:ip {one} maxelem {SET_SIZE} timeout {scan.seconds}"
-            for number in range(1, scan.ports + 1)
+            for number in _rungs(scan)
         ),
     ]
 
@@ -77,12 +86,12 @@ def sets(scan: Scan, family: int) -> list[str]:
 class Guard:
     """iptables of either kind."""
 
-    def __init__(self, scan: Scan | None, command: str) -> None:
-        """command: the name of the IPv4 command of the variant that filters."""
+    def __init__(self, scan: Scan | None, nflog_group: int = 0, command: str = "iptables") -> None:
+        """nflog_group: 0 for the kernel's log. command: the name of the IPv4 command of the variant that filters."""
         families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         self._commands = {4: command, 6: command.replace("iptables", "ip6tables")}
         self._commands = {family: self._commands[family] for family in families}
-        self._scan = scan
+        self._scan, self._nflog_group = scan, nflog_group
         self._placed = Placed(list(self._commands.values()), CHAIN)
 
     def prepare(self) -> None:
@@ -95,7 +104,11 @@ class Guard:
             return
         _ipset("\n".join([f"create {SETS}spared bitmap:port range 0-65535", *self._sets()]))
         for family, command in self._commands.items():
-            lines = ["*filter", *(f":{chain} - [0:0]" for chain in _chains(self._scan)), *rules(self._scan, family)]
+            lines = [
+                "*filter",
+                *(f":{chain} - [0:0]" for chain in _chains(self._scan)),
+                *rules(self._scan, family, self._nflog_group),
+            ]
             run([f"{command}-restore", "--noflush", "--wait"], "\n".join([*lines, "COMMIT", ""]))
             with contextlib.suppress(FirewallError):
                 run([command, "--wait", "-D", "INPUT", "-j", CHAIN])
@@ -133,6 +146,9 @@ class Guard:
                         left = int(words[4])
                         found.append(Blocked(ipaddress.ip_address(words[2]), left or None))
         return found
+
+    def block(self, source: Address) -> None:
+        _ipset(f"add {SETS}blocked{source.version} {source}")
 
     def unblock(self, source: Address) -> None:
         kinds = (f"{SETS}blocked", f"{SETS}rung")

@@ -4,7 +4,7 @@ import ipaddress
 from typing import Any
 
 from . import MARK, MASK, NAME, SET_SIZE
-from .nftables import Library, our_table
+from .nftables import Library, our_table, told
 from .policy import Scan
 from .scan import SEEN, Address, Blocked, Spared, of_family
 
@@ -18,9 +18,10 @@ TAKE = ("add", "delete")
 """To delete what is not there would be an error."""
 
 
-def table(scan: Scan) -> str:
-    """The table, in the words of nft."""
+def table(scan: Scan, nflog_group: int) -> str:
+    """The table, in the words of nft; nflog_group: 0 for the kernel's log."""
     mask = ipaddress.IPv6Address((1 << 128) - (1 << 128 - scan.prefix))
+    tell = told(nflog_group) if scan.by_daemon else ""
     sources = {4: "ip saddr", 6: f"ip6 saddr & {mask}"}
     spare = f"ct state established,related accept\n ct mark & {MASK:#010x} == {MARK:#010x} accept"
     return f"""
@@ -30,7 +31,7 @@ table inet {TABLE} {{
     counter connections_new {{ }}
     counter packets_dropped {{ }}
     set spared {{ type inet_service; flags interval; auto-merge; }}
-    {"".join(_of_family(scan, family, source) for family, source in sources.items())}
+    {"".join(_of_family(scan, family, source, tell) for family, source in sources.items())}
     chain closed {{
         tcp dport @spared accept
         socket transparent {{ 0, 1 }} accept
@@ -58,11 +59,11 @@ def _first(family: int, source: str) -> str:
     return f"{source} . tcp dport != @seen{family} add @seen{family} {{ {source} . tcp dport }} goto climb{family}\n"
 
 
-def _of_family(scan: Scan, family: int, source: str) -> str:
-    """The sets of a family, and the chain that takes a source one rung up, or shuts it out."""
+def _of_family(scan: Scan, family: int, source: str, tell: str) -> str:
+    """The sets of a family, and the chain that takes a source one rung up, or shuts it out; tell: or has this done."""
     address = f"ipv{family}_addr"
     sized = f"size {SET_SIZE}; flags dynamic, timeout"
-    rungs = [f"rung{number}_{family}" for number in range(1, scan.ports + 1)]
+    rungs = [f"rung{number}_{family}" for number in range(1, scan.ports + 1) if not tell]
     block = f" timeout {scan.block}s" if scan.block else ""
     lines = [
         f"set allowed{family} {{ type {address}; flags interval; auto-merge; }}",
@@ -75,20 +76,21 @@ def _of_family(scan: Scan, family: int, source: str) -> str:
     for rung in rungs:
         # The second rule is for a set that is full: whoever finds no room is not counted.
         lines += [f"{source} != @{rung} add @{rung} {{ {source} }} accept", f"{source} != @{rung} accept"]
-    lines += [f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop", "}", ""]
+    lines += [tell or f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop", "}", ""]
     return "\n".join(lines)
 
 
 class Guard:
     """The kernel's nftables."""
 
-    def __init__(self, scan: Scan | None) -> None:
-        self._library, self._scan = Library(), scan
+    def __init__(self, scan: Scan | None, nflog_group: int = 0) -> None:
+        """nflog_group: 0 for the kernel's log."""
+        self._library, self._scan, self._nflog_group = Library(), scan, nflog_group
         self._placed: list[Any] = []
         """Our table as the kernel lists it when it is whole."""
 
     def prepare(self) -> None:
-        self._library.run("\n".join([*self._taken_away(), table(self._scan) if self._scan else ""]))
+        self._library.run("\n".join([*self._taken_away(), table(self._scan, self._nflog_group) if self._scan else ""]))
         self._placed = our_table(self._library.rules(), TABLE)
 
     def _taken_away(self) -> list[str]:
@@ -123,6 +125,19 @@ class Guard:
             for family in (4, 6)
             for element in self._library.elements(f"blocked{family}", TABLE)
         ]
+
+    def block(self, source: Address) -> None:
+        if self._scan is None:
+            return
+        name = f"blocked{source.version}"
+        bits = self._scan.prefix if source.version == 6 else 32
+        first = ipaddress.ip_network((source, bits), strict=False).network_address
+        time = f" timeout {self._scan.block}s" if self._scan.block else ""
+        commands = [
+            f"add element inet {TABLE} {name} {{ {first} }}",
+            f"delete element inet {TABLE} {name} {{ {first} }}",
+        ]
+        self._library.run("\n".join([*commands, f"add element inet {TABLE} {name} {{ {first}{time} }}"]))
 
     def unblock(self, source: Address) -> None:
         sets = [item["set"]["name"] for item in self._library.rules() if item.get("set", {}).get("table") == TABLE]

@@ -4,12 +4,11 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from .lab import FIREWALLS, Daemon, Lab, inside, until
+from .lab import FIREWALLS, ROOT, Daemon, Lab, inside, until
 
 HOST, HOST6 = "10.77.0.1", "fd77:0::1"
 KNOCK_PORT = 4319
@@ -129,25 +128,58 @@ def guarded(lab: Lab, firewall: str, **settings: str) -> Daemon:
     return lab.daemon()
 
 
-@pytest.fixture(scope="module", params=FIREWALLS)
-def counted(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A server that has seen all cases."""
-    lab = Lab()
-    try:
-        guarded(lab, request.param, scan_allow="10.77.0.23, 10.77.0.128/25 fd77:9::/64")
-        send(lab, [packet(*one) for case in CASES for one in case.packets])
-        yield lab
-    finally:
-        lab.close()
-
-
-def test_cases(counted: Lab) -> None:
-    assert blocked(counted) == [case.blocked for case in CASES if case.blocked]
-
-
 @pytest.fixture(params=FIREWALLS)
 def firewall(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.mark.parametrize("count", ["kernel", "daemon"])
+def test_cases(lab: Lab, firewall: str, count: str) -> None:
+    """All at once; the daemon hears by nflog, as the kernel's log is everybody's."""
+    allowed = "10.77.0.23, 10.77.0.128/25 fd77:9::/64"
+    daemon = guarded(lab, firewall, scan_allow=allowed, scan_count=count, source="nflog")
+    send(lab, [packet(*one) for case in CASES for one in case.packets])
+    expected = [case.blocked for case in CASES if case.blocked]
+    until(lambda: len(blocked(lab)) >= len(expected))
+    assert blocked(lab) == expected
+    said = re.findall("WARNING (.*) is shut out: it tried more than 3 closed port", daemon.log())
+    assert sorted(said) == (expected if count == "daemon" else [])
+
+
+def test_the_daemon_counts_what_the_kernel_logs(lab: Lab, firewall: str) -> None:
+    daemon = guarded(lab, firewall, scan_count="daemon", scan_block="1")
+    send(lab, [packet("10.77.0.12", port, SYN) for port in (5001, 5002, 5003, 5004)])
+    daemon.says("[event=blocked source=10.77.0.12 ports=3]")
+    assert "10.77.0.12" in blocked(lab)
+    until(lambda: "10.77.0.12" not in blocked(lab))
+
+
+ASKS = """
+import sys
+from ipaddress import ip_address
+from knockknock import errors, privsep
+from knockknock.grant import Grant, Order
+helper = privsep.Helper(sys.argv[1], True)
+for address in sys.argv[2:]:
+    try:
+        helper.obey(Grant(Order.BLOCK, ip_address(address).packed, 0, 0, 0))
+        print(address, "done")
+    except errors.KnockError as error:
+        print(address, error)
+helper.stop()
+"""
+
+
+def test_whom_the_helper_shuts_out(lab: Lab, firewall: str) -> None:
+    """Nobody who is allowed, whoever asks; and nobody at all where the kernel counts: then it ends."""
+    guarded(lab, firewall, scan_count="daemon", scan_allow="192.0.2.0/24").stop()
+    asks = [lab.program("knockknock")[0], "-c", ASKS, lab.configure(), "198.51.100.7", "192.0.2.7", "10.77.0.1"]
+    said = lab.run("server", "env", f"PYTHONPATH={ROOT}", *asks).stdout.splitlines()
+    assert said[:2] == ["198.51.100.7 done", "192.0.2.7 192.0.2.7 is never shut out, by scan_allow"]
+    assert "10.77.0.1 is" in said[2]
+    lab.configure(scan_count="kernel")
+    said = lab.run("server", "env", f"PYTHONPATH={ROOT}", *asks).stdout.splitlines()
+    assert said == [f"{address} the root helper is gone" for address in asks[4:]]
 
 
 def test_ends(lab: Lab, firewall: str) -> None:
