@@ -31,10 +31,6 @@ LINES = [
         "[event=opened profile=p source=2001:db8::7 protocol=udp port=53 seconds=1 use=any]",
     ),
     (
-        facts.blocked("192.0.2.7", 3),
-        "192.0.2.7 is shut out: it tried more than 3 closed port(s) [event=blocked source=192.0.2.7 ports=3]",
-    ),
-    (
         facts.obeyed("laptop", Grant(Order.CLOSE, SOURCE, TCP, 22, 0)),
         f"laptop: close tcp/22 for 192.0.2.7 [event=closed {DOOR} reason=asked]",
     ),
@@ -58,6 +54,10 @@ LINES = [
         facts.failed(HEARD, "the disk is full"),
         "knock of laptop not obeyed: the disk is full "
         "[event=failed profile=laptop source=192.0.2.7 verb=open protocol=tcp port=22 counter=7]",
+    ),
+    (
+        facts.blocked("192.0.2.7", 3),
+        "192.0.2.7 is shut out: it tried more than 3 closed port(s) [event=blocked source=192.0.2.7 ports=3]",
     ),
 ]
 

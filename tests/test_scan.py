@@ -21,7 +21,11 @@ TRIES = [
     ("at the fourth", [("192.0.2.1", port, 0.0) for port in (1, 2, 3, 4)], ["192.0.2.1"]),
     ("not at the third", [("192.0.2.1", port, 0.0) for port in (1, 2, 3)], []),
     ("again is nothing", [("192.0.2.1", 1 + number % 3, number / 10) for number in range(90)], []),
-    ("again does not prolong", [("192.0.2.1", p, 10.0 - (p < 2) * 9.9) for p in (1, 1, 2, 3, 4)], []),
+    (
+        "again does not prolong",
+        [("192.0.2.1", 1, 0.0), ("192.0.2.1", 1, 9.9), *(("192.0.2.1", port, 10.0) for port in (2, 3, 4))],
+        [],
+    ),
     ("again after its time", [("192.0.2.1", p, p // 5 * 10.0) for p in (1, 2, 3, 3, 5, 6, 7)], []),
     ("forgotten one by one", [("192.0.2.1", p, p * 4.0) for p in range(1, 30)], []),
     ("not yet forgotten", [("192.0.2.1", p, p * 3.3) for p in range(1, 5)], ["192.0.2.1"]),
