@@ -8,15 +8,21 @@ from .. import store
 from ..errors import FirewallError, KnockError, PrivilegeError
 from ..root.scan import Address, Guard
 
+PREFIX = "knockknock_scan_"
+"""Of the names of counts."""
+
 
 def add_options(options: argparse.ArgumentParser) -> None:
     """What the command takes for the scan guard."""
     options.add_argument("--blocked", action="store_true", help="list whom the scan guard has shut out, and end")
+    options.add_argument("--prometheus", action="store_true", help="with --blocked: print counts, for a .prom file")
     options.add_argument("--unblock", metavar="ADDR", help="let an address or network in again that --blocked lists")
 
 
 def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
     """Whether that is what is to be done."""
+    if options.prometheus and not options.blocked:
+        parser.error("--prometheus goes with --blocked")
     if not options.blocked and options.unblock is None:
         return False
     others = (options.check, options.daemonize, options.status, options.events)
@@ -36,6 +42,9 @@ def show(path: str, options: argparse.Namespace) -> None:
             raise KnockError(f"{options.unblock} is not shut out")
         guard.unblock(source)
         print(f"{_name(source, prefix)} is let in again")
+        return
+    if options.prometheus:
+        print(_exposition(guard), end="")
         return
     for source, seconds in sorted(guard.blocked(), key=lambda one: (one.source.version, one.source.packed)):
         print(f"{_name(source, prefix)} {'for ever' if seconds is None else f'{seconds} s'}")
@@ -68,3 +77,19 @@ def _source(text: str, prefix: int) -> Address:
 
 def _name(source: Address, prefix: int) -> str:
     return f"{source}/{prefix}" if isinstance(source, IPv6Address) and prefix < 128 else str(source)
+
+
+def _exposition(guard: Guard) -> str:
+    """Counts in the text format of Prometheus."""
+    counts = guard.counts()
+    rows = (
+        ("packets_dropped_total", "counter", "Packets of sources that are shut out", counts.dropped),
+        ("packets_passed_total", "counter", "Packets that the scan guard let pass", counts.packets - counts.dropped),
+        ("connections_new_total", "counter", "Packets that began a connection", counts.new),
+        ("blocked_sources", "gauge", "Sources that are shut out now", len(guard.blocked())),
+    )
+    lines = [
+        f"# HELP {PREFIX}{name} {what}.\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {number}\n"
+        for name, kind, what, number in rows
+    ]
+    return "".join(lines)

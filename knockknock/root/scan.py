@@ -39,6 +39,15 @@ class Blocked(NamedTuple):
     """Left, rounded down; None: for ever."""
 
 
+class Counts(NamedTuple):
+    """Packets that the guard has seen since it was placed: not those from the machine itself."""
+
+    packets: int
+    new: int
+    """Those that began a connection."""
+    dropped: int
+
+
 class Guard(Protocol):
     """What the guard of each firewall does. All of its methods raise FirewallError."""
 
@@ -56,6 +65,9 @@ class Guard(Protocol):
 
     def blocked(self) -> list[Blocked]:
         """Who is shut out now."""
+
+    def counts(self) -> Counts:
+        """What came by; of a guard that is in the kernel."""
 
     def block(self, source: Address) -> None:
         """Shut a source out, or have its time begin anew."""

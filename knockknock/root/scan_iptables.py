@@ -3,13 +3,14 @@
 import contextlib
 import ipaddress
 import os
+import shutil
 from collections.abc import Iterator
 
 from ..errors import FirewallError
 from . import COPY, MARK, MASK, NAME, PREFIX, SET_SIZE
 from .commands import Placed, run
 from .policy import Scan
-from .scan import SEEN, Address, Blocked, Spared, of_family
+from .scan import SEEN, Address, Blocked, Counts, Spared, of_family
 
 CHAIN = "KNOCK-SCAN"
 """What the names of our chains begin with; it must not contain iptables.CHAIN, which knows its own rules by that."""
@@ -50,6 +51,7 @@ def rules(scan: Scan, family: int, nflog_group: int) -> list[str]:
     return [
         f"-A {CHAIN} -i lo -j RETURN",
         f"-A {CHAIN} -m conntrack --ctstate UNTRACKED -j RETURN",
+        f"-A {CHAIN} -m conntrack --ctstate NEW",
         *([] if scan.everything else spare),
         f"-A {CHAIN} {among(f'allowed{family}')} -j RETURN",
         f"-A {CHAIN} {among(f'blocked{family}')} -j DROP",
@@ -147,6 +149,14 @@ class Guard:
                         found.append(Blocked(ipaddress.ip_address(words[2]), left or None))
         return found
 
+    def counts(self) -> Counts:
+        packets = new = dropped = 0
+        for number, rule in _counted():
+            packets += number * (rule == f"-A INPUT -j {CHAIN}")
+            new += number * (rule == f"-A {CHAIN} -m conntrack --ctstate NEW")
+            dropped += number * rule.endswith("-j DROP")
+        return Counts(packets, new, dropped)
+
     def block(self, source: Address) -> None:
         _ipset(f"add {SETS}blocked{source.version} {source}")
 
@@ -180,10 +190,27 @@ def _halved(networks: list[str]) -> Iterator[str]:
         yield from map(str, [network] if network.prefixlen else network.subnets())
 
 
+def _counted() -> list[tuple[int, str]]:
+    """Our rules of both families, each with the packets that it met, of the variant that has them."""
+    for kind in ("tables", "tables-nft", "tables-legacy"):
+        commands = [name for name in (f"ip{kind}-save", f"ip6{kind}-save") if shutil.which(name)]
+        lines = [line for command in commands for line in run([command, "-c", "-t", "filter"]).splitlines()]
+        # [packets:bytes] -A CHAIN ...
+        found = [line[1:].partition(":")[::2] for line in lines if line.startswith("[") and CHAIN in line]
+        if found:
+            return [(int(number), rest.partition("] ")[2]) for number, rest in found]
+    return []
+
+
 def _names() -> list[str]:
-    return run(["ipset", "list", "-name"]).split()
+    """The names of all sets; none where the command is not installed, as then none is ours."""
+    return run(["ipset", "list", "-name"]).split() if shutil.which("ipset") else []
 
 
 def _ipset(text: str) -> None:
     """Carry out commands; what is there already, or is not, is no error."""
+    if not shutil.which("ipset"):
+        raise FirewallError(
+            "with iptables the scan guard needs the command ipset: apt install ipset, or scan_guard = off"
+        )
     run(["ipset", "-exist", "restore"], text + "\n")

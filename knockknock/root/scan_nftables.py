@@ -6,7 +6,7 @@ from typing import Any
 from . import MARK, MASK, NAME, SET_SIZE
 from .nftables import Library, our_table, told
 from .policy import Scan
-from .scan import SEEN, Address, Blocked, Spared, of_family
+from .scan import SEEN, Address, Blocked, Counts, Spared, of_family
 
 TABLE = f"{NAME}_scan"
 PRIORITY, FIRST = -9, -11
@@ -125,6 +125,11 @@ class Guard:
             for family in (4, 6)
             for element in self._library.elements(f"blocked{family}", TABLE)
         ]
+
+    def counts(self) -> Counts:
+        listed = [item["counter"] for item in self._library.rules() if item.get("counter", {}).get("table") == TABLE]
+        packets = {counter["name"]: counter["packets"] for counter in listed}
+        return Counts(packets["packets_seen"], packets["connections_new"], packets["packets_dropped"])
 
     def block(self, source: Address) -> None:
         if self._scan is None:

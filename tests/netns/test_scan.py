@@ -4,9 +4,11 @@ import re
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prometheus_client import parser
 
 from .lab import FIREWALLS, ROOT, Daemon, Lab, inside, until
 
@@ -210,6 +212,7 @@ def test_shut_out(lab: Lab, firewall: str) -> None:
         assert lab.connects("10.77.1.1", PUBLIC, "other"), "somebody else is not"
         assert not lab.connects(HOST6, 1)
         assert lab.connects(HOST6, PUBLIC), "one family is counted by itself"
+        assert not lab.connects(HOST6, 2)
         old.send(b"still there")
         with inside(lab.ns("client")):
             time.sleep(0.1)
@@ -218,11 +221,17 @@ def test_shut_out(lab: Lab, firewall: str) -> None:
         assert struct.unpack_from("I", unsent, 24)[0] == 0, "what was sent is acknowledged"
     lab.knock(HOST)
     assert lab.opens(HOST, DOOR), daemon.log()
+    counts = parser.text_string_to_metric_families(ask(lab, "--blocked", "--prometheus"))
+    seen = {sample.name.removeprefix("knockknock_scan_"): sample.value for one in counts for sample in one.samples}
+    assert seen["blocked_sources"] == 2
+    assert seen["packets_dropped_total"] >= 3
+    assert seen["connections_new_total"] >= 6
+    assert seen["packets_passed_total"] >= 6
     assert "10.77.0.2 is let in again" in ask(lab, "--unblock", "10.77.0.2")
-    assert blocked(lab) == []
+    assert blocked(lab) == ["fd77::/64"]
     assert lab.connects(HOST, PUBLIC)
     assert not lab.connects(HOST, 3)
-    assert blocked(lab) == [], "it is counted from nothing"
+    assert blocked(lab) == ["fd77::/64"], "it is counted from nothing"
     assert "10.77.0.2 is not shut out" in ask(lab, "--unblock", "10.77.0.2")
     assert "'nonsense' is not an address" in ask(lab, "--unblock", "nonsense")
 
@@ -343,3 +352,20 @@ def test_killed(lab: Lab, firewall: str) -> None:
     assert "there is no scan guard in the kernel" in ask(lab, "--blocked")
     assert daemon.stop() == 0
     assert lab.ruleset() == before
+
+
+def test_without_the_command(lab: Lab) -> None:
+    """With iptables it takes ipset's, but only where there is a guard."""
+    lab.run("server", "nft", "flush", "ruleset")
+    lab.guard("iptables-nft")
+    lab.mint("laptop", port=KNOCK_PORT)
+    commands = lab.directory / "commands"
+    commands.mkdir()
+    for path in Path("/usr/sbin").glob("*tables*"):
+        (commands / path.name).symlink_to(path)
+    asks = ["env", f"PYTHONPATH={ROOT}", f"PATH={commands}", lab.program("knockknock")[0], "-c", ASKS]
+    assert lab.run("server", *asks, lab.configure()).stdout == ""
+    done = lab.run("server", *asks, lab.configure(scan_guard="on"), check=False)
+    assert done.returncode == 1
+    assert "apt install ipset, or scan_guard = off" in done.stderr
+    assert "KNOCK" not in lab.ruleset()
