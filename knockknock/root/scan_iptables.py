@@ -53,6 +53,7 @@ def rules(scan: Scan, family: int, nflog_group: int) -> list[str]:
         f"-A {CHAIN} -m conntrack --ctstate UNTRACKED -j RETURN",
         f"-A {CHAIN} -m conntrack --ctstate NEW",
         *([] if scan.everything else spare),
+        *([f"-A {CHAIN} -s fe80::/10 -j RETURN"] if family == 6 else []),
         f"-A {CHAIN} {among(f'allowed{family}')} -j RETURN",
         f"-A {CHAIN} {among(f'blocked{family}')} -j DROP",
         f"-A {CHAIN} {SYN} -m conntrack --ctstate NEW -j {CLOSED}",

@@ -44,6 +44,7 @@ table inet {TABLE} {{
         counter name packets_seen
         ct state new counter name connections_new
         {"" if scan.everything else spare}
+        ip6 saddr fe80::/10 accept
         ip saddr @allowed4 accept
         ip6 saddr @allowed6 accept
         {sources[4]} @blocked4 counter name packets_dropped drop
