@@ -107,6 +107,9 @@ USAGE = [
     ("knockknock-daemon extra", "extra"),
     ("knockknock-daemon --config", "--config"),
     ("knockknock-daemon --pid-file /x", "--pid-file goes with --daemonize"),
+    ("knockknock-daemon --blocked --check", "--blocked and --unblock are each used alone"),
+    ("knockknock-daemon --blocked --unblock 192.0.2.7", "--blocked and --unblock are each used alone"),
+    ("knockknock-daemon --prometheus", "--prometheus goes with --blocked"),
     ("knockknock-daemon --nonsense", "--nonsense"),
 ]
 

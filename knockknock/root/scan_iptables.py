@@ -105,7 +105,7 @@ class Guard:
     def _place(self) -> None:
         if self._scan is None:
             return
-        _ipset("\n".join([f"create {SETS}spared bitmap:port range 0-65535", *self._sets()]))
+        self._make_sets(self._scan)
         for family, command in self._commands.items():
             lines = [
                 "*filter",
@@ -119,8 +119,17 @@ class Guard:
             run([command, "--wait", "-I", "INPUT", "1" if self._scan.everything else "2", "-j", CHAIN])
         self._placed.remember()
 
-    def _sets(self) -> list[str]:
-        return [line for family in self._commands for line in sets(self._scan, family)] if self._scan else []
+    def _make_sets(self, scan: Scan) -> None:
+        if not shutil.which("ipset"):
+            raise FirewallError(
+                "with iptables the scan guard takes the command ipset: apt install ipset, or scan_guard = off"
+            )
+        lines = [line for family in self._commands for line in sets(scan, family)]
+        try:
+            _ipset("\n".join([f"create {SETS}spared bitmap:port range 0-65535", *lines]))
+        except FirewallError as error:
+            hint = "; kernels before 6.2 take scan_ipv6_prefix = 128 alone" if scan.prefix < 128 else ""
+            raise FirewallError(f"{error}{hint}") from None
 
     def there(self) -> bool:
         return f"{SETS}spared" in _names()
@@ -210,8 +219,4 @@ def _names() -> list[str]:
 
 def _ipset(text: str) -> None:
     """Carry out commands; what is there already, or is not, is no error."""
-    if not shutil.which("ipset"):
-        raise FirewallError(
-            "with iptables the scan guard needs the command ipset: apt install ipset, or scan_guard = off"
-        )
     run(["ipset", "-exist", "restore"], text + "\n")

@@ -136,6 +136,12 @@ def firewall(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=FIREWALLS[:2])
+def either(request: pytest.FixtureRequest) -> str:
+    """A firewall, where it makes no difference which kind of iptables: sets and rules are made by the same commands."""
+    return str(request.param)
+
+
 @pytest.mark.parametrize("count", ["kernel", "daemon"])
 def test_cases(lab: Lab, firewall: str, count: str) -> None:
     """All at once; the daemon hears by nflog, as the kernel's log is everybody's."""
@@ -149,8 +155,8 @@ def test_cases(lab: Lab, firewall: str, count: str) -> None:
     assert sorted(said) == (expected if count == "daemon" else [])
 
 
-def test_the_daemon_counts_what_the_kernel_logs(lab: Lab, firewall: str) -> None:
-    daemon = guarded(lab, firewall, scan_count="daemon", scan_block="1")
+def test_the_daemon_counts_what_the_kernel_logs(lab: Lab, either: str) -> None:
+    daemon = guarded(lab, either, scan_count="daemon", scan_block="1")
     send(lab, [packet("10.77.0.12", port, SYN) for port in (5001, 5002, 5003, 5004)])
     daemon.says("[event=blocked source=10.77.0.12 ports=3]")
     assert "10.77.0.12" in blocked(lab)
@@ -173,9 +179,9 @@ helper.stop()
 """
 
 
-def test_whom_the_helper_shuts_out(lab: Lab, firewall: str) -> None:
+def test_whom_the_helper_shuts_out(lab: Lab, either: str) -> None:
     """Nobody who is allowed, whoever asks; and nobody at all where the kernel counts: then it ends."""
-    guarded(lab, firewall, scan_count="daemon", scan_allow="192.0.2.0/24").stop()
+    guarded(lab, either, scan_count="daemon", scan_allow="192.0.2.0/24").stop()
     asks = [lab.program("knockknock")[0], "-c", ASKS, lab.configure(), "198.51.100.7", "192.0.2.7", "10.77.0.1"]
     said = lab.run("server", "env", f"PYTHONPATH={ROOT}", *asks).stdout.splitlines()
     assert said[:2] == ["198.51.100.7 done", "192.0.2.7 192.0.2.7 is never shut out, by scan_allow"]
@@ -185,9 +191,9 @@ def test_whom_the_helper_shuts_out(lab: Lab, firewall: str) -> None:
     assert said == [f"{address} the root helper is gone" for address in asks[4:]]
 
 
-def test_ends(lab: Lab, firewall: str) -> None:
+def test_ends(lab: Lab, either: str) -> None:
     """Ports are forgotten after their seconds, each by itself, and so is a source that is shut out."""
-    guarded(lab, firewall, scan_seconds="2", scan_block="3")
+    guarded(lab, either, scan_seconds="2", scan_block="3")
 
     def both(*ports: int) -> None:
         send(lab, [packet(source, port, SYN) for source in ("10.77.0.11", "10.77.0.12") for port in ports])
@@ -240,9 +246,9 @@ def test_shut_out(lab: Lab, firewall: str) -> None:
     assert "'nonsense' is not an address" in ask(lab, "--unblock", "nonsense")
 
 
-def test_all_is_dropped(lab: Lab, firewall: str) -> None:
+def test_all_is_dropped(lab: Lab, either: str) -> None:
     """Where it is asked for: established connections and knocks, too; neighbours are still found."""
-    guarded(lab, firewall, scan_ports="1", scan_drops="all")
+    guarded(lab, either, scan_ports="1", scan_drops="all")
     with inside(lab.ns("client")):
         old = socket.create_connection((HOST6, PUBLIC), 2)
     with old:
@@ -276,20 +282,20 @@ def test_nmap(lab: Lab, firewall: str) -> None:
     assert blocked(lab) == ["10.77.1.2"]
 
 
-def test_spoofed_flood(lab: Lab, firewall: str) -> None:
+def test_spoofed_flood(lab: Lab, either: str) -> None:
     """It fills what is there for counting and no more; nobody is shut out by it, and whoever is already stays so."""
-    guarded(lab, firewall, scan_allow="10.77.1.2", scan_ports="2")
+    guarded(lab, either, scan_allow="10.77.1.2", scan_ports="2")
     send(lab, [packet("10.77.0.99", port, SYN) for port in (1, 2, 3)])
     # 40000 sources that try two ports: more than there is room for.
     flood = [packet(f"172.16.{number >> 8}.{number & 255}", port, SYN) for port in (1, 2) for number in range(40000)]
     send(lab, flood)
-    if firewall == "nftables":
+    if either == "nftables":
         listed = lab.run("server", "nft", "list", "table", "inet", "knockknock_scan").stdout
         sizes = {name: text.count("expires") for name, text in re.findall(r"set (\w+) (\{[^}]*\}?[^}]*\})", listed)}
     else:
         listed = lab.run("server", "ipset", "list", "-t").stdout
         sizes = {name: int(n) for name, n in re.findall(r"Name: (\S+)\n(?:.*\n)*?Number of entries: (\d+)", listed)}
-    assert max(sizes.values()) <= (32768 if firewall == "nftables" else 34000), (
+    assert max(sizes.values()) <= (32768 if either == "nftables" else 34000), (
         "an ipset counts by regions, and so roughly"
     )
     assert sum(sizes.values()) >= 60000, "it was a flood"
@@ -301,9 +307,19 @@ def test_spoofed_flood(lab: Lab, firewall: str) -> None:
     assert blocked(lab) == ["10.77.0.99"], "whoever finds no room is not counted"
 
 
-def test_reload(lab: Lab, firewall: str) -> None:
+def test_networks(lab: Lab, either: str) -> None:
+    """Other than /64, and an allowlist of everything in one family."""
+    guarded(lab, either, scan_ipv6_prefix="56", scan_ports="1", scan_allow="0.0.0.0/0")
+    sources = ("fd77:0:0:ff01::1", "fd77:0:0:ff02::1", "fd77:0:0:fe00::1", "10.77.0.11", "10.77.0.11")
+    send(lab, [packet(source, port, SYN) for port, source in enumerate(sources, 1)])
+    assert blocked(lab) == ["fd77:0:0:ff00::/56"]
+    assert "fd77:0:0:ff00::/56 is let in again" in ask(lab, "--unblock", "fd77:0:0:ff00::/56")
+    assert blocked(lab) == []
+
+
+def test_reload(lab: Lab, either: str) -> None:
     """The list of whom it spares is read again; the rest takes a restart."""
-    daemon = guarded(lab, firewall, scan_ports="1")
+    daemon = guarded(lab, either, scan_ports="1")
     send(lab, [packet("10.77.0.11", port, SYN) for port in (1, 2)])
     tries(lab, HOST)
     assert blocked(lab) == ["10.77.0.2", "10.77.0.11"]
