@@ -1,0 +1,63 @@
+"""The daemon that runs on this machine, as other commands of root find it: by its lock on the state directory."""
+
+import contextlib
+import os
+import signal
+import time
+
+from . import store
+from .errors import KnockError
+
+MARK = ".reloaded"
+"""In the state directory: when the daemon began to read its files for the last time, on the monotonic clock in ns."""
+PATIENCE = 30.0
+"""Seconds to wait for a reload; a hundred thousand profiles take a good part of that."""
+
+
+def holder(fd: int) -> int:
+    """The process that has the lock (flock) on an open file, as far as /proc/locks tells, else 0."""
+    try:
+        inode = os.fstat(fd).st_ino
+        with open("/proc/locks") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return 0
+    # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF; the device is not always that of fstat (btrfs, overlayfs).
+    holders = {int(words[4]) for words in locks if words[1] == "FLOCK" and words[5].endswith(f":{inode}")}
+    return max(holders.pop(), 0) if len(holders) == 1 else 0
+
+
+def daemon(state: str) -> int:
+    """The process id of the daemon that has a state directory, 0 if none runs."""
+    try:
+        with store.directory_fd(state) as fd:
+            return holder(fd)
+    except OSError:
+        return 0
+
+
+def marked(state: str, began: int) -> None:
+    """Leave the mark for reload(). began: when the files were begun to be read, monotonic, in ns."""
+    with contextlib.suppress(OSError):  # who waits for it says so
+        store.write_durably(f"{state}/{MARK}", f"{began}\n", 0o600)
+
+
+def reload(state: str) -> bool:
+    """Have the daemon read its files again, and wait until it goes by them; False if none runs. Raises KnockError."""
+    pid, asked = daemon(state), time.monotonic_ns()
+    if not pid:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+    while _mark(state) < asked:
+        if time.monotonic_ns() - asked > PATIENCE * 1e9 or daemon(state) != pid:
+            raise KnockError(f"the daemon (process {pid}) has not read its profiles again: its log says why")
+        time.sleep(0.01)
+    return True
+
+
+def _mark(state: str) -> int:
+    try:
+        return int(store.read(f"{state}/{MARK}"))
+    except (OSError, ValueError):
+        return 0
