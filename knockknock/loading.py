@@ -4,11 +4,15 @@ import os
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, cast
 
-from . import clock, schemes, store
+from . import clock, moment, schemes, store
 from .config import Config
 from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .profile import Profile
+
+
+_ = moment
+"""What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
 
 
 class Found(NamedTuple):

@@ -23,7 +23,7 @@ def parse(text: str) -> int:
 
 def show(seconds: int) -> str:
     """The text that parse() reads back."""
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
     return text.removesuffix("T00:00:00Z")
 
 

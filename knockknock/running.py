@@ -15,16 +15,27 @@ PATIENCE = 30.0
 
 
 def holder(fd: int) -> int:
-    """The process that has the lock (flock) on an open file, as far as /proc/locks tells, else 0."""
+    """The process that has the lock (flock) on an open file, as far as /proc tells, else 0."""
     try:
-        inode = os.fstat(fd).st_ino
+        status = os.fstat(fd)
         with open("/proc/locks") as file:
             locks = [line.split() for line in file]
     except OSError:
         return 0
     # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF; the device is not always that of fstat (btrfs, overlayfs).
-    holders = {int(words[4]) for words in locks if words[1] == "FLOCK" and words[5].endswith(f":{inode}")}
-    return max(holders.pop(), 0) if len(holders) == 1 else 0
+    found = {words[4] for words in locks if words[1] == "FLOCK" and words[5].endswith(f":{status.st_ino}")}
+    holders = [int(pid) for pid in found if int(pid) > 0 and _has_open(pid, status)]
+    return holders[0] if len(holders) == 1 else 0
+
+
+def _has_open(pid: str, status: os.stat_result) -> bool:
+    """Whether a process has a file open; another one may have the same number on another disk."""
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), status):
+                    return True
+    return False
 
 
 def daemon(state: str) -> int:

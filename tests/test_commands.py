@@ -14,7 +14,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from knockknock import __version__, client, store
+from knockknock import __version__, client, enrolment, store
 from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
@@ -463,7 +463,7 @@ def mint(server: Path, *words: str, user: int | None = None) -> tuple[int, str, 
 def test_minted(server: Path, words: list[str], format: str, ports: str, size: int) -> None:
     code, output, complaint = mint(server, "alice", "4242", *words)
     assert (code, complaint) == (0, "")
-    assert output.startswith(f"Made {server}/etc/profiles/alice.\n")
+    assert output.startswith(f"Made alice in {server}/etc/profiles.\n")
     made = store.load_profile(f"{server}/etc/profiles/alice")
     bound = "--bind-source" in words
     assert made == Profile(
@@ -472,8 +472,7 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
     assert store.server_counter(f"{server}/var", f"{server}/etc/profiles", made) == 0
     assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
-    for key in ("cipher.key", "mac.key"):
-        assert (server / "etc" / "profiles" / "alice" / key).read_text().strip() not in output
+    assert enrolment.decode(output.splitlines()[-1]) == (made._replace(name=socket.gethostname()), 0)
     assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
 
 

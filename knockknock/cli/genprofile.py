@@ -165,8 +165,8 @@ def command(arguments: list[str]) -> None:
         if options.config != config.DEFAULT_PATH or os.path.exists(options.config)
         else config.Config()
     )
-    if name := options.name or options.revoke or options.rotate:
-        check_name(name)
+    if not options.list:
+        check_name(options.revoke or options.rotate or options.name)
     if os.geteuid() != 0:
         raise KnockError(f"it must be run as root, to {'read' if options.list else 'write'} {settings.profiles}")
     user = privsep.find_user(settings.user)
