@@ -10,7 +10,6 @@ from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .profile import Profile
 
-
 _ = moment
 """What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from .. import __version__, config, daemon, loading, observers, privsep, running, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
-from . import formatter, run, status
+from . import doctor_server, formatter, run, status
 
 log = logging.getLogger("knockknock")
 
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
     )
     status.add_options(options)
+    doctor_server.add_options(options)
     options.add_argument(
         "--daemonize", action="store_true", help="go to the background once it listens; for a SysV init"
     )
@@ -210,6 +211,10 @@ def command(arguments: list[str]) -> None:
         parser().error("--pid-file goes with --daemonize")
     if status.asked(parser(), options):
         status.show(store.load_config(path).control, options)
+    elif doctor_server.asked(parser(), options):
+        from . import examine  # imported only when asked for
+
+        examine.show(path, options)
     elif options.check:
         check(path)
     else:

@@ -1,4 +1,4 @@
-"""A profile's life, from the line that is pasted to the day on which it opens nothing: with real commands and packets."""
+"""A profile's life, from the line that is pasted to the day on which it opens nothing: real commands and packets."""
 
 import re
 import subprocess
