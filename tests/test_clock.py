@@ -50,7 +50,7 @@ def test_who_asks_for_the_clock() -> None:
         "client.py",
         "daemon.py",
         "doctor.py",
-        "doctor_server.py",
+        "examine.py",
         "enroll.py",
         "genprofile.py",
         "loading.py",

@@ -209,12 +209,12 @@ def command(arguments: list[str]) -> None:
     path = os.path.abspath(options.config)
     if options.pid_file and not options.daemonize:
         parser().error("--pid-file goes with --daemonize")
-    if status.asked(parser(), options):
-        status.show(store.load_config(path).control, options)
-    elif doctor_server.asked(parser(), options):
+    if doctor_server.asked(parser(), options):
         from . import examine  # imported only when asked for
 
         examine.show(path, options)
+    elif status.asked(parser(), options):
+        status.show(store.load_config(path).control, options)
     elif options.check:
         check(path)
     else:

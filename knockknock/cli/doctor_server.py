@@ -27,6 +27,8 @@ def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
     """Whether it is; ends the command where its options make no sense."""
     if not options.doctor and (options.pcap or options.sent_from or options.wait is not None):
         parser.error("--pcap, --sent-from and --wait go with --doctor")
+    if options.doctor and (options.status or options.events or options.check or options.daemonize):
+        parser.error("--doctor goes without --status, --events, --check and --daemonize")
     if options.sent_from:
         try:
             options.sent_from = ipaddress.ip_address(options.sent_from)
