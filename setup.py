@@ -51,7 +51,7 @@ setup(
         # Only for textfile =.
         "metrics": ["prometheus-client>=0.16"],
         # Only for knockknock-genprofile --qr.
-        "qr": ["segno>=1.5"],
+        "qr": ["segno>=1.4.1"],
         # knockknock-proxy: parsers without I/O.
         "proxy": ["h11>=0.14", "siosocks>=0.3"],
         "test": [
@@ -67,7 +67,7 @@ setup(
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",
-            "segno>=1.5",
+            "segno>=1.4.1",
             "shtab>=1.13",
             "siosocks>=0.3",
             "types-setuptools",

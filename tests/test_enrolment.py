@@ -37,9 +37,9 @@ def test_there_are_known_answers() -> None:
     assert write_config(known(CASES[2])) == CASES[2]["config"]
 
 
-@given(profiles(), st.integers(0, MAX_COUNTER), st.none() | st.integers(0, 2**32))
-def test_round_trip(one: Profile, counter: int, expires: int | None) -> None:
-    one = one._replace(expires=expires, name=one.name.rstrip(".") if one.name != "config" else "a")
+@given(profiles(), st.integers(0, MAX_COUNTER))
+def test_round_trip(one: Profile, counter: int) -> None:
+    one = one._replace(name=one.name.rstrip(".") if one.name != "config" else "a")
     line = encode(one, counter)
     assert decode(line) == (one, counter)
     assert re.fullmatch(r"knockknock1:[A-Z2-7]+", line)

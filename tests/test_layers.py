@@ -26,6 +26,7 @@ PURE = [
         "profile",
         "ini",
         "config",
+        "diagnosis",
         "ear",
         "enrolment",
         "gatekeeper",

@@ -13,6 +13,7 @@ from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
 from ..packet import Packet
 from ..profile import Profile
+from ..root import PREFIX
 from ..root.commands import run as listed
 from ..sources import nfpacket
 from .doctor_server import WAIT
@@ -189,6 +190,6 @@ def _rule() -> bool:
     """Whether some firewall has the rule of ours that logs."""
     for command in (["nft", "list", "table", "inet", "knockknock"], ["iptables-save"], ["iptables-legacy-save"]):
         with contextlib.suppress(FirewallError):
-            if 'prefix "knockknock "' in (text := listed(command)) or '-prefix "knockknock "' in text:
+            if f'prefix "{PREFIX}"' in listed(command):
                 return True
     return False

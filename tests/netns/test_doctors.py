@@ -60,6 +60,18 @@ def test_all_is_well(served: Lab, host: str) -> None:
     assert state(served) == "1\n"
 
 
+def test_with_every_firewall(walled: Lab) -> None:
+    walled.mint("laptop")
+    daemon = walled.daemon()
+    code, said = knocked(walled)
+    assert code == 0, said
+    assert "ok: its rules are in the firewall" in said
+    daemon.stop()
+    code, said = knocked(walled)
+    assert code == 1
+    assert "bad: its rules are not in the firewall" in said
+
+
 def test_wrong_keys(served: Lab) -> None:
     client_file(served, "mac.key").write_text("AAECAwQFBgcICQoLDA0ODw==\n")
     code, said = knocked(served)
