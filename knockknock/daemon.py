@@ -199,10 +199,11 @@ class Daemon:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
+            running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)
             yield from loading.apply(self._keeper, found, config.state)
-            running.marked(config.state, began)
+            running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)
         finally:

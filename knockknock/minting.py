@@ -95,8 +95,8 @@ def rotate(profiles: str, state: str, current: Profile, fresh: Profile, until: i
     if previous := load(profiles, old):
         if previous.expires is None or previous.expires > now:
             raise ProfileError(f"there is {old} from the last rotation, which has not expired: --revoke {old} first")
-        revoke(profiles, old)
-        running.reload(state)  # or the daemon may write its counter in the place of the next one's
+        revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
+    running.reload(state)  # one that cannot is to say so before anything has changed
     if until > now:
         store.store_counter(f"{state}/{old}", store.server_counter(state, profiles, current), owner)
         _rename(profiles, current, old, min(until, current.expires or until))

@@ -9,7 +9,8 @@ from . import store
 from .errors import KnockError
 
 MARK = ".reloaded"
-"""In the state directory: when the daemon began to read its files for the last time, on the monotonic clock in ns."""
+"""In the state directory: when the daemon began to read its files for the last time, on the monotonic clock in ns, and
+whether it goes by them now: "4711 done" or "4711 failed"."""
 PATIENCE = 30.0
 """Seconds to wait for a reload; a hundred thousand profiles take a good part of that."""
 
@@ -47,10 +48,10 @@ def daemon(state: str) -> int:
         return 0
 
 
-def marked(state: str, began: int) -> None:
+def marked(state: str, began: int, *, done: bool) -> None:
     """Leave the mark for reload(). began: when the files were begun to be read, monotonic, in ns."""
     with contextlib.suppress(OSError):  # who waits for it says so
-        store.write_durably(f"{state}/{MARK}", f"{began}\n", 0o600)
+        store.write_durably(f"{state}/{MARK}", f"{began} {'done' if done else 'failed'}\n", 0o600)
 
 
 def reload(state: str) -> bool:
@@ -60,15 +61,20 @@ def reload(state: str) -> bool:
         return False
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGHUP)
-    while _mark(state) < asked:
+    while (mark := _mark(state))[0] < asked:
         if time.monotonic_ns() - asked > PATIENCE * 1e9 or daemon(state) != pid:
-            raise KnockError(f"the daemon (process {pid}) has not read its profiles again: its log says why")
+            break
         time.sleep(0.01)
-    return True
+    else:
+        if mark[1]:
+            return True
+    raise KnockError(f"the daemon (process {pid}) goes by what it had before: its log says why")
 
 
-def _mark(state: str) -> int:
+def _mark(state: str) -> tuple[int, bool]:
+    """When the daemon began to read its files, and whether it goes by them."""
     try:
-        return int(store.read(f"{state}/{MARK}"))
+        began, _, word = store.read(f"{state}/{MARK}").partition(" ")
+        return int(began), word == "done\n"
     except (OSError, ValueError):
-        return 0
+        return 0, False

@@ -190,3 +190,27 @@ def test_a_file_and_a_pipe(served: Lab) -> None:
     daemon: Daemon = served.daemon()
     assert opens(served)
     assert "knockknock1:" not in daemon.log()
+
+
+def test_a_daemon_that_cannot_reload(served: Lab) -> None:
+    """Nobody is told that a key is gone while it is still heard."""
+    enroll(served, line(new(served)))
+    daemon = served.daemon()
+    path = served.configure()
+    good = Path(path).read_text()
+    Path(path).write_text(good.replace("kmsg", "nflog"))
+    words = [*served.program("knockknock-genprofile"), "--revoke", "laptop", "--reload", "--config", path]
+    done = served.run("server", *words, check=False)
+    assert done.returncode == 1
+    assert f"the daemon (process {daemon.process.pid}) goes by what it had before: its log says why" in done.stderr
+    daemon.says("not reloaded, the old configuration stays: a new source takes a restart")
+    assert opens(served)
+    Path(path).write_text(good)
+    enroll(served, line(new(served)), "--replace")
+    Path(path).write_text(good.replace("kmsg", "nflog"))
+    words[1:] = [words[1], "--rotate", "laptop", "--config", path]
+    assert "goes by what it had before" in served.run("server", *words, check=False).stderr
+    Path(path).write_text(good)
+    assert "laptop.old" not in admin(served, "--list").stdout, "nothing was begun"
+    admin(served, "--revoke", "laptop", "--reload")
+    assert not opens(served)
