@@ -12,7 +12,7 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from . import clock, facts, grant, loading, status, store
+from . import clock, facts, grant, loading, running, status, store
 from .config import KEYS, Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
@@ -207,6 +207,7 @@ class Daemon:
 
         The helper has the new policy before the first profile changes. It refuses what only the old one allows.
         """
+        began = time.monotonic_ns()
         gc.disable()  # or it walks through all profiles, again and again
         try:
             config = store.load_config(self._path)
@@ -218,10 +219,12 @@ class Daemon:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
+            running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)
             self._scans = self._scans and self._scans.again(config)
-            yield from loading.apply(self._keeper, found)
+            yield from loading.apply(self._keeper, found, config.state)
+            running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)
         finally:

@@ -30,6 +30,7 @@ class Reason(Enum):
     NOT_PERMITTED = "not permitted"
     AHEAD = "ahead"
     """Beyond the window: it counts only together with the next one."""
+    EXPIRED = "expired"
     UNKNOWN = "unknown"
 
 
@@ -50,7 +51,7 @@ class Refused(NamedTuple):
     profile: str = ""
     """Whose knock it was; empty where that is unknown."""
     counter: int | None = None
-    """The counter that is now used up and must be stored too (NOT_PERMITTED), else None."""
+    """The counter that is now used up and must be stored too (NOT_PERMITTED, EXPIRED), else None."""
     request: Request | None = None
 
 
@@ -148,7 +149,9 @@ class Gatekeeper:
         self._free.append(ear.number)
 
     def move(self, clock: int) -> None:
-        """Slide the windows of profiles that count by the clock; to be called before hear(). Seconds since 1970.
+        """Slide the windows of profiles that count by the clock, and let others expire; to be called before hear().
+
+        clock: seconds since 1970.
 
         The work is bounded by the window, and most often by the seconds that have passed.
         """
@@ -183,8 +186,10 @@ class Gatekeeper:
                     return self._accept(ear, *heard, packet)
         return self._refuse(packet, now)
 
-    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted:
+    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
         self._use_up(ear, counter)
+        if ear.profile.expires is not None and self._clock >= ear.profile.expires:
+            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request)
         return Accepted(ear.profile.name, counter, request, self._grant(ear.profile, request, packet.source))
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:

@@ -4,11 +4,14 @@ import os
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, cast
 
-from . import clock, schemes, store
+from . import clock, moment, schemes, store
 from .config import Config
-from .errors import KnockError
+from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .profile import Profile
+
+_ = moment
+"""What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
 
 
 class Found(NamedTuple):
@@ -42,7 +45,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
             if profile != before:
                 if missing := schemes.load(profile.format).needs(profile.format) - gives:
                     raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
-                found.changes.append((profile, _next(config, profile)))
+                found.changes.append((profile, next_counter(config, profile)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
                 found.changes.append((profile, 0))  # goes on with its counter
             found.gone.discard(name)
@@ -51,7 +54,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
     return found
 
 
-def _next(config: Config, profile: Profile) -> int:
+def next_counter(config: Config, profile: Profile) -> int:
     """The next counter that is acceptable from a profile. Raises CounterError.
 
     One that counts by the clock may lose it: all that can have been accepted is below the end of the window of now.
@@ -74,14 +77,43 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
     return before
 
 
-def apply(keeper: Gatekeeper, found: Found) -> Iterator[None]:
-    """Hear what was found, a profile at each step; the keeper's settings are the new ones already."""
+def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:
+    """Hear what was found, a profile at each step; the keeper's settings are the new ones already.
+
+    state: the directory of the counters.
+    """
+    found.changes.sort(key=_name)
+    while found.changes:  # from the end, so that NAME.old comes before NAME
+        profile, counter = found.changes.pop()
+        try:
+            keeper.add(profile, _moved(keeper, state, profile, counter))
+        except CounterError as error:
+            found.bad[profile.name] = error
+        yield
     while found.gone:
-        keeper.remove(found.gone.pop())
+        name = found.gone.pop()
+        if keeper.profile(name):
+            keeper.remove(name)
         yield
-    while found.changes:
-        keeper.add(*found.changes.pop())
-        yield
+
+
+def _name(change: tuple[Profile, int]) -> str:
+    return change[0].name
+
+
+def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: int) -> int:
+    """The next counter of a profile; if it has the keys that NAME was heard with until now, it takes over from there.
+
+    So a knock that came while genprofile rotated the keys is not good once more under their new name, NAME.old.
+    """
+    name = profile.name.removesuffix(".old")
+    before = keeper.profile(name)
+    if name == profile.name or before is None or before[1:3] != profile[1:3]:
+        return counter
+    counter = max(counter, store.server_counter(state, "", before))
+    store.store_counter(f"{state}/{profile.name}", counter)
+    keeper.remove(name)
+    return counter
 
 
 def look(config: Config, gives: frozenset[str]) -> Found:
@@ -97,6 +129,6 @@ def look(config: Config, gives: frozenset[str]) -> Found:
 def start(config: Config, found: Found) -> Gatekeeper:
     """A gatekeeper for what look() has found, and has no more when this returns."""
     keeper = Gatekeeper(settings(config), len(found.changes))
-    for _ in apply(keeper, found):
+    for _ in apply(keeper, found, config.state):
         pass
     return keeper

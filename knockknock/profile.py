@@ -17,6 +17,13 @@ KEY_SIZES = (16, 32)
 MAX_COUNTER = 2**64 - 1
 """The counter is a u64 in the authenticated message (PROTOCOL.md step 4)."""
 
+
+def _moment(text: str) -> int:
+    from . import moment  # imported only when asked for: most profiles do not expire
+
+    return moment.parse(text)
+
+
 KEYS: ini.Keys = {
     "knock_port": port_number,
     "format": ini.one_of(*schemes.FORMATS),
@@ -24,6 +31,7 @@ KEYS: ini.Keys = {
     "bind_source": ini.boolean,
     "single_use": ini.boolean,
     "counter": ini.one_of("event", "clock"),
+    "expires": _moment,
 }
 
 
@@ -45,6 +53,8 @@ class Profile(NamedTuple):
     """Whether knockknock 0.8 made it: its config names no format."""
     clock: bool = False
     """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
+    expires: int | None = None
+    """Seconds since 1970 from which on the server obeys it no more."""
 
     def permits(self, request: Request) -> bool:
         """Whether the allow-list names the request's port."""
@@ -122,6 +132,10 @@ def write_config(profile: Profile) -> str:
         lines.append(f"single_use = {'yes' if profile.single_use else 'no'}")
     if profile.clock:
         lines.append("counter = clock")
+    if profile.expires is not None:
+        from . import moment  # as above
+
+        lines.append(f"expires = {moment.show(profile.expires)}")
     return "\n".join([*lines, ""])
 
 
