@@ -1,0 +1,220 @@
+"""Every command in README.md, in its order, on new machines: box.py says what is real there.
+
+Before each block of code the README has a comment that says what becomes of it:
+
+    run: on=MACHINE [at=DIRECTORY] [online] [fails]     run by bash as the user `you`; fails: it must
+    file: on=MACHINE [as=root] PATH                     appended to that file
+
+A block without one fails the test. What the text between the blocks claims is looked at in CLAIMS, what it takes for
+granted is made in BEFORE, both by section.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from .box import Box
+from .lab import ROOT, Lab
+
+VALUES = {"eth0": "s0"}
+"""What a reader would write in the place of a word of the README."""
+WEB = """
+import http.server, ssl
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 443), http.server.SimpleHTTPRequestHandler)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("/tmp/web.crt", "/tmp/web.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+DOCKER = """
+iptables -t nat -N DOCKER
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A DOCKER ! -i s1 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.77.1.2:80
+iptables -N DOCKER
+iptables -N DOCKER-USER
+iptables -P FORWARD DROP
+iptables -A FORWARD -j DOCKER-USER
+iptables -A FORWARD -o s1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A FORWARD -o s1 -j DOCKER
+iptables -A FORWARD -i s1 ! -o s1 -j ACCEPT
+iptables -A DOCKER -d 10.77.1.2/32 ! -i s1 -o s1 -p tcp -m tcp --dport 80 -j ACCEPT
+iptables -A DOCKER-USER -j RETURN
+echo 1 > /proc/sys/net/ipv4/ip_forward
+"""
+"""The rules of Docker 28 for `-p 8080:80` of a container 10.77.1.2 behind s1, since there may be no dockerd here."""
+OLD = """
+install -d -m 700 {0}
+cd {0}
+umask 077
+printf '[main]\\nknock_port = 4243\\n' > config
+echo 0 > counter
+echo AAECAwQFBgcICQoLDA0ODw== > cipher.key
+echo EBESExQVFhcYGRobHB0eHw== > mac.key
+"""
+"""A profile as knockknock 0.8 made them."""
+
+
+class Block(NamedTuple):
+    section: str
+    line: int
+    mark: str
+    text: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """All blocks of code of a page, indented or fenced, each with the comment before it, or without any."""
+    section = mark = ""
+    found: list[str] = []
+    fence = False
+    begin = 0
+    last = ""
+    for number, line in enumerate([*page.splitlines(), "end"], 1):
+        inside = fence or (line.startswith("    ") and (found or not last)) or (found and not line)
+        if line.startswith("```"):
+            fence = not fence
+            inside = True
+        if inside:
+            begin = begin or number
+            found.append("" if line.startswith("```") else line if fence else line[4:])
+        elif found:
+            yield Block(section, begin, mark, "\n".join(found).strip("\n") + "\n")
+            found, mark, begin = [], "", 0
+        if not inside and line:
+            heading = re.match(r"#+ (.*)", line)
+            section = heading[1] if heading else section
+            comment = re.fullmatch(r"<!-- ((?:run|file): .*) -->", line)
+            mark = comment[1] if comment else ""
+        last = line
+
+
+def login(box: Box) -> bool:
+    """Whether ssh by itself, without a knock, gets in."""
+    return box.run("laptop", "ssh -F none -o ConnectTimeout=1 server.example true").returncode == 0
+
+
+def empty_firewall(box: Box) -> None:
+    box.good("server", "systemctl stop knockknock; nft flush ruleset", user="root")
+    box.good("server", "rm -rf /etc/systemd/system/knockknock.service.d", user="root")
+
+
+def before_laptop(box: Box) -> None:
+    """A web server, and a profile that somebody wants to take away."""
+    subject = "-subj /CN=server.example -addext subjectAltName=DNS:server.example"
+    box.good(
+        "server",
+        f"cd /tmp && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout web.key -out web.crt {subject} 2> /dev/null",
+        user="root",
+    )
+    box.good("laptop", "cat >> /etc/ssl/certs/ca-certificates.crt", user="root", text=box.good("server", "cat /tmp/web.crt"))
+    box.good("server", "cat > /tmp/web.py; cd / && setsid python3 /tmp/web.py > /dev/null 2>&1 &", user="root", text=WEB)
+    box.good("server", "knockknock-genprofile old-laptop 4242; systemctl reload knockknock", user="root")
+
+
+def before_firewalld(box: Box) -> None:
+    box.good("server", "ufw disable", user="root")
+    empty_firewall(box)
+    box.good("server", "mkdir -p /run/dbus && dbus-daemon --system --fork", user="root")
+
+
+def before_docker(box: Box) -> None:
+    box.good("server", "systemctl stop firewalld", user="root")
+    empty_firewall(box)
+    box.good("server", "nft -f /etc/nftables.conf", user="root")
+    box.good("server", DOCKER, user="root")
+    box.good("server", "systemctl start knockknock", user="root")
+    box.lab.listen(80, host="other")
+    assert box.lab.connects("10.77.0.1", 8080), "a published port is open to all"
+
+
+def before_old(box: Box) -> None:
+    box.good("server", OLD.format("/etc/knockknock.d/profiles/old"), user="root")
+    box.good("laptop", OLD.format("~/.knockknock/old.example"))
+
+
+BEFORE: dict[str, Callable[[Box], object]] = {
+    "Use it from a laptop": before_laptop,
+    "nftables": empty_firewall,
+    "ufw": empty_firewall,
+    "firewalld": before_firewalld,
+    "Docker": before_docker,
+    "Move from knockknock 0.8": before_old,
+}
+
+
+def closed(box: Box) -> None:
+    assert not login(box), "ssh is open without a knock"
+
+
+def after_docker(box: Box) -> None:
+    assert not box.lab.connects("10.77.0.1", 8080), "DOCKER-USER refuses"
+    closed(box)
+    box.good("laptop", "ssh server.example")
+
+
+def after_old(box: Box) -> None:
+    box.good("server", "sleep 0.3; journalctl -u knockknock | grep 'old: open tcp/22 for 10.77.0.2'")
+
+
+CLAIMS: dict[str, Callable[[Box], object]] = {
+    "Hide ssh in five minutes": closed,
+    "Use it from a laptop": closed,
+    "nftables": closed,
+    "ufw": closed,
+    "firewalld": closed,
+    "Docker": after_docker,
+    "Move from knockknock 0.8": after_old,
+}
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    lab = Lab()
+    try:
+        yield Box(lab)
+    finally:
+        lab.close()
+
+
+def perform(box: Box, block: Block) -> None:
+    """Do what the comment before a block says."""
+    kind, _, rest = block.mark.partition(": ")
+    words = dict(word.partition("=")[::2] for word in rest.split())
+    host = words.pop("on")
+    text = block.text
+    for word, value in VALUES.items():
+        text = re.sub(rf"\b{word}\b", value, text)
+    where = f"README.md, line {block.line}"
+    if kind == "file":
+        user = words.pop("as", "you")
+        (path,) = words
+        box.good(host, f"cat >> {path}", user=user, text=text)
+        return
+    at, online, fails = words.pop("at", "~/knockknock"), "online" in words, "fails" in words
+    assert not words.keys() - {"online", "fails"}, f"{where}: {words}"
+    done = box.run(host, text, online=online, at=at)
+    assert (done.returncode != 0) == fails, f"{where}:\n{text}\n{done.stdout}"
+
+
+def test_every_block_is_marked() -> None:
+    for block in blocks((ROOT / "README.md").read_text()):
+        assert block.mark, f"README.md, line {block.line}: say in a comment before it how it is tested"
+
+
+@pytest.mark.parametrize("page", ["text\n\n    ls\n", "text\n\n```sh\nls\n```\n", "<!-- run: on=x -->\ntext\n\n    ls\n"])
+def test_unmarked_blocks_are_found(page: str) -> None:
+    assert [(block.mark, block.text) for block in blocks(page)] == [("", "ls\n")]
+
+
+def test_readme(box: Box) -> None:
+    """Somebody follows it from the first line to the last."""
+    section = ""
+    for block in blocks((ROOT / "README.md").read_text()):
+        if block.section != section:
+            CLAIMS.get(section, lambda box: None)(box)
+            section = block.section
+            BEFORE.get(section, lambda box: None)(box)
+        perform(box, block)
+    CLAIMS.get(section, lambda box: None)(box)
