@@ -10,7 +10,10 @@ knockknock but, on server and other, a copy of this repository in his home. Ever
 - apt asks no questions.
 """
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -56,24 +59,27 @@ class Box:
         self._place = Path(tempfile.mkdtemp(prefix="knockknock-box-"))
         self._place.chmod(0o755)
         lab.on_close(lambda: shutil.rmtree(self._place, ignore_errors=True))
-        self._holders = {host: self._raise(host) for host in HOSTS}
+        self._holders: dict[str, int] = {}
+        for host in HOSTS:
+            self._raise(host)
         self._give_keys()
 
     def _root(self, host: str) -> str:
         return f"{self._place}/{host}/root"
 
-    def _raise(self, host: str) -> int:
-        """Mount a machine; the process that holds its namespaces."""
+    def _raise(self, host: str) -> None:
+        """Mount a machine, for as long as a process of it runs."""
         place = self._place / host
         place.mkdir()
         words = ["unshare", "--mount", "--uts", "sh", "-c", _MOUNT, "sh", str(place), host]
         holder = self.lab.start(HOSTS[host], *words, stdout=subprocess.PIPE)
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n", "an overlay over / cannot be mounted here"
-        self._holders = {**getattr(self, "_holders", {}), host: holder.pid}
+        self._holders[host] = holder.pid
+        mounts = os.readlink(f"/proc/{holder.pid}/ns/mnt")
+        self.lab.on_close(lambda: _kill_all(mounts))
         self.good(host, "cat > /tmp/systemctl", text=(ROOT / "tests/netns/systemctl").read_text(), user="root")
         self.good(host, _FURNISH, user="root")
-        return holder.pid
 
     def _give_keys(self) -> None:
         listed = subprocess.run(
@@ -128,3 +134,11 @@ class Box:
         done = self.run(host, script, user=user, online=online, text=text, at=at)
         assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
         return done.stdout
+
+
+def _kill_all(mounts: str) -> None:
+    """End every process that has these mounts."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(entry / "ns" / "mnt") == mounts:
+                os.kill(int(entry.name), signal.SIGKILL)
