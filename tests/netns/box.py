@@ -3,8 +3,8 @@
     laptop 10.77.0.2 ──── 10.77.0.1 server 10.77.1.1 ──── 10.77.1.2 other          (the hosts of lab.py)
 
 Each has this machine's files as they are, with what it changes kept aside in memory, and mounts, a network and a host
-name of its own. There is a user `you`, who may use sudo without a password and whose ssh key the server takes, and nothing of
-knockknock but, on server and other, a copy of this repository in his home. Everything is real but two programs:
+name of its own. There is a user `you`, who may use sudo without a password and whose ssh key the server takes. There is
+nothing of knockknock but, on server and other, a copy of this repository in his home. All programs are real but two:
 
 - systemctl and journalctl, because systemd can only be process 1: tests/netns/systemctl starts what the units say;
 - apt asks no questions.
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from .lab import ROOT, Lab, until
+from .lab import ROOT, Lab
 
 HOSTS = {"server": "server", "laptop": "client", "other": "other"}
 """Our names of the lab's machines."""
@@ -37,7 +37,8 @@ exec sleep 3600
 _FURNISH = """
 set -e
 cp -L /proc/1/root/etc/resolv.conf /etc/resolv.conf 2> /dev/null || true
-rm -rf /etc/knockknock.d /opt/knockknock /usr/local/bin/knockknock* /var/lib/knockknock /var/log/kern.log /root/.knockknock
+rm -rf /etc/knockknock.d /opt/knockknock /usr/local/bin/knockknock* /var/lib/knockknock /root/.knockknock
+rm -f /var/log/kern.log # as on a new Debian, which has no syslog daemon
 rm -rf /etc/firewalld/zones /etc/dpkg/dpkg.cfg.d/docker* /etc/sudoers.d/knockknock
 for user in knockknock you; do userdel -r $user > /dev/null 2>&1 || true; done
 groupdel knock 2> /dev/null || true
@@ -45,6 +46,8 @@ printf '127.0.0.1 localhost %s\\n10.77.0.1 server.example old.example\\n' "$(hos
 useradd --create-home --shell /bin/bash --password '*' you
 echo 'you ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/you
 chmod 440 /etc/sudoers.d/you
+echo force-unsafe-io > /etc/dpkg/dpkg.cfg.d/box # all this is in memory
+rm -f /var/lib/man-db/auto-update
 echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false";' > /etc/apt/apt.conf.d/99-no-questions
 for name in systemctl journalctl; do install -m 755 /tmp/systemctl /usr/local/bin/$name; done
 mkdir -p /run/sshd /run/lock
@@ -82,15 +85,11 @@ class Box:
         self.good(host, _FURNISH, user="root")
 
     def _give_keys(self) -> None:
-        listed = subprocess.run(
-            ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            capture_output=True,
-            check=True,
-        ).stdout
-        there = b"\0".join(path for path in listed.split(b"\0") if path and (ROOT / path.decode()).exists())
-        tar = subprocess.run(
-            ["tar", "-C", str(ROOT), "--null", "-T", "-", "-cf", "-"], input=there, capture_output=True, check=True
-        ).stdout
+        git = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files", "-z", "-co", "--exclude-standard"]
+        listed = subprocess.run(git, capture_output=True, check=True).stdout.split(b"\0")
+        there = b"\0".join(path for path in listed if path and (ROOT / path.decode()).exists())
+        pack = ["tar", "-C", str(ROOT), "--null", "-T", "-", "-cf", "-"]
+        tar = subprocess.run(pack, input=there, capture_output=True, check=True).stdout
         for host in ("server", "other"):
             unpack = [*self._enter(host, "you", online=False), "cd && mkdir knockknock && tar -C knockknock -xf -"]
             subprocess.run(unpack, input=tar, check=True)
@@ -110,7 +109,14 @@ class Box:
         return [*words, "bash", "-e", "-o", "pipefail", "-c"]
 
     def run(
-        self, host: str, script: str, *, user: str = "you", online: bool = False, text: str = "", at: str = "~/knockknock"
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
     ) -> subprocess.CompletedProcess[str]:
         """Run lines of shell as the user would, in a directory, or in his home if it is not there.
 
@@ -128,7 +134,14 @@ class Box:
         )
 
     def good(
-        self, host: str, script: str, *, user: str = "you", online: bool = False, text: str = "", at: str = "~/knockknock"
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
     ) -> str:
         """What lines of shell say that must succeed."""
         done = self.run(host, script, user=user, online=online, text=text, at=at)

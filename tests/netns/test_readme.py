@@ -103,6 +103,10 @@ def login(box: Box) -> bool:
     return box.run("laptop", "ssh -F none -o ConnectTimeout=1 server.example true").returncode == 0
 
 
+def nothing(box: Box) -> None:
+    pass
+
+
 def empty_firewall(box: Box) -> None:
     box.good("server", "systemctl stop knockknock; nft flush ruleset", user="root")
     box.good("server", "rm -rf /etc/systemd/system/knockknock.service.d", user="root")
@@ -110,13 +114,11 @@ def empty_firewall(box: Box) -> None:
 
 def before_laptop(box: Box) -> None:
     """A web server, and a profile that somebody wants to take away."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout /tmp/web.key -out /tmp/web.crt"
     subject = "-subj /CN=server.example -addext subjectAltName=DNS:server.example"
-    box.good(
-        "server",
-        f"cd /tmp && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout web.key -out web.crt {subject} 2> /dev/null",
-        user="root",
-    )
-    box.good("laptop", "cat >> /etc/ssl/certs/ca-certificates.crt", user="root", text=box.good("server", "cat /tmp/web.crt"))
+    box.good("server", f"{make} {subject} 2> /dev/null", user="root")
+    certificate = box.good("server", "cat /tmp/web.crt")
+    box.good("laptop", "cat >> /etc/ssl/certs/ca-certificates.crt", user="root", text=certificate)
     box.good("server", "cat > /tmp/web.py; cd /; setsid -f python3 /tmp/web.py > /dev/null 2>&1", user="root", text=WEB)
     box.good("server", "knockknock-genprofile old-laptop 4242; systemctl reload knockknock", user="root")
 
@@ -143,7 +145,7 @@ def before_old(box: Box) -> None:
 
 
 BEFORE: dict[str, Callable[[Box], object]] = {
-    "Use it from a laptop": before_laptop,
+    "Without sudo": before_laptop,
     "nftables": empty_firewall,
     "ufw": empty_firewall,
     "firewalld": before_firewalld,
@@ -168,7 +170,8 @@ def after_old(box: Box) -> None:
 
 CLAIMS: dict[str, Callable[[Box], object]] = {
     "Hide ssh in five minutes": closed,
-    "Use it from a laptop": closed,
+    "ssh": closed,
+    "Other programs": closed,
     "nftables": closed,
     "ufw": closed,
     "firewalld": closed,
@@ -213,7 +216,9 @@ def test_every_block_is_marked() -> None:
         assert block.mark, f"README.md, line {block.line}: say in a comment before it how it is tested"
 
 
-@pytest.mark.parametrize("page", ["text\n\n    ls\n", "text\n\n```sh\nls\n```\n", "<!-- run: on=x -->\ntext\n\n    ls\n"])
+@pytest.mark.parametrize(
+    "page", ["text\n\n    ls\n", "text\n\n```sh\nls\n```\n", "<!-- run: on=x -->\ntext\n\n    ls\n"]
+)
 def test_unmarked_blocks_are_found(page: str) -> None:
     assert [(block.mark, block.text) for block in blocks(page)] == [("", "ls\n")]
 
@@ -223,8 +228,8 @@ def test_readme(box: Box) -> None:
     section = ""
     for block in blocks((ROOT / "README.md").read_text()):
         if block.section != section:
-            CLAIMS.get(section, lambda box: None)(box)
+            CLAIMS.get(section, nothing)(box)
             section = block.section
-            BEFORE.get(section, lambda box: None)(box)
+            BEFORE.get(section, nothing)(box)
         perform(box, block)
-    CLAIMS.get(section, lambda box: None)(box)
+    CLAIMS.get(section, nothing)(box)
