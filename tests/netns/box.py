@@ -133,6 +133,21 @@ class Box:
             check=False,
         )
 
+    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
+        """Start lines of shell as the user; returns as soon as they have printed a line with that word."""
+        words = [*self._enter(host, "you", online=False), f"cd; {script}"]
+        process = subprocess.Popen(
+            words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.lab.processes.append(process)
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if word in line:
+                return process
+        raise AssertionError(f"it ended before it said {word}: {said}")
+
     def good(
         self,
         host: str,

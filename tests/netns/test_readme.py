@@ -2,14 +2,18 @@
 
 Before each block of code the README has a comment that says what becomes of it:
 
-    run: on=MACHINE [at=DIRECTORY] [online] [fails]     run by bash as the user `you`; fails: it must
-    file: on=MACHINE [as=root] PATH                     appended to that file
+    run: on=MACHINE [at=DIRECTORY] [online]     run by bash as the user `you`
+        fails               it must fail
+        keep, paste         a line for a client, which it prints, is kept; that line is given to it
+        until=WORD          it is at work when it says that; while it is, the next block is run, and then it must end
+    file: on=MACHINE [as=root] PATH             appended to that file
 
 A block without one fails the test. What the text between the blocks claims is looked at in CLAIMS, what it takes for
 granted is made in BEFORE, both by section.
 """
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -189,26 +193,42 @@ def box() -> Iterator[Box]:
         lab.close()
 
 
-def perform(box: Box, block: Block) -> None:
-    """Do what the comment before a block says."""
-    kind, _, rest = block.mark.partition(": ")
-    words = dict(word.partition("=")[::2] for word in rest.split())
-    host = words.pop("on")
-    text = block.text
-    for word, value in VALUES.items():
-        text = re.sub(rf"\b{word}\b", value, text)
-    where = f"README.md, line {block.line}"
-    if kind == "file":
-        user = words.pop("as", "you")
-        (path,) = words
-        box.good(host, f"cat >> {path}", user=user, text=text)
-        return
-    at, online, fails = words.pop("at", "~/knockknock"), "online" in words, "fails" in words
-    assert not words.keys() - {"online", "fails"}, f"{where}: {words}"
-    if fails:
-        shut(box)
-    done = box.run(host, text, online=online, at=at)
-    assert (done.returncode != 0) == fails, f"{where}:\n{text}\n{done.stdout}"
+class Reader:
+    """Does what the comments before the blocks say."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+        self._line = ""
+        self._at_work: list[tuple[str, subprocess.Popen[str]]] = []
+
+    def perform(self, block: Block) -> None:
+        kind, _, rest = block.mark.partition(": ")
+        words = dict(word.partition("=")[::2] for word in rest.split())
+        host = words.pop("on")
+        text = block.text
+        for word, value in VALUES.items():
+            text = re.sub(rf"\b{word}\b", value, text)
+        if kind == "file":
+            user = words.pop("as", "you")
+            (path,) = words
+            self._box.good(host, f"cat >> {path}", user=user, text=text)
+            return
+        where = f"README.md, line {block.line}:\n{text}"
+        assert not words.keys() - {"at", "online", "fails", "keep", "paste", "until"}, where
+        if "until" in words:
+            self._at_work.append((where, self._box.start(host, text, words["until"])))
+            return
+        if "fails" in words:
+            shut(self._box)
+        given = self._line if "paste" in words else ""
+        done = self._box.run(host, text, online="online" in words, at=words.get("at", "~/knockknock"), text=given)
+        assert (done.returncode != 0) == ("fails" in words), f"{where}\n{done.stdout}"
+        if "keep" in words:
+            (self._line,) = re.findall(r"^knockknock1:.*\n", done.stdout, re.MULTILINE)
+        for where, process in self._at_work:
+            said, _ = process.communicate(timeout=10)
+            assert process.returncode == 0, f"{where}\n{said}"
+        self._at_work.clear()
 
 
 def test_every_block_is_marked() -> None:
@@ -225,11 +245,12 @@ def test_unmarked_blocks_are_found(page: str) -> None:
 
 def test_readme(box: Box) -> None:
     """Somebody follows it from the first line to the last."""
+    reader = Reader(box)
     section = ""
     for block in blocks((ROOT / "README.md").read_text()):
         if block.section != section:
             CLAIMS.get(section, nothing)(box)
             section = block.section
             BEFORE.get(section, nothing)(box)
-        perform(box, block)
+        reader.perform(block)
     CLAIMS.get(section, nothing)(box)
