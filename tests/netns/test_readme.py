@@ -172,6 +172,15 @@ def after_old(box: Box) -> None:
     box.good("server", "sleep 0.3; journalctl -u knockknock | grep 'old: open tcp/22 for 10.77.0.2'")
 
 
+def after_pip(box: Box) -> None:
+    """It goes on as after the Debian package."""
+    box.good("other", "knockknock --version && knockknock-proxy --version && man -w knockknock.conf")
+    first = "~you/knockknock/minimal-firewall.sh --keep 22 && knockknock-genprofile laptop 4242"
+    box.good("other", first, user="root")
+    box.good("other", "knockknock-daemon --check && systemctl enable --now knockknock", user="root")
+    box.good("other", "knockknock-daemon --status", user="root")
+
+
 CLAIMS: dict[str, Callable[[Box], object]] = {
     "Hide ssh in five minutes": closed,
     "ssh": closed,
@@ -181,6 +190,7 @@ CLAIMS: dict[str, Callable[[Box], object]] = {
     "firewalld": closed,
     "Docker": after_docker,
     "Move from knockknock 0.8": after_old,
+    "Without the Debian packages": after_pip,
 }
 
 
