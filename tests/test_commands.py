@@ -749,8 +749,8 @@ def test_profiles_of_a_client_are_listed(tmp_path: Path) -> None:
     code, output, complaint = run("knockknock", "--list", home=tmp_path)
     assert (code, complaint) == (0, "")
     assert [line.split() for line in output.splitlines()[1:]] == [
-        ["10.0.0.1", "4242", "compact", "7", "never", "tcp/22"],
-        ["server.example", "4242", "compact", "7", "never", "tcp/22"],
+        ["10.0.0.1", "tcp/4242", "compact", "7", "never", "tcp/22"],
+        ["server.example", "tcp/4242", "compact", "7", "never", "tcp/22"],
     ]
     (tmp_path / ".knockknock" / "10.0.0.1" / "mac.key").unlink()
     code, output, complaint = run("knockknock", "--list", home=tmp_path)
