@@ -8,11 +8,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from . import route, schemes, store, tcpip
+from . import route, store, tcpip
 from .errors import ProfileError, SendError
-from .profile import Profile
 from .request import Request
 from .schemes import Carried
+from .schemes import Profile as AnyProfile
+from .schemes.synprofile import Profile
 
 # include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
 _TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
@@ -100,6 +101,14 @@ def become_invoker() -> str:
 
 
 def find_profile(profiles: str, host: str, *others: str) -> Profile:
+    """As find_any(), for those who can send encrypted SYNs only."""
+    found = find_any(profiles, host, *others)
+    if not isinstance(found, Profile):
+        raise ProfileError(f"{profiles}/{found.name}: only the command knockknock can knock by {found.kind}")
+    return found
+
+
+def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
     """The profile of a host, in a directory of profiles by host name. Raises ProfileError, ConfigError.
 
     others: further names that the profile may have.
@@ -155,6 +164,8 @@ def prepare(
     looked at and never sent. seen_from: the source address that the server will see, of the same family, if that is not
     the one that the kernel would choose; behind NAT it is not this machine's. Raises CounterError, SendError.
     """
+    from .schemes import syn  # imported here, as not every knock is encrypted
+
     family, destination = address
     source, mtu = route.find(family, destination, profile.knock_port, seen_from)
     if seen_from and not profile.bind_source and not route.same(family, source, seen_from):
@@ -164,7 +175,6 @@ def prepare(
     template = kernel_syn(family, mtu - (40 if family == socket.AF_INET else 60))
     ends = route.packed(family, source), route.packed(family, destination)
     bound = route.packed(family, seen_from) if seen_from else ends[0]
-    scheme = schemes.load(profile.format)
     time = 0
     if profile.clock:
         from . import clock  # imported here, as most count their knocks
@@ -173,7 +183,7 @@ def prepare(
     for offset, request in enumerate(requests):
         while True:
             counter = store.next_counter(directory, offset, time) if dry else store.take_counter(directory, time)
-            fields: Carried = scheme.carry(profile.format, scheme.seal(profile, counter, request, bound))
+            fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:
                 break

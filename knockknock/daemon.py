@@ -16,7 +16,7 @@ from . import clock, facts, grant, loading, running, status, store
 from .config import KEYS, Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
-from .gatekeeper import Accepted, Gatekeeper, Quiet, Refused
+from .gatekeeper import Accepted, Event, Gatekeeper, Quiet, Several
 from .grant import Grant, Order
 from .observers import Observers
 from .packet import Packet
@@ -64,7 +64,7 @@ def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
     """Say which profiles are heard, and why others are not."""
     for name, error in bad.items():
         log.error("profile %s: %s", name, error)
-    log.info("%d profile(s), knock port(s) %s", len(keeper), ", ".join(map(str, sorted(keeper.knock_ports))) or "none")
+    log.info("%d profile(s), knock port(s) %s", len(keeper), ", ".join(sorted(keeper.places)) or "none")
     if not len(keeper):
         log.warning("nobody can knock yet: mint a profile with knockknock-genprofile, then reload")
 
@@ -133,7 +133,7 @@ class Daemon:
         for packet in portion:
             if packet and (event := hear(packet, now)):
                 self._act(event)
-            elif packet and self._scans is not None and packet.port not in self._keeper.knock_ports:
+            elif packet and self._scans is not None and (packet.protocol, packet.port) not in self._keeper.knock_ports:
                 self._count(self._scans, packet, now)
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
             self._complained = now
@@ -155,17 +155,23 @@ class Daemon:
                 return
         self._work = None
 
-    def _act(self, event: Accepted | Refused | Quiet) -> None:
+    def _act(self, event: Event) -> None:
         """Store first, then open, then tell (PROTOCOL.md step 10)."""
+        if isinstance(event, Several):
+            for one in event.events:
+                self._act(one)
+            return
         heard = facts.of(event)
         try:
-            if not isinstance(event, Quiet) and event.counter is not None:
-                store.store_counter(f"{self._config.state}/{event.profile}", event.counter + 1)
+            if not isinstance(event, Quiet) and event.memory is not None:
+                store.store_memory(f"{self._config.state}/{event.profile}", event.memory)
                 self._source.drain()
         except CounterError as error:
             self._report(logging.ERROR, facts.failed(heard, str(error)))
             return
         if isinstance(event, Accepted):
+            if event.warning:
+                log.error("profile %s: %s", event.profile, event.warning)
             self._observers.tell(heard)
             self._obey(event, heard)
         else:

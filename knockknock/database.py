@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+from . import schemes
 from .errors import KnockError, ProfileError
-from .profile import KEY_SIZES, Profile, check_name, parse_config, shown, write_config
+from .profile import KEY_SIZES, check_name, named, parse_config, shown, write_config
+from .schemes import Profile
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS profile (name TEXT PRIMARY KEY, cipher_key BLOB, mac_key BLOB, config TEXT)"
 PATIENCE = 10
@@ -103,12 +105,17 @@ def _text(column: object) -> str:
 
 
 def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: object) -> Profile:
-    for column, key in (("cipher_key", cipher_key), ("mac_key", mac_key)):
+    draft, secrets = parse_config(_text(config), f"{path}, config of {name}"), {}
+    if draft.file:
+        raise ProfileError(f"{path}: {name} wants the file {draft.file}, which takes a profile in a directory")
+    columns = {"cipher_key": cipher_key, "mac_key": mac_key}
+    for field in schemes.load(draft.scheme).SECRETS:
+        key = columns[field]
         if not isinstance(key, bytes) or len(key) not in KEY_SIZES:
-            raise ProfileError(f"{path}: {column} of {name} is not a blob of 16 or 32 bytes")
-    values = parse_config(_text(config), f"{path}, config of {name}")
+            raise ProfileError(f"{path}: {field} of {name} is not a blob of 16 or 32 bytes")
+        secrets[field] = key
     # Whatever its config says, it is not of knockknock 0.8, which had no database.
-    return Profile(name, cipher_key, mac_key, **{**values, "legacy": False})  # type: ignore[arg-type]  # bytes, by now
+    return named(draft, name, secrets, **({"legacy": False} if draft.legacy else {}))
 
 
 def configs(path: str) -> Iterator[str]:
@@ -168,5 +175,6 @@ def mint(path: str, profile: Profile, group: int, before: Callable[[], None]) ->
         if connection.execute("SELECT 1 FROM profile WHERE name = ?", (profile.name,)).fetchone():
             raise ProfileError(f"there is a profile {profile.name} in {path} already: take another name")
         before()
-        row = (profile.name, profile.cipher_key, profile.mac_key, write_config(profile))
+        keys = (getattr(profile, field, None) for field in ("cipher_key", "mac_key"))
+        row = (profile.name, *keys, write_config(profile))
         connection.execute("INSERT INTO profile VALUES (?, ?, ?, ?)", row)

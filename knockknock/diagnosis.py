@@ -7,11 +7,12 @@ never good: far behind and far ahead, with other formats, and with fields that s
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from . import moment, schemes
-from .ear import Settings
+from . import moment
 from .packet import Packet
-from .profile import MAX_COUNTER, Profile
+from .profile import MAX_COUNTER
 from .request import Request, Verb
+from .schemes import Settings, syn
+from .schemes.synprofile import Profile
 
 REACH = 10_000
 """Counters looked at behind the next one, and ahead of it."""
@@ -51,7 +52,7 @@ def explain(packet: Packet, profile: Profile, next_counter: int, settings: Setti
             return Finding(True, False, f"{_asks(*found)}; the client's config says bind_source = no, the server's yes")
     elif found := _exact(packet, profile._replace(bind_source=True), centre, packet.source):
         return Finding(True, False, f"{_asks(*found)}; the client's config says bind_source = yes, the server's no")
-    for format in schemes.FORMATS:
+    for format in syn.FORMATS:
         other = profile._replace(format=format)
         if format != profile.format and (found := _exact(packet, other, centre, packet.source)):
             text = f"the client's config says format = {format}, the server's {profile.format}"
@@ -63,7 +64,7 @@ def explain(packet: Packet, profile: Profile, next_counter: int, settings: Setti
 
 def _exact(packet: Packet, profile: Profile, centre: int, source: bytes) -> tuple[int, Request] | None:
     """The counter and the request of a packet whose every bit is right; the nearest counter, where two fit."""
-    scheme = schemes.load(profile.format)
+    scheme = syn
     if (sealed := scheme.carried(profile.format, packet)) is None:
         return None
     first, end = max(0, centre - REACH), min(centre + REACH, MAX_COUNTER + 1)
@@ -105,7 +106,7 @@ def _window(profile: Profile, centre: int, settings: Settings) -> range:
 
 
 def _requests(profile: Profile) -> Iterator[Request]:
-    kinds = schemes.load(profile.format).kinds(profile.format)
+    kinds = syn.kinds(profile.format)
     for run in profile.ports:
         for port in range(run.first, min(run.last, run.first + REQUESTS) + 1):
             yield from (Request(verb, run.protocol, port) for verb in Verb if (verb, run.protocol) in kinds)
@@ -113,7 +114,7 @@ def _requests(profile: Profile) -> Iterator[Request]:
 
 def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings) -> str:
     """Which fields of a knock are not what was sent, if enough of the others are."""
-    scheme = schemes.load(profile.format)
+    scheme = syn
     asked = [request for request, _ in zip(_requests(profile), range(REQUESTS), strict=False)]
     for counter in _window(profile, centre, settings):
         for request in asked:
@@ -143,7 +144,7 @@ def _nothing(packet: Packet, profile: Profile, centre: int, settings: Settings) 
         return f"no knock: its acknowledgment number is {packet.acknowledgment}, that of a knock is 0"
     if profile.format == "stealth" and packet.timestamp is None:
         return "no knock, or something on the way took its TCP timestamp away, which format stealth needs"
-    scheme = schemes.load(profile.format)
+    scheme = syn
     sealed = scheme.carried(profile.format, packet)
     if profile.bind_source and sealed:
         counters = _window(profile, centre, settings)

@@ -19,7 +19,8 @@ import re
 import zlib
 
 from .errors import ConfigError, ProfileError
-from .profile import KEY_SIZES, MAX_COUNTER, Profile, parse_config, write_config
+from .profile import KEY_SIZES, MAX_COUNTER, parse_config, write_config
+from .schemes.synprofile import Profile
 
 PREFIX = "knockknock1:"
 MAX_TEXT = 16384
@@ -107,8 +108,10 @@ def _values(body: bytes) -> tuple[Profile, int]:
     if len(body) < 8 or len(cipher_key) not in KEY_SIZES or len(mac_key) not in KEY_SIZES or counter > MAX_COUNTER:
         raise ProfileError("the line is whole, but does not hold a profile: it was not made by knockknock-genprofile")
     try:
-        values = parse_config(body[8:].decode(), "the profile in the line")
-        return Profile(check_server(name.decode("ascii")), cipher_key, mac_key, **values), counter
+        draft = parse_config(body[8:].decode(), "the profile in the line")
+        if not isinstance(draft, Profile):
+            raise ProfileError(f"a line carries keys, which {draft.kind} has none of: copy the profile instead")
+        return draft._replace(name=check_server(name.decode("ascii")), cipher_key=cipher_key, mac_key=mac_key), counter
     except UnicodeDecodeError:
         raise ProfileError("the line is whole, but its text is not: it was not made by knockknock-genprofile") from None
     except ConfigError as error:

@@ -19,7 +19,8 @@ def of(event: Accepted | Refused | Quiet) -> Facts:
     if isinstance(event, Accepted):
         source, counter = str(ipaddress.ip_address(event.grant.address)), event.counter
         asked = _asked(event.request)
-        return {"event": "accepted", "profile": event.profile, "source": source, **asked, "counter": counter}
+        known: Facts = {"event": "accepted", "profile": event.profile, "source": source, **asked}
+        return known if counter is None else {**known, "counter": counter}
     packet = event.packet
     facts: Facts = {
         "event": "refused",

@@ -1,246 +1,133 @@
-"""A packet comes in, an event goes out. Keys, counters, look-ahead and replays live here; no I/O, no clock."""
+"""A packet comes in, an event goes out: hands each packet to who listens at its port. No I/O, no clock."""
 
-from collections.abc import Iterable
-from enum import Enum
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import Any
 
 from . import schemes
-from .ear import Ear
-from .ear import Settings as Settings  # for those who make a gatekeeper
-from .grant import Grant, Order
-from .heads import Heads
+from .events import Accepted as Accepted
+from .events import Event as Event
+from .events import Quiet as Quiet
+from .events import Reason as Reason
+from .events import Refused as Refused
+from .events import Several as Several
+from .events import both
 from .packet import Packet
-from .profile import Profile
-from .request import Request, Verb
+from .schemes import KnockPort, Listener, Profile
+from .schemes import Settings as Settings
 
-EXPLAINED_PER_SECOND = 10
-"""How many refused packets a second are looked at for a reason, which costs many times a plain refusal."""
-EXPLAINED_PROFILES = 30
-"""Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
-
-
-RESYNCS_PER_SECOND = 2
-"""How many of these are tried beyond the look-ahead window, which is a thousand counters for each profile."""
-
-
-class Reason(Enum):
-    """Why a packet at a knock port opened nothing; the value is the word in the log."""
-
-    REPLAY = "replay"
-    NOT_PERMITTED = "not permitted"
-    AHEAD = "ahead"
-    """Beyond the window: it counts only together with the next one."""
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
-
-
-class Accepted(NamedTuple):
-    """A knock to obey, once `counter + 1` is stored durably (PROTOCOL.md step 10)."""
-
-    profile: str
-    counter: int
-    request: Request
-    grant: Grant
-
-
-class Refused(NamedTuple):
-    """A packet at a knock port that opens nothing."""
-
-    reason: Reason
-    packet: Packet
-    profile: str = ""
-    """Whose knock it was; empty where that is unknown."""
-    counter: int | None = None
-    """The counter that is now used up and must be stored too (NOT_PERMITTED, EXPIRED), else None."""
-    request: Request | None = None
-
-
-class Quiet(NamedTuple):
-    """Refused packets that were not looked at closely, counted since the last event of any other kind."""
-
-    packets: int
-
-
-Event = Accepted | Refused | Quiet
-
-
-class _Format(NamedTuple):
-    """The profiles of one format at one knock port, by name."""
-
-    scheme: schemes.Scheme
-    all: dict[str, Ear]
-    untabled: dict[str, Ear]
-    """Those whose knocks are too many to be computed ahead: each is tried with every packet."""
+Hear = Callable[[Packet, float], Event | None]
 
 
 class Gatekeeper:
-    """Decides on packets for profiles that come and go one at a time; between any two of them it can hear.
+    """Knows profiles of any scheme, that come and go one at a time; between any two of them it can hear.
 
-    settings: may be set anew; a new window counts for profiles that are added from then on. expected: how many
-    profiles there will be, so that the table need not grow much on the way.
+    expected: how many profiles there will be, so that no table need grow much on the way.
     """
 
     def __init__(self, settings: Settings, expected: int = 0) -> None:
-        self.settings = settings
-        self._ports: dict[int, dict[str, _Format]] = {}
-        self._ears: dict[str, Ear] = {}
-        self._numbered: list[Ear | None] = []
-        self._free: list[int] = []
-        self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
-        self._quiet = 0
-        self._second, self._explained = 0.0, 0
-        self._clocked: dict[str, Ear] = {}
-        self._clock = 0
+        self._settings, self._expected, self._clock = settings, expected, 0
+        self._listeners: dict[str, Listener] = {}
+        self._profiles: dict[str, Profile] = {}
+        self._places: Counter[str] = Counter()
+        self._watchers: dict[KnockPort, Counter[str]] = {}
+        """How many profiles of each scheme knock at a port."""
+        self._at: dict[int, Hear] = {}
+        """By protocol << 16 | port: cheaper than a pair, for each packet of a flood."""
 
     def __len__(self) -> int:
-        return len(self._ears)
+        return len(self._profiles)
 
     def names(self) -> set[str]:
         """Of the profiles, now."""
-        return set(self._ears)
+        return set(self._profiles)
 
     @property
-    def knock_ports(self) -> Iterable[int]:
-        """The ports that some profile knocks at."""
-        return self._ports.keys()
+    def knock_ports(self) -> Iterable[KnockPort]:
+        """Protocol and port of all that some profile knocks at."""
+        return self._watchers.keys()
+
+    @property
+    def places(self) -> Iterable[str]:
+        """The same for people, without what is a secret."""
+        return self._places.keys()
+
+    @property
+    def settings(self) -> Settings:
+        """May be set anew; what a listener derives from it counts for profiles that are added from then on."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = settings
+        for listener in self._listeners.values():
+            listener.settings = settings
 
     def profile(self, name: str) -> Profile | None:
         """The profile of a name, if there is one."""
-        ear = self._ears.get(name)
-        return ear.profile if ear else None
+        return self._profiles.get(name)
 
-    def add(self, profile: Profile, next_counter: int) -> None:
+    def add(self, profile: Profile, memory: Any) -> None:
         """Hear a profile from now on, in the place of one of its name.
 
-        next_counter: that is acceptable; more, if one with the same keys has come further.
+        memory: of used knocks (schemes.Scheme.recall); None: as the one of its name has it.
         """
-        before = self._ears.get(profile.name)
-        if before:
-            if before.profile[1:3] == profile[1:3]:
-                next_counter = max(next_counter, before.next)
+        before = self._profiles.get(profile.name)
+        if before and before.scheme != profile.scheme:
             self.remove(profile.name)
-        number = self._free.pop() if self._free else len(self._numbered)
-        ear = Ear(number, profile, next_counter, self.settings, self._clock)
-        if profile.clock:
-            self._clocked[profile.name] = ear
-        self._numbered[number : number + 1] = [ear]
-        self._ears[profile.name] = ear
-        formats = self._ports.setdefault(profile.knock_port, {})
-        group = formats.setdefault(profile.format, _Format(ear.scheme, {}, {}))
-        group.all[profile.name] = ear
-        if not ear.requests:
-            group.untabled[profile.name] = ear
-        self._swap(number, (), ear.tabled())
+        elif before:
+            self._watch(before, -1)
+        self._listener(profile.scheme).add(profile, memory)
+        self._profiles[profile.name] = profile
+        self._watch(profile, 1)
 
     def remove(self, name: str) -> None:
         """Hear a profile no more. Raises KeyError if there is none of that name."""
-        ear = self._ears.pop(name)
-        self._clocked.pop(name, None)
-        self._swap(ear.number, ear.tabled(), ())
-        port, format = ear.profile.knock_port, ear.profile.format
-        group = self._ports[port][format]
-        del group.all[name]
-        group.untabled.pop(name, None)
-        if not group.all:
-            del self._ports[port][format]
-        if not self._ports[port]:
-            del self._ports[port]
-        self._numbered[ear.number] = None
-        self._free.append(ear.number)
+        profile = self._profiles.pop(name)
+        self._listeners[profile.scheme].remove(name)
+        self._watch(profile, -1)
+
+    def _listener(self, scheme: str) -> Listener:
+        if scheme not in self._listeners:
+            self._listeners[scheme] = schemes.load(scheme).listener(self._settings, self._expected)
+            self._listeners[scheme].move(self._clock)
+        return self._listeners[scheme]
+
+    def _watch(self, profile: Profile, change: int) -> None:
+        self._places[profile.where] += change
+        if not self._places[profile.where]:
+            del self._places[profile.where]
+        for port in set(profile.knock_ports):
+            counts = self._watchers.setdefault(port, Counter())
+            counts[profile.scheme] += change
+            if not counts[profile.scheme]:
+                del counts[profile.scheme]
+            if counts:
+                self._at[port[0] << 16 | port[1]] = _all([self._listeners[scheme].hear for scheme in counts])
+            else:
+                del self._watchers[port], self._at[port[0] << 16 | port[1]]
 
     def move(self, clock: int) -> None:
-        """Slide the windows of profiles that count by the clock, and let others expire; to be called before hear().
-
-        clock: seconds since 1970.
-
-        The work is bounded by the window, and most often by the seconds that have passed.
-        """
-        if clock == self._clock:
-            return
-        self._clock = clock
-        for ear in self._clocked.values():
-            self._swap(ear.number, *ear.move(clock))
-
-    def _swap(self, number: int, leave: Iterable[int], come: Iterable[int]) -> None:
-        for head in leave:
-            self._heads.remove(head, number)
-        for head in come:
-            self._heads.add(head, number)
+        """Tell the time of day, in seconds since 1970, to those who go by it; to be called before hear()."""
+        if clock != self._clock:
+            self._clock = clock
+            for listener in self._listeners.values():
+                listener.move(clock)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say.
 
-        now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
-        counter.
+        now: seconds on any monotonic clock. A knock in it is used up from here on, whatever is done about the event.
         """
-        if packet.port not in self._ports:
-            return None
-        for format, group in self._ports[packet.port].items():
-            if (sealed := group.scheme.carried(format, packet)) is None:
-                continue
-            # Nearly every packet of a flood ends here: nobody's.
-            if not (numbers := self._heads.find(int.from_bytes(sealed[:4], "big"))) and not group.untabled:
-                continue
-            for ear in (*self._named(numbers, group), *group.untabled.values()):
-                if heard := ear.hear(sealed, packet.source):
-                    return self._accept(ear, *heard, packet)
-        return self._refuse(packet, now)
+        hear = self._at.get(packet.protocol << 16 | packet.port)
+        return hear(packet, now) if hear else None
 
-    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
-        self._use_up(ear, counter)
-        if ear.profile.expires is not None and self._clock >= ear.profile.expires:
-            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request)
-        return Accepted(ear.profile.name, counter, request, self._grant(ear.profile, request, packet.source))
 
-    def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
-        """The profiles of a group among some numbers of the table: nearly always none, or the one."""
-        ears = [self._numbered[number] for number in numbers]
-        return [ear for ear in ears if ear and ear.profile.name in group.all]
+def _all(hears: list[Hear]) -> Hear:
+    """What tells all listeners of a packet; where there is one, itself, for that is nearly always and costs nothing."""
 
-    def _use_up(self, ear: Ear, counter: int) -> None:
-        """Slide a profile's window past a counter."""
-        self._swap(ear.number, *ear.expect(counter + 1))
+    def hear(packet: Packet, now: float) -> Event | None:
+        return reduce(both, [one(packet, now) for one in hears])
 
-    def _refuse(self, packet: Packet, now: float) -> Event | None:
-        if now - self._second >= 1:
-            self._second, self._explained = now, 0
-            if self._quiet:
-                quiet, self._quiet = Quiet(self._quiet + 1), 0
-                return quiet
-        self._explained += 1
-        if self._explained > EXPLAINED_PER_SECOND:
-            self._quiet += 1
-            return None
-        far = self.settings.resync if self._explained <= RESYNCS_PER_SECOND else 0
-        for format, group in self._ports[packet.port].items():
-            if (sealed := group.scheme.carried(format, packet)) is None:
-                continue
-            few = len(group.all) <= EXPLAINED_PROFILES
-            numbers = self._heads.find(int.from_bytes(sealed[:4], "big"))
-            for ear in group.all.values() if few else self._named(numbers, group):
-                if found := ear.explain(sealed, packet.source):
-                    return self._explained_refusal(ear, *found, packet)
-                if few and far and (found := ear.hear_ahead(sealed, packet.source, far)):
-                    return self._ahead(ear, *found, packet)
-        return Refused(Reason.UNKNOWN, packet)
-
-    def _ahead(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Event:
-        """Two knocks in a row bring a client back that ran ahead of the window (RFC 4226 section 7.4)."""
-        if counter == ear.ahead:
-            return self._accept(ear, counter, request, packet)
-        ear.ahead = counter + 1
-        return Refused(Reason.AHEAD, packet, ear.profile.name, None, request)
-
-    def _explained_refusal(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Refused:
-        if counter < ear.next:
-            return Refused(Reason.REPLAY, packet, ear.profile.name, None, request)
-        self._use_up(ear, counter)
-        return Refused(Reason.NOT_PERMITTED, packet, ear.profile.name, counter, request)
-
-    def _grant(self, profile: Profile, request: Request, source: bytes) -> Grant:
-        if request.verb is Verb.CLOSE:
-            return Grant(Order.CLOSE, source, request.protocol, request.port, 0)
-        once = self.settings.single_use if profile.single_use is None else profile.single_use
-        return Grant(
-            Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, self.settings.delay
-        )
+    return hears[0] if len(hears) == 1 else hear

@@ -17,6 +17,11 @@ def read(text: str, where: str, keys: Keys) -> dict[str, Any]:
     where: the file's path, for messages. Raises ConfigError for a line that is not INI, a section other than
     [main], a key that is not in keys or stands twice, and a value that its function refuses.
     """
+    return {key: made(text, where, keys, key, value) for key, value in items(text, where).items()}
+
+
+def items(text: str, where: str) -> dict[str, str]:
+    """The keys that the text sets, with nothing made of their values. Raises ConfigError, as read()."""
     parser = configparser.RawConfigParser(inline_comment_prefixes=("#", ";"), default_section="\n")
     try:
         parser.read_string(text, where)
@@ -32,10 +37,11 @@ def read(text: str, where: str, keys: Keys) -> dict[str, Any]:
         raise ConfigError(f"{where}:{line}: there is no section [{strange[0]}], only [main]")
     if not parser.has_section("main"):
         raise ConfigError(f"{where}:1: there must be a section [main]")
-    return {key: _value(text, where, keys, key, value) for key, value in parser.items("main")}
+    return dict(parser.items("main"))
 
 
-def _value(text: str, where: str, keys: Keys, key: str, value: str) -> Any:
+def made(text: str, where: str, keys: Keys, key: str, value: str) -> Any:
+    """What is made of the value of one key. Raises ConfigError, as read()."""
     line = _line(text, rf"{re.escape(key)}\s*[=:]")
     if key not in keys:
         raise ConfigError(f"{where}:{line}: there is no key '{key}'; the keys are {', '.join(keys)}")

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Generator, Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from . import clock, moment, schemes, store
 from .config import Config
 from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
-from .profile import Profile
+from .schemes import Profile
 
 _ = moment
 """What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
@@ -19,8 +19,8 @@ class Found(NamedTuple):
 
     gone: set[str]
     """The names of profiles that are to be heard no more."""
-    changes: list[tuple[Profile, int]]
-    """Those that are new or not as they were, each with the next counter that is acceptable."""
+    changes: list[tuple[Profile, Any]]
+    """Those that are new or not as they were, each with what is known of its used knocks."""
     bad: dict[str, KnockError]
     """By name, what is wrong with the profiles that cannot be used, or are kept as they were."""
 
@@ -43,25 +43,21 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
             if isinstance(profile, KnockError):
                 profile = _kept(config, name, profile, before, found.bad)
             if profile != before:
-                if missing := schemes.load(profile.format).needs(profile.format) - gives:
-                    raise KnockError(f"format {profile.format} needs a source that gives {', '.join(missing)}")
-                found.changes.append((profile, next_counter(config, profile)))
+                if missing := profile.needs - gives:
+                    raise KnockError(f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}")
+                found.changes.append((profile, recalled(config, profile)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
-                found.changes.append((profile, 0))  # goes on with its counter
+                found.changes.append((profile, None))  # goes on as it is
             found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
     return found
 
 
-def next_counter(config: Config, profile: Profile) -> int:
-    """The next counter that is acceptable from a profile. Raises CounterError.
-
-    One that counts by the clock may lose it: all that can have been accepted is below the end of the window of now.
-    """
-    if profile.clock and not os.path.lexists(f"{config.state}/{profile.name}"):
-        return clock.seconds() + config.clock_skew + 1
-    return store.server_counter(config.state, config.profiles, profile)
+def recalled(config: Config, profile: Profile) -> Any:
+    """What is known of a profile's used knocks: for most, the next counter that is acceptable. Raises CounterError."""
+    latest = clock.seconds() + config.clock_skew + 1
+    return store.server_memory(config.state, config.profiles, profile, latest)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
@@ -97,20 +93,23 @@ def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:
         yield
 
 
-def _name(change: tuple[Profile, int]) -> str:
+def _name(change: tuple[Profile, Any]) -> str:
     return change[0].name
 
 
-def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: int) -> int:
+def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any) -> Any:
     """The next counter of a profile; if it has the keys that NAME was heard with until now, it takes over from there.
 
     So a knock that came while genprofile rotated the keys is not good once more under their new name, NAME.old.
     """
     name = profile.name.removesuffix(".old")
     before = keeper.profile(name)
-    if name == profile.name or before is None or before[1:3] != profile[1:3]:
+    fields = schemes.load(profile.scheme).SECRETS
+    if name == profile.name or before is None or before.scheme != profile.scheme or not fields:
         return counter
-    counter = max(counter, store.server_counter(state, "", before))
+    if any(getattr(before, field) != getattr(profile, field) for field in fields):
+        return counter
+    counter = max(counter, store.server_memory(state, "", before))
     store.store_counter(f"{state}/{profile.name}", counter)
     keeper.remove(name)
     return counter

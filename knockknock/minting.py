@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from . import running, store
+from . import running, schemes, store
 from .errors import ProfileError
-from .profile import Profile, check_name, write_config, write_key
+from .profile import check_name, write_config, write_key
+from .schemes import Profile
+from .schemes.synprofile import Profile as SynProfile
 
 Owner = tuple[int, int]
 """User and group ids of the daemon; the group may read a profile, the user owns its counter."""
@@ -29,7 +31,7 @@ def mint(profiles: str, state: str, profile: Profile, owner: Owner) -> None:
             if not os.path.isdir(state):
                 os.mkdir(state, 0o700)
                 os.chown(state, *owner)
-        begin = partial(_begin, state, profile.name, owner)
+        begin = partial(_begin, state, profile, owner)
         if store.is_database(profiles):
             from . import database  # imported only when asked for: most have none
 
@@ -43,10 +45,12 @@ def mint(profiles: str, state: str, profile: Profile, owner: Owner) -> None:
             create_profile(directory, profile, owner[1])
 
 
-def _begin(state: str, name: str, owner: Owner) -> None:
-    if os.path.lexists(f"{state}/{name}"):
+def _begin(state: str, profile: Profile, owner: Owner) -> None:
+    path = f"{state}/{profile.name}"
+    if os.path.lexists(path):
         running.reload(state)
-    store.store_counter(f"{state}/{name}", 0, owner)
+    if (memory := schemes.load(profile.scheme).first(profile)) is not None:
+        store.store_memory(path, memory, owner)
 
 
 def load(profiles: str, name: str) -> Profile | None:
@@ -77,16 +81,20 @@ def revoke(profiles: str, name: str) -> None:
         raise ProfileError(f"there is no profile {name} in {profiles}")
 
 
-def find(profiles: str, name: str) -> Profile:
-    """The profile of a name. Raises ProfileError, ConfigError."""
+def find(profiles: str, name: str) -> SynProfile:
+    """The profile of a name, if it has keys. Raises ProfileError, ConfigError."""
     if profile := load(profiles, name):
+        if not isinstance(profile, SynProfile):
+            raise ProfileError(f"{name} has no keys that could be changed: revoke it, and make it anew")
         return profile
     left = len(name) < 61 and load(profiles, f"{name}.old")
     rest = f", only {name}.old, which a rotation that was stopped has left: make {name} anew" if left else ""
     raise ProfileError(f"there is no profile {name} in {profiles}{rest}")
 
 
-def rotate(profiles: str, state: str, current: Profile, fresh: Profile, until: int, now: int, owner: Owner) -> None:
+def rotate(
+    profiles: str, state: str, current: SynProfile, fresh: SynProfile, until: int, now: int, owner: Owner
+) -> None:
     """Put a profile with new keys in the place of one, whose keys live on as NAME.old. Raises KnockError.
 
     until: seconds since 1970 when the old keys expire; not after now: at once. A daemon that runs is reloaded.
@@ -98,14 +106,14 @@ def rotate(profiles: str, state: str, current: Profile, fresh: Profile, until: i
         revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
     running.reload(state)  # one that cannot is to say so before anything has changed
     if until > now:
-        store.store_counter(f"{state}/{old}", store.server_counter(state, profiles, current), owner)
+        store.store_counter(f"{state}/{old}", store.server_memory(state, profiles, current), owner)
         _rename(profiles, current, old, min(until, current.expires or until))
     else:
         revoke(profiles, current.name)
     mint(profiles, state, fresh, owner)  # where the daemon is reloaded: it goes on with the old keys as NAME.old
 
 
-def _rename(profiles: str, profile: Profile, name: str, expires: int) -> None:
+def _rename(profiles: str, profile: SynProfile, name: str, expires: int) -> None:
     config = write_config(profile._replace(expires=expires))
     with _writing(profiles, profile.name):
         if store.is_database(profiles):
@@ -144,12 +152,13 @@ def create_profile(directory: str, profile: Profile, group: int, counter: int = 
     """
     above, name = os.path.split(directory)
     aside = f"{above}/.{name}.new"
-    files = {
-        "cipher.key": write_key(profile.cipher_key),
-        "mac.key": write_key(profile.mac_key),
-        "config": write_config(profile),
-        "counter": f"{counter}\n",
-    }
+    scheme = schemes.load(profile.scheme)
+    files = {store.key_file(field): write_key(getattr(profile, field)) for field in scheme.SECRETS}
+    files["config"] = write_config(profile)
+    if profile.file:
+        files[profile.file] = scheme.listing(profile)
+    if (memory := scheme.first(profile)) is not None:
+        files["counter"] = f"{counter}\n" if counter else memory
     clear(aside)
     with store.exact_modes():
         os.mkdir(aside, 0o700 if group < 0 else 0o750)

@@ -2,9 +2,14 @@
 
 from typing import NamedTuple
 
+TCP, UDP = 6, 17
+"""Protocol numbers (IANA)."""
+FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
+"""Control bits of TCP (RFC 9293 section 3.1); those of ECN are not told apart."""
+
 
 class Packet(NamedTuple):
-    """The header fields of a TCP SYN that a knock can be carried in, as host integers."""
+    """The header fields of a packet that a knock can be carried in, as host integers; for UDP those of TCP are 0."""
 
     source: bytes
     """Source address, network order: 4 bytes for IPv4, 16 for IPv6."""
@@ -20,4 +25,9 @@ class Packet(NamedTuple):
     timestamp: int | None
     """TSval of the TCP timestamps option (RFC 7323), None without one."""
     payload: bytes = b""
-    """What follows the TCP header, as far as the source copied it; always empty from a source that does not give it."""
+    """What follows the TCP or UDP header, as far as the source copied it; always empty from a source that does not give
+    it."""
+    protocol: int = TCP
+    """6 (TCP) or 17 (UDP)."""
+    flags: int = SYN
+    """The six control bits of TCP, 0 for UDP."""

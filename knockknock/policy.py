@@ -3,29 +3,29 @@
 A program of its own, so that no parser is ever loaded into the process that keeps root, and no key into either.
 """
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
 from . import store
 from .config import Config
 from .errors import KnockError, ProfileError
+from .packet import TCP
 from .profile import check_name, parse_config
-from .request import ANY_TCP
 from .root.policy import Policy, Scan, dump
+from .schemes import Profile
 
 
 def policy(config_path: str) -> Policy:
     """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError."""
     config = store.load_config(config_path)
-    ports: set[int] = set()
+    ports: set[tuple[int, int]] = set()
+    any_flags: set[int] = set()
     doors: set[tuple[int, int, int]] = set()
-    for text in _configs(config.profiles):
-        try:
-            values = parse_config(text, "config")
-        except KnockError:
-            continue  # the daemon reports it
-        ports.add(values["knock_port"])
-        doors.update(tuple(one) for one in values.get("ports", ANY_TCP))
+    for draft in _drafts(config.profiles):
+        ports.update(draft.knock_ports)
+        any_flags.update(port for protocol, port in draft.knock_ports if draft.any_flags and protocol == TCP)
+        doors.update((one.protocol, one.first, one.last) for one in draft.ports)
     return Policy(
         tuple(sorted(ports)),
         tuple(sorted(doors)),
@@ -35,6 +35,7 @@ def policy(config_path: str) -> Policy:
         config.nft_chain,
         config.doors_per_minute,
         config.nflog_group if config.source == "nflog" else 0,
+        any_flags=tuple(sorted(any_flags)),
         scan=_scan(config) if config.scan_guard else None,
     )
 
@@ -51,18 +52,20 @@ def _scan(config: Config) -> Scan:
     )
 
 
-def _configs(place: str) -> Iterator[str]:
-    """The texts of the profiles' configs. Raises ProfileError."""
+def _drafts(place: str) -> Iterator[Profile]:
+    """The profiles, without names and keys; of those in a database each different one. Raises ProfileError."""
     if store.is_database(place):
         from . import database
 
-        yield from database.configs(place)
+        for text in database.configs(place):
+            with contextlib.suppress(KnockError):  # the daemon reports it
+                yield parse_config(text, "config")
         return
     for name in store.names(place):
         path = f"{place}/{name}/config"
         try:
             check_name(name)
-            yield store.read(path)
+            yield store.load_draft(f"{place}/{name}")
         except PermissionError:
             raise ProfileError(f"{path} is not root's own, who may therefore not read it: chown root {path}") from None
         except (KnockError, OSError):

@@ -1,15 +1,15 @@
-"""Profile: one client's keys, where it knocks, how, and what it may open. A value; no I/O."""
+"""Profiles as text: names, keys, and configs, of which each scheme knows its own keys. No I/O."""
 
 import base64
 import binascii
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 from . import ini, schemes
-from .errors import ConfigError, ProfileError
-from .request import ANY_TCP, Ports, Request, parse_ports, permitted, port_number
+from .errors import ConfigError, CounterError, ProfileError
+from .schemes import Profile
 
 KEY_SIZES = (16, 32)
 """Bytes, of the AES key and of the HMAC key; new profiles have 32."""
@@ -17,51 +17,7 @@ KEY_SIZES = (16, 32)
 MAX_COUNTER = 2**64 - 1
 """The counter is a u64 in the authenticated message (PROTOCOL.md step 4)."""
 
-
-def _moment(text: str) -> int:
-    from . import moment  # imported only when asked for: most profiles do not expire
-
-    return moment.parse(text)
-
-
-KEYS: ini.Keys = {
-    "knock_port": port_number,
-    "format": ini.one_of(*schemes.FORMATS),
-    "ports": parse_ports,
-    "bind_source": ini.boolean,
-    "single_use": ini.boolean,
-    "counter": ini.one_of("event", "clock"),
-    "expires": _moment,
-}
-
-
-class Profile(NamedTuple):
-    """One client of one server. Its repr shows no key."""
-
-    name: str
-    cipher_key: bytes
-    mac_key: bytes
-    knock_port: int
-    format: str
-    """A word of schemes.FORMATS."""
-    ports: tuple[Ports, ...] = ANY_TCP
-    bind_source: bool = False
-    """Whether the tag covers the source address."""
-    single_use: bool | None = None
-    """None: as the daemon's configuration says."""
-    legacy: bool = False
-    """Whether knockknock 0.8 made it: its config names no format."""
-    clock: bool = False
-    """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
-    expires: int | None = None
-    """Seconds since 1970 from which on the server obeys it no more."""
-
-    def permits(self, request: Request) -> bool:
-        """Whether the allow-list names the request's port."""
-        return permitted(self.ports, request.protocol, request.port)
-
-    def __repr__(self) -> str:
-        return f"<profile {self.name}>"
+_SCHEME: ini.Keys = {"scheme": ini.one_of(*schemes.SCHEMES)}
 
 
 def check_name(name: str) -> str:
@@ -79,10 +35,10 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def parse_config(text: str, where: str) -> Mapping[str, Any]:
-    """Values for Profile from a profile's config text. Raises ConfigError.
+def parse_config(text: str, where: str) -> Profile:
+    """A profile without name and keys from its config text. Raises ConfigError.
 
-    A config without `format` is one of knockknock 0.8: classic, any TCP port.
+    `scheme` says what else may stand in it; a config without is an encrypted SYN's.
     """
     try:
         return _parsed(text)
@@ -91,52 +47,38 @@ def parse_config(text: str, where: str) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> Mapping[str, Any]:
+def _parsed(text: str) -> Profile:
     """Remembered, because most of a server's profiles have the same text."""
     return _parse(text, "config")
 
 
-def _parse(text: str, where: str) -> Mapping[str, Any]:
-    values = ini.read(text, where, KEYS)
-    if "knock_port" not in values:
-        raise ConfigError(f"{where}: there must be a line knock_port = PORT")
-    values["legacy"] = "format" not in values
-    values["clock"] = values.pop("counter", "event") == "clock"
-    values.setdefault("format", "classic")
-    if values["format"] == "classic":
-        _check_classic(values, where)
-    return values
+def _parse(text: str, where: str) -> Profile:
+    found = ini.items(text, where)
+    word = ini.made(text, where, _SCHEME, "scheme", found.get("scheme", schemes.DEFAULT))
+    scheme = schemes.load(word)
+    keys = {**_SCHEME, **scheme.KEYS}
+    values = {key: ini.made(text, where, keys, key, value) for key, value in found.items()}
+    values.pop("scheme", None)
+    return scheme.parse(values, where)
 
 
-def _check_classic(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what the classic tag, which covers a TCP port and nothing else, cannot promise."""
-    if values.get("bind_source"):
-        raise ConfigError(f"{where}: format classic cannot bind the source; take format compact or stealth")
-    if values.get("clock"):  # two machines in one second would give the difference of two tags away, for good
-        raise ConfigError(f"{where}: format classic cannot count by the clock; take format compact or stealth")
-    if any(one.protocol != ANY_TCP[0].protocol for one in values.get("ports", ())):
-        raise ConfigError(f"{where}: format classic opens TCP ports only; take format compact or stealth for udp")
+def named(draft: Profile, name: str, secrets: Mapping[str, bytes], **more: bool) -> Profile:
+    """What parse_config() has made, whole; secrets: by field, as the scheme's SECRETS."""
+    return cast(Profile, cast(Any, draft)._replace(name=name, **secrets, **more))
 
 
 def write_config(profile: Profile) -> str:
     """The config text that parse_config() reads back."""
-    lines = [
-        "[main]",
-        f"knock_port = {profile.knock_port}",
-        f"format = {profile.format}",
-        f"ports = {', '.join(map(str, profile.ports))}",
-    ]
-    if profile.bind_source:
-        lines.append("bind_source = yes")
-    if profile.single_use is not None:
-        lines.append(f"single_use = {'yes' if profile.single_use else 'no'}")
-    if profile.clock:
-        lines.append("counter = clock")
-    if profile.expires is not None:
-        from . import moment  # as above
+    word = [] if profile.scheme == schemes.DEFAULT else [f"scheme = {profile.scheme}"]
+    return "\n".join(["[main]", *word, *schemes.load(profile.scheme).write(profile), ""])
 
-        lines.append(f"expires = {moment.show(profile.expires)}")
-    return "\n".join([*lines, ""])
+
+def parse_counter(text: str, where: str) -> int:
+    """The next counter to be used or accepted, from decimal digits. Raises CounterError."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
+        raise CounterError(f"{where} does not hold a counter; mint the profile anew with knockknock-genprofile")
+    return int(text)
 
 
 def parse_key(text: str, where: str) -> bytes:

@@ -5,9 +5,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from .errors import ConfigError
-
-TCP, UDP = 6, 17
-"""Protocol numbers (IANA)."""
+from .packet import TCP as TCP
+from .packet import UDP as UDP
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP}
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}

@@ -58,8 +58,9 @@ def prepare(
     if mode == "off":
         log.warning("sandbox = off: whoever takes this process over can do what its user can")
         return lambda: None
-    for module in (*set(schemes.FORMATS.values()), "cryptography.hazmat.primitives.hmac"):
-        import_module(module)  # a reload may want it, and then nothing can be imported
+    import_module("cryptography.hazmat.primitives.hmac")  # a reload may want it, and then nothing can be imported
+    for scheme in schemes.SCHEMES:
+        schemes.load(scheme).listener(schemes.Settings(1, 1, True), 0)
     steps: list[Enter] = []
     for make in (partial(_landlock, reads, writes), partial(_seccomp, syslog, listener)):
         try:

@@ -8,7 +8,7 @@ from . import __version__, facts, store
 from .errors import CounterError, FirewallError
 from .gatekeeper import Reason
 from .privsep import Helper
-from .profile import Profile
+from .schemes import Profile
 from .sources import Source
 
 PROFILES = 1000
@@ -62,8 +62,8 @@ def _profile(state: str, profile: Profile) -> dict[str, Any]:
         pass
     return {
         "name": profile.name,
-        "knock_port": profile.knock_port,
-        "format": profile.format,
+        "knock_port": profile.where,
+        "format": profile.kind,
         "ports": [str(ports) for ports in profile.ports],
         "next_counter": counter,
         "last_use": used,

@@ -7,10 +7,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 from . import config as configuration
+from . import schemes
 from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key, shown
+from .profile import MAX_COUNTER, check_name, named, parse_config, parse_counter, parse_key, shown
+from .schemes import Profile
 
 MAX_FILE = 65536
 """Bytes of any file that is read whole."""
@@ -39,17 +42,36 @@ def load_config(path: str) -> configuration.Config:
 
 def load_profile(directory: str) -> Profile:
     """The profile in a directory, the name of which is its name. Raises ProfileError, ConfigError."""
-    path = directory
+    path, secrets = f"{directory}/config", {}
     try:
-        path = f"{directory}/config"
-        values = parse_config(read(path), path)
-        path = f"{directory}/cipher.key"
-        cipher_key = parse_key(read(path, secret=True), path)
-        path = f"{directory}/mac.key"
-        mac_key = parse_key(read(path, secret=True), path)
+        draft = load_draft(directory)
+        for field in schemes.load(draft.scheme).SECRETS:
+            path = f"{directory}/{key_file(field)}"
+            secrets[field] = parse_key(read(path, secret=True), path)
     except OSError as error:
         raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
-    return Profile(os.path.basename(directory), cipher_key, mac_key, **values)
+    return named(draft, os.path.basename(directory), secrets)
+
+
+def load_draft(directory: str) -> Profile:
+    """The profile in a directory, without name and keys. Raises ProfileError, ConfigError; OSError for its config."""
+    path = f"{directory}/config"
+    draft = parse_config(read(path), path)
+    scheme = schemes.load(draft.scheme)
+    if not scheme.SECRETS:
+        read(path, secret=True)
+    if draft.file:
+        path = f"{directory}/{draft.file}"
+        try:
+            draft = scheme.complete(draft, read(path, secret=True), path)
+        except OSError as error:
+            raise ProfileError(f"{path} cannot be read: {error.strerror}") from None
+    return draft
+
+
+def key_file(field: str) -> str:
+    """Where a key of a profile (schemes.Scheme.SECRETS) is kept in its directory."""
+    return field.replace("_", ".")
 
 
 def names(directory: str) -> Iterator[str]:
@@ -133,14 +155,11 @@ def directory_fd(path: str) -> Iterator[int]:
 def read_counter(path: str) -> int:
     """The next counter to be used or accepted, in a file of decimal digits. Raises CounterError, FileNotFoundError."""
     try:
-        text = read(path).strip()
+        return parse_counter(read(path), path)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise CounterError(f"{path} cannot be read: {error.strerror}") from None
-    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
-        raise CounterError(f"{path} does not hold a counter; mint the profile anew with knockknock-genprofile")
-    return int(text)
 
 
 def next_counter(directory: str, ahead: int, clock: int = 0) -> int:
@@ -163,27 +182,30 @@ def _usable(path: str, counter: int) -> int:
 
 def store_counter(path: str, counter: int, owner: tuple[int, int] = (-1, -1)) -> None:
     """Make a counter durable. Raises CounterError, with the old one in place."""
+    store_memory(path, f"{counter}\n", owner)
+
+
+def store_memory(path: str, text: str, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Make what a profile has used up durable. Raises CounterError, with what was there in place."""
     try:
-        write_durably(path, f"{counter}\n", 0o600, owner)
+        write_durably(path, text, 0o600, owner)
     except OSError as error:
         raise CounterError(f"the counter {path} cannot be stored: {error.strerror}") from None
 
 
-def server_counter(state: str, profiles: str, profile: Profile) -> int:
-    """The next counter that the server accepts from a profile. Raises CounterError.
+def server_memory(state: str, profiles: str, profile: Profile, latest: int = 0) -> Any:
+    """What the server knows of a profile's used knocks; latest: as in schemes.Scheme.recall(). Raises CounterError.
 
-    A profile that knockknock 0.8 made brings its counter along. For any other a missing counter is an error: to begin
-    again at 0 would be to accept every knock that was ever recorded.
+    A profile that knockknock 0.8 made brings its counter along.
     """
-    path = f"{state}/{profile.name}"
+    recall, path = schemes.load(profile.scheme).recall, f"{state}/{profile.name}"
     try:
-        return read_counter(path)
+        return recall(profile, read(path), path, latest)
     except FileNotFoundError:
         if not profile.legacy:
-            raise CounterError(
-                f"{path} is gone, and with it the memory of used knocks: "
-                f"remove {profile.name} from {profiles} and mint it anew"
-            ) from None
+            return recall(profile, None, path, latest)
+    except OSError as error:
+        raise CounterError(f"{path} cannot be read: {error.strerror}") from None
     try:
         return read_counter(f"{profiles}/{profile.name}/counter")
     except FileNotFoundError:
@@ -219,6 +241,6 @@ def take_counter(directory: str, clock: int = 0) -> int:
 def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
     """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
     if profile.legacy and not os.path.exists(path := f"{state}/{profile.name}"):
-        counter = server_counter(state, profiles, profile)
+        counter = server_memory(state, profiles, profile)
         with become():
             store_counter(path, counter)

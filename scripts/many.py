@@ -20,10 +20,11 @@ from knockknock import loading, minting
 from knockknock.config import Config
 from knockknock.gatekeeper import Accepted, Gatekeeper
 from knockknock.packet import Packet
-from knockknock.profile import Profile, write_config
+from knockknock.profile import write_config
 from knockknock.request import TCP, Ports, Request, Verb
 from knockknock.root.helper import read_policy
 from knockknock.schemes import syn
+from knockknock.schemes.synprofile import Profile
 
 COUNTS = (1, 1000, 10000, 100000)
 SOURCE = bytes([10, 77, 0, 2])

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from knockknock import schemes, store
+from knockknock import store
 from knockknock.errors import KnockError
 from knockknock.gatekeeper import Gatekeeper, Settings
 from knockknock.packet import Packet
-from knockknock.profile import Profile, write_config, write_key
+from knockknock.profile import named, write_config, write_key
 from knockknock.request import TCP, Ports, Request, Verb
-from knockknock.schemes import Carried
+from knockknock.schemes import Carried, syn
+from knockknock.schemes import Profile as AnyProfile
+from knockknock.schemes.synprofile import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOCK_PORT = 4242
@@ -40,6 +42,11 @@ def profile(name: str = "alice", format: str = "compact", ports: str = "tcp/22",
     return plain._replace(**changes)  # type: ignore[arg-type]  # each test names fields of Profile
 
 
+def completed(draft: AnyProfile, one: Profile) -> AnyProfile:
+    """What parse_config() has made, with the name and the keys of a profile."""
+    return named(draft, one.name, {"cipher_key": one.cipher_key, "mac_key": one.mac_key})
+
+
 def keeper_of(
     profiles: Iterable[Profile], counters: Mapping[str, int], delay: int, window: int, single_use: bool
 ) -> Gatekeeper:
@@ -50,10 +57,10 @@ def keeper_of(
     return keeper
 
 
-def load_profiles(place: str) -> tuple[list[Profile], dict[str, KnockError]]:
+def load_profiles(place: str) -> tuple[list[AnyProfile], dict[str, KnockError]]:
     """All profiles of a server, and by name what is wrong with those that cannot be used."""
     found = sorted(filter(None, store.profiles(place)), key=lambda one: one[0])
-    good = [one for _, one in found if isinstance(one, Profile)]
+    good = [one for _, one in found if not isinstance(one, KnockError)]
     return good, {name: one for name, one in found if isinstance(one, KnockError)}
 
 
@@ -73,9 +80,8 @@ def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label:
 
 def knock(sender: Profile, counter: int, request: Request = OPEN_22, source: bytes = SOURCE) -> Packet:
     """A knock as it arrives."""
-    scheme = schemes.load(sender.format)
-    sealed = scheme.seal(sender, counter, request, source)
-    return seen(scheme.carry(sender.format, sealed), source, sender.knock_port)
+    sealed = syn.seal(sender, counter, request, source)
+    return seen(syn.carry(sender.format, sealed), source, sender.knock_port)
 
 
 def write_profile(directory: Path, made: Profile, counter: int = 0) -> Path:

@@ -23,8 +23,8 @@ from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import parse_ports
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import NOBODY, ROOT, command, keeper_of, load_profiles, profile, tree, write_profile
 
@@ -94,7 +94,7 @@ USAGE = [
     ("knockknock -p 22 --stdio host -- true", "--stdio does not go with a PROGRAM"),
     ("knockknock -p 22 --dry-run host -- true", "a PROGRAM does not go with"),
     ("knockknock -p 22 --send host", "--send: goes alone"),
-    ("knockknock-genprofile", "NAME, KNOCKPORT"),
+    ("knockknock-genprofile", "required: NAME"),
     ("knockknock-genprofile alice", "KNOCKPORT"),
     ("knockknock-genprofile alice 0", "KNOCKPORT: '0' is not a port number"),
     ("knockknock-genprofile alice 65536", "KNOCKPORT: '65536' is not a port number"),
@@ -490,12 +490,13 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
     assert (code, complaint) == (0, "")
     assert output.startswith(f"Made alice in {server}/etc/profiles.\n")
     made = store.load_profile(f"{server}/etc/profiles/alice")
+    assert isinstance(made, Profile)
     bound = "--bind-source" in words
     assert made == Profile(
         "alice", made.cipher_key, made.mac_key, 4242, format, parse_ports(ports), bound, legacy=False
     )
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
-    assert store.server_counter(f"{server}/var", f"{server}/etc/profiles", made) == 0
+    assert store.server_memory(f"{server}/var", f"{server}/etc/profiles", made) == 0
     assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
     assert enrolment.decode(output.splitlines()[-1]) == (made._replace(name=socket.gethostname()), 0)
     assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
@@ -505,7 +506,8 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
 def test_no_two_profiles_have_the_same_keys(server: Path) -> None:
     for name in ("alice", "bob"):
         assert mint(server, name, "4242")[0] == 0
-    keys = [key for one in load_profiles(f"{server}/etc/profiles")[0] for key in (one.cipher_key, one.mac_key)]
+    made = [one for one in load_profiles(f"{server}/etc/profiles")[0] if isinstance(one, Profile)]
+    keys = [key for one in made for key in (one.cipher_key, one.mac_key)]
     assert len(set(keys)) == 4
 
 
@@ -605,6 +607,41 @@ def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
     assert tree(home) == before
 
 
+@pytest.mark.usefixtures("daemon_user")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "KNOCKPORT"),
+        (["4242", "--sequence", "1,2"], "say one of KNOCKPORT, --sequence and --one-time"),
+        (["4242", "--close", "1,2"], "argument --close: goes with --sequence or --one-time"),
+        (["--sequence", "1,2", "--format", "stealth"], "argument --format: does not go with --sequence"),
+        (["--sequence", "1"], "argument --sequence: a sequence has 2 to 32 ports, not 1"),
+        (["--one-time", "0"], "argument --one-time: '0' is not a whole number from 1 to 1000"),
+    ],
+)
+def test_sequences_that_make_no_sense(server: Path, words: list[str], says: str) -> None:
+    code, output, complaint = mint(server, "alice", *words)
+    assert (code, output) == (2, "")
+    assert says in complaint
+    assert not (server / "etc" / "profiles" / "alice").exists()
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_a_sequence_is_minted(server: Path) -> None:
+    assert mint(server, "alice", "--sequence", "7,8", "--close", "7,8")[0] == 1, "both the same"
+    code, output, complaint = mint(server, "alice", "--sequence", "2002,2001:udp", "--ports", "tcp/22,udp/53")
+    assert (code, complaint) == (0, "")
+    assert "    knockknock " in output
+    assert "2001" not in output
+    place = server / "etc" / "profiles" / "alice"
+    assert [file.name for file in place.iterdir()] == ["config"]
+    assert place.joinpath("config").stat().st_mode & 0o777 == 0o640
+    assert "ports = tcp/2002, udp/2001\nopens = tcp/22, udp/53\n" in (place / "config").read_text()
+    place.joinpath("config").chmod(0o644)
+    with pytest.raises(ProfileError, match="everybody on this machine may read"):
+        store.load_profile(str(place))
+
+
 @needs_root
 def test_a_qr_code_that_a_reader_reads(server: Path) -> None:
     """What is drawn is turned into pixels, two for each character, and read by another program."""
@@ -672,7 +709,9 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert (code, "say --replace" in complaint) == (1, True)
     assert tree(tmp_path) == before
     assert enrolled(tmp_path, other, "--replace")[0] == 0
-    assert store.load_profile(str(place)).mac_key == bytes(32)
+    replaced = store.load_profile(str(place))
+    assert isinstance(replaced, Profile)
+    assert replaced.mac_key == bytes(32)
     assert store.read_counter(f"{place}/counter") == 0
     assert os.listdir(tmp_path / ".knockknock") == ["server.example"]
 
@@ -710,8 +749,8 @@ def test_profiles_of_a_client_are_listed(tmp_path: Path) -> None:
     code, output, complaint = run("knockknock", "--list", home=tmp_path)
     assert (code, complaint) == (0, "")
     assert [line.split() for line in output.splitlines()[1:]] == [
-        ["10.0.0.1", "4242", "compact", "7", "never", "tcp/22"],
-        ["server.example", "4242", "compact", "7", "never", "tcp/22"],
+        ["10.0.0.1", "tcp/4242", "compact", "7", "never", "tcp/22"],
+        ["server.example", "tcp/4242", "compact", "7", "never", "tcp/22"],
     ]
     (tmp_path / ".knockknock" / "10.0.0.1" / "mac.key").unlink()
     code, output, complaint = run("knockknock", "--list", home=tmp_path)

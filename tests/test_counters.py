@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock import store
-from knockknock.ear import Ear
 from knockknock.errors import ConfigError, CounterError
-from knockknock.gatekeeper import RESYNCS_PER_SECOND, Accepted, Gatekeeper, Reason, Refused, Settings
-from knockknock.profile import Profile, parse_config, write_config
+from knockknock.gatekeeper import Accepted, Gatekeeper, Reason, Refused, Settings
+from knockknock.profile import parse_config, write_config
+from knockknock.schemes.ear import Ear
+from knockknock.schemes.synlistener import RESYNCS_PER_SECOND, SynListener
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import OPEN_22, knock, profile
 
@@ -22,6 +24,12 @@ CLOCKS = [
     profile(bind_source=True, clock=True),
 ]
 """In the table; too many requests for it; a bound source."""
+
+
+def hearing(keeper: Gatekeeper) -> SynListener:
+    found = keeper._listeners["syn"]
+    assert isinstance(found, SynListener)
+    return found
 
 
 def keeper(one: Profile, at: int, *, resync: int = 0) -> Gatekeeper:
@@ -60,12 +68,12 @@ def test_the_table_holds_what_is_in_the_window_and_nothing_else(jumps: list[int]
         listener.hear(knock(one, clock), 1.0)
     listener.remove(one.name)
     listener.remove("bob")
-    assert len(listener._heads) == 0
+    assert len(hearing(listener)._heads) == 0
 
 
 def test_moving_on_costs_by_the_seconds() -> None:
     """A second costs the knocks of one counter; a year no more than the whole window, there and back."""
-    (ear,) = keeper(CLOCKS[0], 0)._ears.values()
+    (ear,) = hearing(keeper(CLOCKS[0], 0))._ears.values()
     ear.move(NOW)
     leave, come = ear.move(NOW + 1)
     assert (len(list(leave)), len(list(come))) == (2, 2)
@@ -169,8 +177,9 @@ def test_the_clients_counter(tmp_path: Path) -> None:
 
 
 def test_in_a_profiles_config() -> None:
-    values = parse_config("[main]\nknock_port = 1\nformat = compact\ncounter = clock\n", "config")
-    assert values["clock"] is True
+    draft = parse_config("[main]\nknock_port = 1\nformat = compact\ncounter = clock\n", "config")
+    assert isinstance(draft, Profile)
+    assert draft.clock is True
     assert "counter = clock\n" in write_config(CLOCKS[0])
     assert "counter" not in write_config(profile())
     for text, says in (

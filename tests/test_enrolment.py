@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from knockknock.enrolment import MAX_TEXT, PREFIX, check_server, decode, encode
 from knockknock.errors import ProfileError
-from knockknock.profile import MAX_COUNTER, Profile, parse_config, write_config
+from knockknock.profile import MAX_COUNTER, named, parse_config, write_config
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import ROOT, profile
 from .properties.strategies import profiles
@@ -22,7 +23,11 @@ MADE = decode(LINE)
 
 def known(case: dict[str, str]) -> Profile:
     keys = bytes.fromhex(case["cipher_key"]), bytes.fromhex(case["mac_key"])
-    return Profile(case["server"], *keys, **parse_config(case["config"], "case"))
+    made = named(
+        parse_config(case["config"], "case"), case["server"], dict(zip(("cipher_key", "mac_key"), keys, strict=True))
+    )
+    assert isinstance(made, Profile)
+    return made
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["server"])

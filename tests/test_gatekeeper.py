@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from knockknock.gatekeeper import EXPLAINED_PER_SECOND, Accepted, Event, Gatekeeper, Quiet, Reason, Refused
+from knockknock.gatekeeper import Accepted, Event, Gatekeeper, Quiet, Reason, Refused
 from knockknock.grant import Grant, Order
 from knockknock.packet import Packet
-from knockknock.profile import MAX_COUNTER, Profile
+from knockknock.profile import MAX_COUNTER
 from knockknock.request import TCP, UDP, Request, Verb
-from knockknock.schemes import FORMATS, syn
+from knockknock.schemes import syn
+from knockknock.schemes.synlistener import EXPLAINED_PER_SECOND
+from knockknock.schemes.synprofile import FORMATS, Profile
 
 from .helpers import KNOCK_PORT, OPEN_22, SOURCE, SOURCE6, keeper_of, knock, profile
 
@@ -75,7 +77,7 @@ def test_replays_outside_the_explained_window_are_refused_too() -> None:
 def test_what_is_accepted() -> None:
     one = profile()
     assert keeper(one).hear(knock(one, 7), 1.0) == Accepted(
-        "alice", 7, OPEN_22, Grant(Order.OPEN_ONCE, SOURCE, TCP, 22, 15)
+        "alice", 7, OPEN_22, Grant(Order.OPEN_ONCE, SOURCE, TCP, 22, 15), "8\n"
     )
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.gatekeeper import Accepted
-from knockknock.heads import Heads
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import TCP, Ports, Request, Verb
 from knockknock.schemes import syn
+from knockknock.schemes.heads import Heads
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import keeper_of
 

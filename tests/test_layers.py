@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from knockknock.schemes import SCHEMES
+
 from .helpers import ROOT
 
 PACKAGE = ROOT / "knockknock"
@@ -27,11 +29,10 @@ PURE = [
         "ini",
         "config",
         "diagnosis",
-        "ear",
+        "events",
         "enrolment",
         "gatekeeper",
         "facts",
-        "heads",
         "scan",
         "moment",
         "tcpip",
@@ -70,7 +71,7 @@ def ours(name: str) -> set[str]:
 def test_imports_are_found() -> None:
     """The reader of imports reads: of these it is known what they import."""
     assert {"struct", "enum", "typing", "knockknock.errors"} <= imports("knockknock.grant")
-    assert {"knockknock.schemes", "knockknock.grant", "knockknock.profile"} <= ours("knockknock.gatekeeper")
+    assert {"knockknock.schemes", "knockknock.events", "knockknock.packet"} <= ours("knockknock.gatekeeper")
     assert ours("knockknock.schemes.syn") >= {"knockknock.schemes", "knockknock.packet"}
     assert "os" in imports("knockknock.store")
 
@@ -154,3 +155,25 @@ def test_what_is_loaded(module: str, without: set[str]) -> None:
     found = loaded(module)
     assert module in found
     assert found & without == set()
+
+
+FAMILIES = (
+    {"synprofile", "syn", "synlistener", "ear", "heads"},
+    {"sequence", "sequences", "matcher"},
+)
+"""The modules of each scheme."""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("knockknock.schemes.")])
+def test_no_scheme_knows_another(name: str) -> None:
+    family = next(one for one in FAMILIES if name.rpartition(".")[2] in one)
+    others = {one for one in ours(name) if one.startswith("knockknock.schemes.")}
+    assert {one.rpartition(".")[2] for one in others} <= family
+
+
+@pytest.mark.parametrize("name", ["gatekeeper", "daemon", "loading", "store", "policy", "minting", "profile", "plain"])
+def test_nobody_asks_which_scheme_it_is(name: str) -> None:
+    """They look the scheme up in the table, and name none."""
+    tree = ast.parse(FILES[f"knockknock.{name}"].read_text())
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert words & set(SCHEMES) == set()

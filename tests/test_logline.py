@@ -21,4 +21,51 @@ def test_sample(sample: dict[str, Any]) -> None:
         return
     assert packet is not None
     heard = packet._asdict() | {"source": str(ipaddress.ip_address(packet.source))}
-    assert heard == sample["expect"] | {"payload": b""}
+    assert heard == {"payload": b"", "protocol": 6, "flags": 2} | sample["expect"]
+
+
+LINE4 = "knockknock IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=192.0.2.1 LEN=40 TOS=0x00 PREC=0x00 TTL=64 ID=1 PROTO="
+LINE6 = (
+    "knockknock IN=eth0 OUT= MAC= SRC=2001:0db8:0000:0000:0000:0000:0000:0007 "
+    "DST=2001:0db8:0000:0000:0000:0000:0000:0001 LEN=60 TC=0 HOPLIMIT=64 FLOWLBL=9 PROTO="
+)
+WORDS = ("URG", 32), ("ACK", 16), ("PSH", 8), ("RST", 4), ("SYN", 2), ("FIN", 1)
+"""In the order of dump_tcp_header() in net/netfilter/nf_log_syslog.c; values of RFC 9293."""
+
+
+@pytest.mark.parametrize("bits", range(64))
+def test_every_combination_of_control_bits(bits: int) -> None:
+    words = "".join(f"{word} " for word, bit in WORDS if bits & bit)
+    for head in (LINE4, LINE6):
+        found = parse(f"{head}TCP SPT=1 DPT=2 SEQ=3 ACK=4 WINDOW=5 RES=0x00 {words}URGP=0 ".encode())
+        assert found
+        assert (found.protocol, found.flags, found.sequence) == (6, bits, 3)
+    backwards = "".join(f"{word} " for word, bit in reversed(WORDS) if bits & bit)
+    found = parse(f"{LINE4}TCP SPT=1 DPT=2 SEQ=3 ACK=4 WINDOW=5 RES=0x00 {backwards}URGP=0 ".encode())
+    assert (found is not None) == (backwards == words)
+
+
+@pytest.mark.parametrize(
+    ("end", "good"),
+    [
+        ("UDP SPT=7 DPT=65535 LEN=8 ", True),
+        ("UDP SPT=7 DPT=65535 LEN=8 UID=0 GID=0 MARK=0x1 ", True),
+        ("UDP SPT=7 DPT=65535 LEN=8", True),
+        ("UDP SPT=7 DPT=65536 LEN=8 ", False),
+        ("UDP SPT=65536 DPT=7 LEN=8 ", False),
+        ("UDP SPT=7 DPT=65535 ", False),
+        ("UDP SPT=7 DPT=65535 LEN=65536 ", False),
+        ("UDP SPT=7 DPT=65535 LEN=8 SYN ", False),
+        ("UDP SPT=7 DPT=65535 SEQ=3 ACK=4 WINDOW=5 RES=0x00 SYN URGP=0 ", False),
+        ("UDPLITE SPT=7 DPT=65535 LEN=8 ", False),
+        ("TCP SPT=7 DPT=65535 LEN=8 ", False),
+        ("UDP INCOMPLETE [4 bytes] ", False),
+    ],
+)
+def test_udp(end: str, good: bool) -> None:
+    for head in (LINE4, LINE6):
+        found = parse((head + end).encode())
+        assert (found is not None) == good
+        if found:
+            assert (found.source_port, found.port, found.protocol, found.flags) == (7, 65535, 17, 0)
+            assert (found.sequence, found.acknowledgment, found.window, found.timestamp) == (0, 0, 0, None)

@@ -7,7 +7,8 @@ from importlib import import_module
 
 import pytest
 
-from knockknock import config, profile
+from knockknock import config
+from knockknock.schemes import sequence, synprofile
 
 from .helpers import ROOT
 
@@ -19,7 +20,11 @@ COMMANDS = {
     "knockknock-genprofile.8": "genprofile",
 }
 """A page, and the module in cli/ whose options it describes."""
-KEYS = {"Keys of the daemon": config.KEYS, "Keys of a profile": profile.KEYS}
+KEYS = {
+    "Keys of the daemon": config.KEYS,
+    "Keys of a profile": {"scheme": None, **synprofile.KEYS},
+    "Keys of a sequence": sequence.KEYS,
+}
 """A subsection of knockknock.conf(5), and the keys that it describes."""
 PAGES = sorted(path.name for path in MAN.iterdir())
 

@@ -26,4 +26,15 @@ def test_sample(sample: dict[str, Any]) -> None:
         return
     (packet,) = found
     heard = packet._asdict() | {"source": str(ipaddress.ip_address(packet.source)), "payload": packet.payload.hex()}
-    assert heard == sample["expect"]
+    assert heard == {"protocol": 6, "flags": 2} | sample["expect"]
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 9, 40, 65535])
+def test_length_of_a_datagram(length: int) -> None:
+    """The payload ends where the datagram says or the copy does; a length below that of the header is no datagram."""
+    sample = next(one for one in SAMPLES if one["name"] == "UDP")
+    message = bytes.fromhex(sample["hex"])
+    payload = bytes.fromhex(sample["expect"]["payload"])
+    at = message.index((8 + len(payload)).to_bytes(2, "big") + message[message.index(payload) - 2 :][:2])
+    found = list(Parser(GROUP).packets(message[:at] + length.to_bytes(2, "big") + message[at + 2 :], len(message)))
+    assert [packet.payload for packet in found] == ([payload[: length - 8]] if length >= 8 else [])

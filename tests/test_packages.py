@@ -77,7 +77,7 @@ def test_wheel_checks_a_configuration(installed: Path, tmp_path: Path) -> None:
     good(installed / "bin" / "knockknock-genprofile", "laptop", "4242", "--config", path)
     said = run("unshare", "--net", installed / "bin" / "knockknock-daemon", "--check", "--config", path)
     assert f"configuration {path}: good" in said.stdout
-    assert "profile laptop: knock port 4242" in said.stdout
+    assert "profile laptop: knock port tcp/4242" in said.stdout
     assert "no chain refuses input" in said.stderr, "which is so in a network of its own, and found out in the end"
 
 

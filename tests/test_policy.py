@@ -18,7 +18,7 @@ from knockknock.root.policy import Policy, Scan
 
 from .helpers import ROOT, profile, write_profile
 
-POLICY = Policy((4242,), ((6, 22, 22), (6, 8000, 8010), (17, 51820, 51820)), 15)
+POLICY = Policy(((6, 4242),), ((6, 22, 22), (6, 8000, 8010), (17, 51820, 51820)), 15)
 
 
 def ask(order: Order = Order.OPEN_ONCE, address: str = "198.51.100.7", protocol: int = 6, port: int = 22) -> Grant:
@@ -166,7 +166,16 @@ def test_whom_the_daemon_may_shut_out() -> None:
 
 
 def test_dump_and_load() -> None:
-    full = Policy((1, 65535), ((6, 1, 65535), (17, 53, 53)), 3600, "nftables", "inet filter", "input", scan=SCAN)
+    full = Policy(
+        ((6, 1), (17, 65535)),
+        ((6, 1, 65535), (17, 53, 53)),
+        3600,
+        "nftables",
+        "inet filter",
+        "input",
+        any_flags=(1,),
+        scan=SCAN,
+    )
     for one in (POLICY, full, Policy((), (), 1)):
         assert policy.load(policy.dump(one)) == one
 
@@ -182,14 +191,14 @@ def test_the_union_of_what_profiles_may(tmp_path: Path) -> None:
     write_profile(tmp_path / "profiles", profile("alice", ports="tcp/22,udp/53"))
     write_profile(tmp_path / "profiles", profile("bob", ports="tcp/22,tcp/80-81", knock_port=7))
     assert reader.policy(str(config)) == Policy(
-        (7, 4242), ((6, 22, 22), (6, 80, 81), (17, 53, 53)), 30, "iptables", "inet a", "b"
+        ((6, 7), (6, 4242)), ((6, 22, 22), (6, 80, 81), (17, 53, 53)), 30, "iptables", "inet a", "b"
     )
 
 
 def test_a_config_of_old_may_open_any_tcp_port(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     (write_profile(tmp_path / "profiles", profile()) / "config").write_text("[main]\nknock_port = 9\n")
-    assert reader.policy(str(config)) == Policy((9,), ((6, 1, 65535),), 15, "auto")
+    assert reader.policy(str(config)) == Policy(((6, 9),), ((6, 1, 65535),), 15, "auto")
 
 
 BROKEN = ["", "knock_port = 1\n", "[main]\nknock_port = 1\nports = all\n", "[main]\nknock_port = 1\nport = 9\n", None]
@@ -203,7 +212,7 @@ def test_a_broken_profile_adds_nothing_and_takes_nothing_away(tmp_path: Path, te
     broken.unlink()
     if text is not None:
         broken.write_text(text)
-    assert reader.policy(str(config)) == Policy((4242,), ((6, 22, 22),), 15, "auto")
+    assert reader.policy(str(config)) == Policy(((6, 4242),), ((6, 22, 22),), 15, "auto")
 
 
 def test_hidden_and_badly_named_profiles_do_not_count(tmp_path: Path) -> None:

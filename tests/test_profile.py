@@ -3,18 +3,19 @@
 import pytest
 
 from knockknock.errors import ConfigError, ProfileError
-from knockknock.profile import Profile, check_name, parse_config, parse_key, write_config, write_key
+from knockknock.profile import check_name, parse_config, parse_key, write_config, write_key
 from knockknock.request import ANY_TCP, TCP, UDP, Ports, Request, Verb
+from knockknock.schemes.synprofile import Profile
 
-from .helpers import TEXT, profile
+from .helpers import TEXT, completed, profile
 
 WHERE = "/etc/knockknock.d/profiles/alice/config"
 
 
 def test_config_of_old() -> None:
-    values = parse_config("[main]\nknock_port = 4242\n", WHERE)
-    assert values == {"knock_port": 4242, "format": "classic", "legacy": True}
-    old = Profile("old", bytes(16), bytes(16), **values)
+    old = parse_config("[main]\nknock_port = 4242\n", WHERE)
+    assert old == Profile("", b"", b"", 4242, "classic", legacy=True)
+    assert isinstance(old, Profile)
     assert (old.ports, old.bind_source, old.single_use) == (ANY_TCP, False, None)
     assert old.permits(Request(Verb.OPEN, TCP, 1))
     assert not old.permits(Request(Verb.OPEN, UDP, 1))
@@ -22,14 +23,9 @@ def test_config_of_old() -> None:
 
 def test_config_of_today() -> None:
     text = "[main]\nknock_port = 1\nformat = stealth\nports = tcp/22, udp/53\nbind_source = yes\nsingle_use = no\n"
-    assert parse_config(text, WHERE) == {
-        "knock_port": 1,
-        "format": "stealth",
-        "ports": (Ports(TCP, 22, 22), Ports(UDP, 53, 53)),
-        "bind_source": True,
-        "single_use": False,
-        "legacy": False,
-    }
+    ports = (Ports(TCP, 22, 22), Ports(UDP, 53, 53))
+    assert parse_config(text, WHERE) == Profile("", b"", b"", 1, "stealth", ports, True, False)
+    assert parse_config(text + "scheme = syn\n", WHERE) == parse_config(text, WHERE)
 
 
 @pytest.mark.parametrize("single_use", [None, True, False])
@@ -37,14 +33,13 @@ def test_config_of_today() -> None:
 @pytest.mark.parametrize("format", ["compact", "stealth"])
 def test_config_round_trip(format: str, bind: bool, single_use: bool | None) -> None:
     one = profile(format=format, ports="tcp/22,udp/1-65535", bind_source=bind, single_use=single_use)
-    values = parse_config(write_config(one), WHERE)
-    assert Profile(one.name, one.cipher_key, one.mac_key, **values) == one
+    assert completed(parse_config(write_config(one), WHERE), one) == one
 
 
 def test_a_written_classic_profile_is_not_one_of_old() -> None:
-    values = parse_config(write_config(profile(format="classic")), WHERE)
-    assert values["legacy"] is False
-    assert values["ports"] == (Ports(TCP, 22, 22),)
+    draft = parse_config(write_config(profile(format="classic")), WHERE)
+    assert draft.legacy is False
+    assert draft.ports == (Ports(TCP, 22, 22),)
 
 
 REFUSED = [

@@ -30,7 +30,7 @@ SAID: dict[str, Any] = {
     "profiles": [
         {
             "name": "laptop",
-            "knock_port": 4242,
+            "knock_port": "tcp/4242",
             "format": "compact",
             "ports": ["tcp/22", "udp/51820"],
             "next_counter": 0,
@@ -51,7 +51,7 @@ OPEN FOR     PORT       STILL   CONNECTIONS
 2001:db8::7  udp/51820  3600 s  any
 
 PROFILE  KNOCK PORT  FORMAT   NEXT  LAST USE  MAY OPEN
-laptop   4242        compact  0     never     tcp/22,udp/51820"""
+laptop   tcp/4242    compact  0     never     tcp/22,udp/51820"""
 
 
 def test_page() -> None:

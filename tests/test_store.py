@@ -14,7 +14,8 @@ import pytest
 
 from knockknock import minting, store
 from knockknock.errors import ConfigError, CounterError, KnockError, ProfileError
-from knockknock.profile import MAX_COUNTER, Profile
+from knockknock.profile import MAX_COUNTER
+from knockknock.schemes.synprofile import Profile
 
 from .helpers import ROOT, load_profiles, profile, tree, write_profile
 
@@ -104,7 +105,7 @@ def test_a_counter_is_read_under_the_lock(tmp_path: Path) -> None:
 
 
 MINT = """
-from knockknock.profile import Profile
+from knockknock.schemes.synprofile import Profile
 from knockknock.request import parse_ports
 one = Profile("alice", bytes(32), bytes(range(32)), 4242, "compact", parse_ports("tcp/22"))
 minting.mint({base!r} + "/etc/profiles", {base!r} + "/var", one, ({uid}, {gid}))
@@ -159,9 +160,9 @@ def test_mint_and_load(tmp_path: Path) -> None:
     minting.mint(profiles, state, new("alice"), ME)
     assert store.load_profile(f"{profiles}/alice") == new("alice")
     assert load_profiles(profiles) == ([new("alice"), new("bob")], {})
-    assert store.server_counter(state, profiles, new("alice")) == 0
+    assert store.server_memory(state, profiles, new("alice")) == 0
     assert store.take_counter(f"{profiles}/alice") == 0
-    assert store.server_counter(state, profiles, new("alice")) == 0
+    assert store.server_memory(state, profiles, new("alice")) == 0
 
 
 def test_an_existing_name_is_left_alone(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_an_existing_name_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=f"there is a profile {profiles}/alice already"):
         minting.mint(profiles, state, new()._replace(mac_key=bytes(32)), ME)
     assert tree(tmp_path) == before
-    assert store.server_counter(state, profiles, new()) == 77
+    assert store.server_memory(state, profiles, new()) == 77
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link", "empty directory"])
@@ -191,7 +192,7 @@ def test_a_profile_that_was_removed_is_minted_with_a_counter_of_its_own(tmp_path
     store.store_counter(f"{state}/alice", 77)
     shutil.rmtree(f"{profiles}/alice")
     minting.mint(profiles, state, new(), ME)
-    assert store.server_counter(state, profiles, new()) == 0
+    assert store.server_memory(state, profiles, new()) == 0
 
 
 @needs_root
@@ -327,7 +328,7 @@ def test_a_lost_counter_of_the_server_is_an_error(tmp_path: Path) -> None:
     write_profile(tmp_path / "profiles", profile(), 3)
     (tmp_path / "var").mkdir()
     with pytest.raises(CounterError, match=r"is gone, and with it the memory of used knocks: remove .*alice"):
-        store.server_counter(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
+        store.server_memory(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
     store.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), contextlib.nullcontext)
     assert tree(tmp_path / "var") == {}
 
@@ -337,16 +338,16 @@ def test_a_counter_of_old_is_adopted_once(tmp_path: Path) -> None:
     old = profile(format="classic", legacy=True)
     counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
     (tmp_path / "var").mkdir()
-    assert store.server_counter(state, profiles, old) == 321
+    assert store.server_memory(state, profiles, old) == 321
     store.adopt(state, profiles, old, contextlib.nullcontext)
     assert tree(tmp_path / "var") == {"alice": b"321\n"}
     assert (tmp_path / "var" / "alice").stat().st_mode & 0o7777 == 0o600
     counter.write_text("5\n")
     store.adopt(state, profiles, old, contextlib.nullcontext)
-    assert store.server_counter(state, profiles, old) == 321
+    assert store.server_memory(state, profiles, old) == 321
     store.store_counter(f"{state}/alice", 322)
     store.adopt(state, profiles, old, contextlib.nullcontext)
-    assert store.server_counter(state, profiles, old) == 322
+    assert store.server_memory(state, profiles, old) == 322
 
 
 def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
@@ -357,7 +358,7 @@ def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
         store.adopt(state, profiles, old, contextlib.nullcontext)
     counter.unlink()
     with pytest.raises(CounterError, match="has no counter; mint the profile anew"):
-        store.server_counter(state, profiles, old)
+        store.server_memory(state, profiles, old)
 
 
 @pytest.mark.parametrize("file", ["cipher.key", "mac.key"])

@@ -10,9 +10,9 @@ import pytest
 
 from knockknock.gatekeeper import Accepted, Event, Refused
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import PROTOCOLS, Request, Verb, parse_ports
-from knockknock.schemes import FORMATS, Carried, syn
+from knockknock.schemes import Carried, syn
+from knockknock.schemes.synprofile import FORMATS, Profile
 
 from .helpers import KNOCK_PORT, SOURCE, SOURCE6, keeper_of, profile, seen
 
@@ -107,8 +107,8 @@ def test_stealth_needs_a_timestamp() -> None:
     packet = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3, None)
     assert syn.carried("stealth", packet) is None
     assert syn.carried("compact", packet) == bytes.fromhex("0001000000020003")
-    assert syn.needs("stealth") == {"tcp timestamps"}
-    assert syn.needs("compact") == syn.needs("classic") == frozenset()
+    assert profile(format="stealth").needs == {"tcp timestamps"}
+    assert profile(format="compact").needs == profile(format="classic").needs == frozenset()
 
 
 @pytest.mark.parametrize("format", FORMATS)

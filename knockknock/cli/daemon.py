@@ -56,9 +56,9 @@ def check(path: str) -> None:
     source = sources.open_source(settings, look=True)
     print(f"source: {source.path}")
     found = loading.look(settings, source.GIVES)
-    for profile, _ in sorted(found.changes):
+    for profile, _ in sorted(found.changes, key=lambda change: change[0].name):
         print(
-            f"profile {profile.name}: knock port {profile.knock_port}, {profile.format}, "
+            f"profile {profile.name}: knock port {profile.where}, {profile.kind}, "
             f"may open {', '.join(map(str, profile.ports))}"
         )
     for name, error in found.bad.items():

@@ -12,8 +12,8 @@ import sys
 
 from .. import client, clock, hosts, moment, rawsend, route, store
 from ..errors import KnockError, SendError
-from ..profile import Profile
 from ..request import Request, Verb
+from ..schemes.synprofile import Profile
 
 CARRIED = {
     "compact": "the IP ID (in IPv6 the flow label), the sequence number and the window",

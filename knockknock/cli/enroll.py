@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from .. import client, clock, enrolment, minting, moment, store
 from ..errors import KnockError, ProfileError
-from ..profile import Profile
+from ..schemes.synprofile import Profile
 
 
 def command(options: argparse.Namespace) -> None:
@@ -101,5 +101,5 @@ def _keys(directory: str) -> tuple[bytes, bytes] | None:
     """The keys of the profile that is there, None if it is broken."""
     with contextlib.suppress(KnockError):
         found = store.load_profile(directory)
-        return found.cipher_key, found.mac_key
+        return (found.cipher_key, found.mac_key) if isinstance(found, Profile) else None
     return None

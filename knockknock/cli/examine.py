@@ -12,9 +12,9 @@ from .. import clock, diagnosis, loading, running, sources, store
 from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
 from ..packet import Packet
-from ..profile import Profile
 from ..root import PREFIX
 from ..root.commands import run as listed
+from ..schemes.synprofile import Profile
 from ..sources import nfpacket
 from .doctor_server import WAIT
 
@@ -58,7 +58,8 @@ def known(settings: Config) -> Profiles:
         try:
             if isinstance(profile, KnockError):
                 raise profile
-            found.append((profile, loading.next_counter(settings, profile)))
+            if isinstance(profile, Profile):  # others have nothing that could be opened
+                found.append((profile, loading.recalled(settings, profile)))
         except KnockError as error:
             print(f"profile {name} is not heard: {error}")
     if not found:

@@ -6,17 +6,21 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from .. import __version__, clock, config, minting, moment, privsep, running, store
+from .. import __version__, clock, config, ini, minting, moment, privsep, running, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, Profile, check_name
-from ..request import parse_ports, port_number
-from ..schemes import FORMATS
+from ..profile import KEY_SIZES, check_name
+from ..request import TCP, parse_ports, port_number
+from ..schemes import sequence
+from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, handover, run
 
 GRACE = "7d"
 """How long the old keys are good after a rotation."""
 FOR_NEW = {"format": "compact", "ports": "tcp/22", "bind_source": False, "counter": "event"}
 """Options that go with a new profile only, and their defaults."""
+
+MOST_SEQUENCES = 1000
+"""One-time sequences of a new profile: all of their ports are watched."""
 
 
 def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -70,6 +74,21 @@ def parser() -> argparse.ArgumentParser:
         help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default: event)",
     )
     options.add_argument(
+        "--sequence",
+        metavar="LIST",
+        type=_type(sequence.parse_steps),
+        help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
+    )
+    options.add_argument(
+        "--one-time",
+        metavar="N",
+        type=_type(ini.whole(1, MOST_SEQUENCES)),
+        help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
+    )
+    options.add_argument(
+        "--close", metavar="LIST", type=_type(sequence.parse_steps), help="a sequence that closes; with --sequence"
+    )
+    options.add_argument(
         "--expires", metavar="DATE", type=_type(moment.parse), help="the first day on which it opens nothing (UTC)"
     )
     options.add_argument(
@@ -97,9 +116,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     usage = parser()
     options = usage.parse_args(arguments)
     other = next((word for word in ("list", "revoke", "rotate") if getattr(options, word)), "")
-    if not other and not options.knock_port:
+    plain = options.sequence or options.one_time
+    if plain and (other or options.knock_port or (options.sequence and options.one_time)):
+        usage.error("say one of KNOCKPORT, --sequence and --one-time")
+    if options.close and not plain:
+        usage.error("argument --close: goes with --sequence or --one-time")
+    if not other and not options.knock_port and not (options.name and plain):
         usage.error(f"the following arguments are required: {'KNOCKPORT' if options.name else 'NAME, KNOCKPORT'}")
     excluded = ["name", *FOR_NEW] if other else []
+    if plain:
+        other, excluded = "sequence", ["format", "bind_source", "counter", "expires", "out", "qr"]
     if other in ("list", "revoke"):
         excluded += ["expires", "server", "out", "qr"]
     if other == "list":
@@ -121,12 +147,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def check_port(port: int) -> None:
-    """Raises ProfileError if a service of this machine listens on a TCP port."""
+def check_port(port: int, protocol: int = TCP) -> None:
+    """Raises ProfileError if a service of this machine listens on a port."""
+    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
     for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with socket.socket(family, kind) as probe:
+                if protocol == TCP:  # for UDP it would let two services share the port
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind((any_address, port))
@@ -145,6 +173,11 @@ def fresh_keys(profile: Profile) -> Profile:
 
 def mint(options: argparse.Namespace, settings: config.Config, owner: minting.Owner) -> None:
     """Make a new profile. Raises KnockError."""
+    if not options.knock_port:
+        from . import sequences  # imported only when asked for
+
+        sequences.mint(options, settings, owner)
+        return
     check_port(options.knock_port)
     clock = options.counter == "clock"
     bare = Profile(

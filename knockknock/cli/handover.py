@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .. import enrolment
 from ..errors import KnockError, ProfileError
-from ..profile import Profile
+from ..schemes.synprofile import Profile
 
 
 def server(options: argparse.Namespace) -> str:

@@ -7,17 +7,17 @@ import socket
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .. import __version__, client, route
-from ..errors import ConfigError, SendError
-from ..request import TCP, Request, Verb, port_number, protocol_number
-from . import formatter, run
+from .. import __version__, client, route, schemes
+from ..errors import ConfigError, KnockError, SendError
+from ..request import TCP, Request, Verb, permitted, port_number, protocol_number
+from . import formatter, run, ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     from ..hosts import Host
-    from ..profile import Profile
+    from ..schemes import Profile
 
     Send = Callable[[client.Knock], None]
 
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PORT[/udp]",
         type=_type(_port),
         action="append",
-        help="port to open; may be repeated (default: Ports in the configuration; with --stdio, PORT)",
+        help="port to open; may be repeated (default: Ports in the configuration, or PORT; a sequence opens all)",
     )
     options.add_argument("--close", action="store_true", help="ask to close the port instead")
     options.add_argument(
@@ -142,21 +142,33 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
 def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
     """What to ask for. Raises SendError for what the profile cannot."""
     verb = Verb.CLOSE if options.close else Verb.OPEN
+    if not options.ports:
+        return [Request(verb, one.protocol, one.first) for one in profile.ports[:1]]
     wanted = [Request(verb, protocol, port) for protocol, port in options.ports]
     for request in wanted:
-        if profile.format == "classic" and (request.protocol != 6 or options.close):
+        if profile.kind == "classic" and (request.protocol != 6 or options.close):
             raise SendError(f"the profile's format classic can only open TCP ports, not {request}")
-        if not profile.permits(request):
+        if not permitted(profile.ports, request.protocol, request.port):
             raise SendError(f"the profile may not {request}; it may: {', '.join(map(str, profile.ports))}")
     return wanted
 
 
-def ask(options: argparse.Namespace, found: "Host | None", home: str, send: "Send | None") -> "socket.socket | None":
-    """Knock, and with --stdio connect; found: what the configuration says of the host. Raises KnockError."""
+def _profile(options: argparse.Namespace, found: "Host | None", home: str) -> "Profile":
+    """The profile to knock with. Raises KnockError."""
     name = (found and found.host_name) or options.host
-    profiles = f"{home}/.knockknock"
     names = [found.profile] if found and found.profile else dict.fromkeys((options.host, name))
-    profile = client.find_profile(profiles, *names)
+    return client.find_any(f"{home}/.knockknock", *names)
+
+
+def ask(
+    options: argparse.Namespace, found: "Host | None", profiles: str, profile: "Profile", send: "Send | None"
+) -> "socket.socket | None":
+    """Knock, and with --stdio connect. Raises KnockError.
+
+    found: what the configuration says of the host. profiles: their directory. send: what puts a knock on the wire that
+    takes a raw socket; None for a dry run.
+    """
+    name = (found and found.host_name) or options.host
     wanted = requests(options, profile)
     family = options.family or socket.AF_UNSPEC
     if options.source:
@@ -164,36 +176,21 @@ def ask(options: argparse.Namespace, found: "Host | None", home: str, send: "Sen
         if options.family and family != options.family:
             raise SendError(f"the source {options.source} is of another IP version than the one that is asked for")
     addresses = route.addresses(name, family)
-    show = None
-    if options.dry_run or options.explain or options.pcap:
-        from .show import shower  # imported here, as it takes longer than all the rest
-
-        show = shower(options)
-
-    def knock(address: tuple[int, str]) -> str:
-        source = ""
-        for one in client.prepare(
-            f"{profiles}/{profile.name}", profile, wanted, address, dry=options.dry_run, seen_from=options.source or ""
-        ):
-            source = one.source
-            if show:
-                show(one)
-            if send:
-                send(one)
-        return source
-
+    if schemes.load(profile.scheme).RAW:
+        knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send)
+    else:
+        knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
     if not options.stdio:
         route.first(knock, addresses)
         return None
     from .. import connect
 
-    port = options.port or next((port for protocol, port in options.ports if protocol == TCP), 0)
+    port = options.port or next((one.port for one in wanted if one.protocol == TCP), 0)
     if not port:
         raise SendError("--stdio connects by TCP only: say -p PORT")
     try:
         return connect.Dialer(addresses, port, options.timeout or TIMEOUT, knock).connect()
     except SendError as error:
-        hint = "; the profile binds the source: if there is NAT in between, say --source" if profile.bind_source else ""
         raise SendError(f"{error}{hint}") from None
 
 
@@ -212,7 +209,10 @@ def command(arguments: list[str]) -> None:
     if options.enroll or options.list or options.doctor:
         _other(options)
         return
-    with contextlib.nullcontext() if options.dry_run else client.sender() as send:
+    with contextlib.ExitStack() as stack:
+        root, send, profile = os.geteuid() == 0, None, None
+        if root and not options.dry_run:  # now, before it is given up
+            send = stack.enter_context(client.sender())
         home = client.become_invoker()
         found = None
         if os.path.isfile(path := f"{home}/.knockknock/config"):
@@ -221,9 +221,15 @@ def command(arguments: list[str]) -> None:
             found = configure(options, path)
         if options.stdio and options.port and not options.ports:
             options.ports = [(TCP, options.port)]
-        if not options.ports:
+        with contextlib.suppress(KnockError):
+            profile = _profile(options, found, home)
+        raw = not profile or schemes.load(profile.scheme).RAW
+        if not options.ports and raw:
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
-        connection = ask(options, found, home, send)
+        if raw and not root and not options.dry_run:
+            send = stack.enter_context(client.sender())
+        profile = profile or _profile(options, found, home)  # raises what it did
+        connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:
         from .. import connect
 

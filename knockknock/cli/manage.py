@@ -20,13 +20,22 @@ def show(settings: Config) -> None:
         try:
             if isinstance(profile, KnockError):
                 raise profile
-            counter = loading.next_counter(settings, profile)
+            counter = loading.recalled(settings, profile)
         except KnockError as error:
             print(f"profile {name}: {error}", file=sys.stderr)
             bad += 1
             continue
         ports = ", ".join(map(str, profile.ports))
-        rows.append((name, str(profile.knock_port), profile.format, str(counter), expiry(profile.expires, now), ports))
+        rows.append(
+            (
+                name,
+                profile.where,
+                profile.kind,
+                "" if counter is None else str(counter),
+                expiry(profile.expires, now),
+                ports,
+            )
+        )
     print(columns([HEAD, *sorted(rows)]))
     if bad:
         raise KnockError("not all is well, see above")

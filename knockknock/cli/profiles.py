@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from .. import client, clock, store
+from .. import client, clock, schemes, store
 from ..errors import KnockError
+from ..schemes.synprofile import Profile
 from . import columns, expiry
 
 HEAD = ("SERVER", "KNOCKPORT", "FORMAT", "NEXT", "EXPIRES", "MAY OPEN")
@@ -17,12 +18,24 @@ def command(_options: argparse.Namespace) -> None:
     for name in sorted(store.names(place)):
         try:
             profile = store.load_profile(f"{place}/{name}")
-            counter = store.next_counter(f"{place}/{name}", 0, now if profile.clock else 0)
+            counter = None
+            if schemes.load(profile.scheme).first(profile) is not None:
+                by_clock = isinstance(profile, Profile) and profile.clock
+                counter = store.next_counter(f"{place}/{name}", 0, now if by_clock else 0)
         except KnockError as error:
             bad.append(f"{name}: {error}")
             continue
         ports = ", ".join(map(str, profile.ports))
-        rows.append((name, str(profile.knock_port), profile.format, str(counter), expiry(profile.expires, now), ports))
+        rows.append(
+            (
+                name,
+                profile.where,
+                profile.kind,
+                "" if counter is None else str(counter),
+                expiry(profile.expires, now),
+                ports,
+            )
+        )
     print(columns([HEAD, *rows]) if rows or bad else f"There is no profile in {place}: knockknock --enroll makes one.")
     for line in bad:
         print(line, file=sys.stderr)

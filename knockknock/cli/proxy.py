@@ -185,7 +185,7 @@ def command(arguments: list[str]) -> None:
         raise KnockError(
             f"the Python package {error.name} is not installed: pip install '.[proxy]' in a copy of this project"
         ) from None
-    for word in schemes.FORMATS:
+    for word in schemes.SCHEMES:
         schemes.load(word)
     if options.print_pac:
         home = become(options.user) if options.user else client.become_invoker()

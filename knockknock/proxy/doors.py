@@ -20,8 +20,8 @@ from weakref import WeakValueDictionary
 from .. import client, hosts, route, schedule, store
 from ..errors import ConfigError, KnockError
 from ..hosts import Host
-from ..profile import Profile
 from ..request import TCP, Request, Verb
+from ..schemes.synprofile import Profile
 from . import Target
 from .connect import Address, Attempt, connect, directly, first, resolve
 

@@ -26,8 +26,12 @@ class Firewall(Protocol):
     def prepare(self) -> None:
         """Place sets and rules; to do it again changes nothing, and rules of others are never touched."""
 
-    def watch(self, ports: Collection[int]) -> None:
-        """Log SYNs to these ports and to no others."""
+    def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
+        """Log SYNs and UDP datagrams to these ports and to no others.
+
+        ports: protocol number and port. any_flags: TCP ports of which other packets are logged, too, unless they belong
+        to a connection.
+        """
 
     def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
         """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.

@@ -5,7 +5,9 @@ from typing import NamedTuple
 from . import BURST, COPY, MARK, MASK, NAME, PREFIX
 
 CHAIN, HEAR, LET_IN = (f"{NAME.upper()}{tail}" for tail in ("", "-HEAR", "-LET-IN"))
-PORTS, RATE = f"{NAME}-ports", f"{NAME}-rate"
+PORTS, UDP_PORTS, ANY_FLAGS = f"{NAME}-ports", f"{NAME}-udp-ports", f"{NAME}-any-flags"
+"""Knock ports: TCP ports of which SYNs are logged, UDP ports, and TCP ports of which the rest is logged, too."""
+RATE = f"{NAME}-rate"
 
 
 class Rule(NamedTuple):
@@ -24,6 +26,7 @@ def rules(family: int, nflog_group: int) -> list[Rule]:
     mark = {"mark": f"{MARK:#x}/{MASK:#x}"}
     new = ("conntrack", {"ctstate": "NEW"})
     syn = ("tcp", {"tcp-flags": "FIN,SYN,RST,ACK SYN"})
+    rest, loose = ("tcp", {"!tcp-flags": "FIN,SYN,RST,ACK SYN"}), ("conntrack", {"!ctstate": "ESTABLISHED"})
     # Not hashlimit: when its table is full, of forged sources, it drops the packets of all others.
     rate = f"{RATE}{family} src"
     too_many = {"match-set": rate, "packets-gt": str(BURST)}
@@ -33,6 +36,8 @@ def rules(family: int, nflog_group: int) -> list[Rule]:
     return [
         Rule(CHAIN, (("connmark", mark),), "ACCEPT", {}),
         Rule(CHAIN, (syn, ("set", {"match-set": f"{PORTS} dst"})), HEAR, {}, "tcp"),
+        Rule(CHAIN, (loose, ("set", {"match-set": f"{UDP_PORTS} dst"})), HEAR, {}, "udp"),
+        Rule(CHAIN, (rest, loose, ("set", {"match-set": f"{ANY_FLAGS} dst"})), HEAR, {}, "tcp"),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-once{family} src,dst"})), LET_IN, {}),
         Rule(CHAIN, (new, ("set", {"match-set": f"{NAME}-open{family} src,dst"})), LET_IN, {}),
         Rule(HEAR, (("set", too_many),), "RETURN", {}),

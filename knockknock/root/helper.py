@@ -51,7 +51,7 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
                 rules.heal(firewall)
-                firewall.watch(fresh.knock_ports)
+                firewall.watch(fresh.knock_ports, fresh.any_flags)
                 firewall.spare(fresh)
                 doors, seconds = limits.doors + fresh.doors, max(limits.seconds, fresh.seconds)
                 limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
@@ -90,7 +90,7 @@ def main() -> None:
             rules = watch.Watch(pair, choice, limits)
             cleanup.callback(firewall.remove)
             firewall.prepare()
-            firewall.watch(limits.knock_ports)
+            firewall.watch(limits.knock_ports, limits.any_flags)
             # iptables asks for ipsets, and for the legacy tables, through a raw socket: to heal and remove rules, too.
             raw = {privileges.NET_RAW} if choice.name == "iptables" else set()
             privileges.keep({privileges.NET_ADMIN} | raw)

@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import IPSetError
 from ..errors import FirewallError
 from ..grant import Grant, Order
 from . import BURST, NAME, PER_SOURCE, SET_SIZE, ipsets
-from .chains import CHAIN, HEAR, LET_IN, PORTS, RATE, Rule, rules
+from .chains import ANY_FLAGS, CHAIN, HEAR, LET_IN, PORTS, RATE, UDP_PORTS, Rule, rules
 from .commands import Placed, run
 
 AF = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -56,7 +56,9 @@ class Command:
 
 def _spell(options: dict[str, str]) -> Iterator[str]:
     for name, value in options.items():
-        yield f"--{name}"
+        if name.startswith("!"):
+            yield "!"
+        yield f"--{name.removeprefix('!')}"
         if value:
             yield f'"{value}"' if value.endswith(" ") else value
 
@@ -121,7 +123,8 @@ class Library:
         for name, options in rule.matches:
             match = made.create_match(name)
             for option, value in options.items():
-                match.set_parameter(option, value.split(" ") if " " in value else value)
+                words = (["!"] if option.startswith("!") else []) + value.split(" ")
+                match.set_parameter(option.removeprefix("!"), words if len(words) > 1 else value)
         target = made.create_target(rule.target)
         for option, value in rule.options.items():
             keep = option.endswith("log-prefix") or " " not in value
@@ -138,14 +141,16 @@ class Firewall:
         self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         names = {4: command, 6: command.replace("iptables", "ip6tables")}
         self._placed = Placed([names[family] for family in self._families], CHAIN)
-        self._ports: Collection[int] = ()
+        self._ports: Collection[tuple[int, int]] = ()
+        self._any_flags: Collection[int] = ()
         # python-iptables 1.2 writes beyond its memory when it sets the prefix of an NFLOG target.
         library = legacy and not nflog_group
         placed = {family: rules(family, nflog_group) for family in self._families}
         self._writers = [Library(placed[f], f) if library else Command(placed[f], names[f]) for f in self._families]
 
     def prepare(self) -> None:
-        self._create_ports(PORTS)
+        for name in (PORTS, UDP_PORTS, ANY_FLAGS):
+            self._create_ports(name)
         with ipsets.errors():
             for family in self._families:
                 for name in (f"{NAME}-once{family}", f"{NAME}-open{family}"):
@@ -159,7 +164,7 @@ class Firewall:
         if self._placed.whole():
             return ""
         self.prepare()
-        self.watch(self._ports)
+        self.watch(self._ports, self._any_flags)
         return "somebody took our rules out of the firewall: placed again, doors that are open stay"
 
     def _create_ports(self, name: str) -> None:
@@ -181,13 +186,18 @@ class Firewall:
         if family == 6:  # what a rule adds has the prefix of what is there already (ipset(8), hash:net)
             self._ipset.add(f"{RATE}6", "::/64", AF[6], etype="net", timeout=0, exclusive=False)
 
-    def watch(self, ports: Collection[int]) -> None:
-        self._ports = ports
+    def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
+        self._ports, self._any_flags = ports, any_flags
+        self._fill(PORTS, [port for protocol, port in ports if protocol == socket.IPPROTO_TCP])
+        self._fill(UDP_PORTS, [port for protocol, port in ports if protocol == socket.IPPROTO_UDP])
+        self._fill(ANY_FLAGS, any_flags)
+
+    def _fill(self, name: str, ports: Collection[int]) -> None:
         self._create_ports(f"{PORTS}-new")
         with ipsets.errors():
             for port in ports:
                 self._ipset.add(f"{PORTS}-new", port, etype="port", exclusive=False)
-            self._ipset.swap(f"{PORTS}-new", PORTS)
+            self._ipset.swap(f"{PORTS}-new", name)
             self._ipset.destroy(f"{PORTS}-new")
 
     def open(self, grant: Grant) -> None:
@@ -219,6 +229,8 @@ class Firewall:
             writer.remove()
         for name in [
             PORTS,
+            UDP_PORTS,
+            ANY_FLAGS,
             f"{PORTS}-new",
             *(f"{NAME}-{kind}{family}" for kind in ("once", "open", "rate") for family in (4, 6)),
         ]:

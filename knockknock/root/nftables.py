@@ -25,7 +25,8 @@ _RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
 _TABLE = f"""
 table inet {NAME} {{
     comment "doors of the knockknock daemon"
-    set knock_ports {{ type inet_service; size {SET_SIZE}; }}
+    set knock_ports {{ type inet_proto . inet_service; size {SET_SIZE}; }}
+    set any_flags {{ type inet_service; size {SET_SIZE}; }}
     set once4 {{ type ipv4_addr . inet_proto . inet_service; size {SET_SIZE}; flags dynamic, timeout; }}
     set once6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags dynamic, timeout; }}
     set open4 {{ type ipv4_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
@@ -43,7 +44,9 @@ table inet {NAME} {{
     chain input {{
         type filter hook input priority {PRIORITY}; policy accept;
         {_MARKED} accept
-        tcp dport @knock_ports tcp flags & (fin|syn|rst|ack) == syn jump knock
+        tcp flags & (fin|syn|rst|ack) == syn meta l4proto . th dport @knock_ports jump knock
+        meta l4proto udp ct state != established meta l4proto . th dport @knock_ports jump knock
+        tcp dport @any_flags tcp flags & (fin|syn|rst|ack) != syn ct state != established jump knock
         ct state new {_DOOR4} @once4 delete @once4 {{ {_DOOR4} }} goto let_in
         ct state new {_DOOR6} @once6 delete @once6 {{ {_DOOR6} }} goto let_in
         ct state new {_DOOR4} @open4 goto let_in
@@ -139,7 +142,8 @@ class Firewall:
         self._library = Library()
         self._chains = chains
         self._table = table(nflog_group)
-        self._ports: Collection[int] = ()
+        self._ports: Collection[tuple[int, int]] = ()
+        self._any_flags: Collection[int] = ()
         self._placed: list[Any] = []
         """Our table as the kernel lists it when it is whole."""
 
@@ -158,7 +162,7 @@ class Firewall:
         self._chains = chains
         if our_table(rules) != self._placed or not self._placed:
             self.prepare()
-            self.watch(self._ports)
+            self.watch(self._ports, self._any_flags)
             return "somebody took our rules out of the firewall: placed again, doors that were open are lost"
         accepting = [item["rule"] for item in rules if "rule" in item and item["rule"].get("comment") == NAME]
         if sorted((rule["family"], rule["table"], rule["chain"]) for rule in accepting) == sorted(chains):
@@ -166,11 +170,16 @@ class Firewall:
         self._library.run("\n".join([*find_ours(rules, table=False), *self._accept()]))
         return "the firewall's chains were changed: our rule placed again in each that filters input"
 
-    def watch(self, ports: Collection[int]) -> None:
-        self._ports = ports
-        commands = [f"flush set inet {NAME} knock_ports"]
-        if ports:
-            commands.append(f"add element inet {NAME} knock_ports {{ {', '.join(map(str, ports))} }}")
+    def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
+        self._ports, self._any_flags = ports, any_flags
+        commands = []
+        for name, elements in (
+            ("knock_ports", [f"{protocol} . {port}" for protocol, port in ports]),
+            ("any_flags", [str(port) for port in any_flags]),
+        ):
+            commands.append(f"flush set inet {NAME} {name}")
+            if elements:
+                commands.append(f"add element inet {NAME} {name} {{ {', '.join(elements)} }}")
         self._library.run("\n".join(commands))
 
     def open(self, grant: Grant) -> None:

@@ -30,7 +30,8 @@ class Scan(NamedTuple):
 class Policy(NamedTuple):
     """The limits of a grant, and what the firewall is to be."""
 
-    knock_ports: tuple[int, ...]
+    knock_ports: tuple[tuple[int, int], ...]
+    """Protocol number, port."""
     doors: tuple[tuple[int, int, int], ...]
     """Protocol number, first port, last port."""
     seconds: int
@@ -40,7 +41,9 @@ class Policy(NamedTuple):
     nft_chain: str = ""
     doors_per_minute: int = 600
     nflog_group: int = 0
-    """Where SYNs to knock ports are logged to; 0: the kernel's log."""
+    """Where packets to knock ports are logged to; 0: the kernel's log."""
+    any_flags: tuple[int, ...] = ()
+    """TCP knock ports of which not SYNs alone are logged."""
     scan: Scan | None = None
     """The scan guard, if there is to be one."""
 
@@ -92,8 +95,9 @@ def dump(policy: Policy) -> str:
 def load(text: str) -> Policy:
     """A policy from what a process of root's own printed."""
     values = json.loads(text)
-    values["knock_ports"] = tuple(values["knock_ports"])
-    values["doors"] = tuple(tuple(door) for door in values["doors"])
+    for name in ("knock_ports", "doors"):
+        values[name] = tuple(tuple(one) for one in values[name])
+    values["any_flags"] = tuple(values["any_flags"])
     if values["scan"]:
         values["scan"] = Scan(**values["scan"] | {"allow": tuple(values["scan"]["allow"])})
     return Policy(**values)

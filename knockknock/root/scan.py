@@ -83,7 +83,7 @@ def spared(limits: Policy) -> Spared:
     """The knock ports and what profiles may open; a profile that may open every port exempts none."""
     doors = [(first, last) for protocol, first, last in limits.doors if protocol == TCP and (first, last) != (1, 65535)]
     merged: list[tuple[int, int]] = []
-    for first, last in sorted([*doors, *((port, port) for port in limits.knock_ports)]):
+    for first, last in sorted([*doors, *((port, port) for _, port in limits.knock_ports)]):
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
         else:
@@ -126,8 +126,8 @@ class Guarded:
         self._spared = spared(limits)
         self._guard.spare(self._spared)
 
-    def watch(self, ports: Collection[int]) -> None:
-        self._firewall.watch(ports)
+    def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
+        self._firewall.watch(ports, any_flags)
 
     def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
         text = self._firewall.heal(chains)

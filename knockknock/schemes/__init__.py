@@ -1,19 +1,51 @@
-"""How a knock is said and heard: a profile's `format` -> the module that knows it, imported when asked for."""
+"""How a knock is said and heard: a profile's `scheme` -> the module that knows it, imported when asked for.
 
-from collections.abc import Iterable, Iterator, Sequence
+docs/DESIGN.md, "How to add a scheme", goes through what such a module offers.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
+    from ..events import Event
+    from ..ini import Keys
     from ..packet import Packet
-    from ..profile import Profile
-    from ..request import Kind, Request
+    from ..request import Ports, Verb
 
-FORMATS = {
-    "compact": "knockknock.schemes.syn",
-    "classic": "knockknock.schemes.syn",
-    "stealth": "knockknock.schemes.syn",
+SCHEMES = {
+    "syn": "knockknock.schemes.synprofile",
+    "sequence": "knockknock.schemes.sequence",
 }
+DEFAULT = "syn"
+
+KnockPort = tuple[int, int]
+"""Protocol number (6 or 17) and port."""
+
+
+class Settings(NamedTuple):
+    """What all profiles have in common."""
+
+    delay: int
+    """Seconds that a door stays open."""
+    window: int
+    """The look-ahead W, in counters."""
+    single_use: bool
+    """For profiles that do not say."""
+    resync: int = 0
+    """How far beyond the window two knocks in a row are obeyed, in counters."""
+    skew: int = 60
+    """How far the clock of a client may be off, in seconds."""
+
+
+class Sending(NamedTuple):
+    """A packet that any program may send: what the kernel makes of a connect, or of a datagram."""
+
+    protocol: int
+    port: int
+    payload: bytes = b""
+    """Of a datagram."""
 
 
 class Carried(NamedTuple):
@@ -27,36 +59,114 @@ class Carried(NamedTuple):
     timestamp: int | None = None
 
 
+class Profile(Protocol):
+    """What every profile says of itself: one client of one server. Its repr shows no secret."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def scheme(self) -> str:
+        """A word of SCHEMES."""
+
+    @property
+    def kind(self) -> str:
+        """Its format, or else its scheme, for people."""
+
+    @property
+    def ports(self) -> "tuple[Ports, ...]":
+        """What it may open."""
+
+    @property
+    def knock_ports(self) -> Collection[KnockPort]:
+        """Where its knocks arrive: SYNs (RFC 9293) and UDP datagrams to these ports are logged."""
+
+    @property
+    def where(self) -> str:
+        """Where it knocks, for people and logs: nothing secret."""
+
+    @property
+    def any_flags(self) -> bool:
+        """Whether it hears TCP packets with other control bits than a SYN's, too."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a source must give (sources.GIVES) for it to be heard."""
+
+    @property
+    def file(self) -> str:
+        """A further file in its directory, with which Scheme.complete() makes it whole; empty: none."""
+
+    @property
+    def expires(self) -> int | None:
+        """Seconds since 1970 from which on the server obeys it no more; None: never."""
+
+    @property
+    def legacy(self) -> bool:
+        """Whether knockknock 0.8 made it, and left a counter in its directory."""
+
+
+class Listener(Protocol):
+    """Hears the knocks of all profiles of one scheme. Pure: no I/O, no clock."""
+
+    settings: Settings
+
+    def add(self, profile: Any, memory: Any) -> None:
+        """Hear a profile from now on, in the place of one of its name.
+
+        memory: what recall() made; None: as the one of its name has it.
+        """
+
+    def remove(self, name: str) -> None:
+        """Hear a profile no more. Raises KeyError if there is none of that name."""
+
+    def move(self, clock: int) -> None:
+        """Take notice of the time of day, in seconds since 1970."""
+
+    def hear(self, packet: "Packet", now: float) -> "Event | None":
+        """What to do about a packet to a knock port of some of its profiles; now: seconds on a monotonic clock."""
+
+
 class Scheme(Protocol):
     """What each of these modules offers. All of it is pure."""
 
-    def needs(self, format: str) -> frozenset[str]:
-        """What a source must give (sources.GIVES) for a format to be heard."""
+    KEYS: "Keys"
+    """The keys that a profile's config may have besides `scheme`."""
+    SECRETS: tuple[str, ...]
+    """Key files of a profile: `mac_key` is a field of the profile and the file mac.key. Without any the config is
+    itself the secret, and not everybody may read it."""
 
-    def kinds(self, format: str) -> "list[Kind]":
-        """The verbs and protocols that a format can ask for."""
+    RAW: bool
+    """Whether its knock takes a raw socket (client.py); if not, sends() says what it is (plain.py)."""
 
-    def seal(self, profile: "Profile", counter: int, request: "Request", source: bytes) -> bytes:
-        """The sealed bytes of one request; source: 4 or 16 bytes, the address that it will come from."""
+    def parse(self, values: Mapping[str, Any], where: str) -> Profile:
+        """A profile without name and keys from what its config sets. Raises ConfigError; where: for its sentence."""
 
-    def heads(self, profile: "Profile", first: int, count: int, requests: "Sequence[Request]") -> Iterator[int]:
-        """The first 32 bits of each of some requests, sealed with each of count counters from first on."""
+    def complete(self, draft: Any, text: str, where: str) -> Profile:
+        """A profile made whole by the text of its file. Raises ConfigError. Not asked of who names none."""
 
-    def carry(self, format: str, sealed: bytes) -> Carried:
-        """Sealed bytes -> header fields."""
+    def listing(self, profile: Any) -> str:
+        """The text of that file, which complete() reads back."""
 
-    def carried(self, format: str, packet: "Packet") -> bytes | None:
-        """Header fields -> sealed bytes, or None where a packet cannot carry the format."""
+    def write(self, profile: Any) -> Iterable[str]:
+        """The lines of a config that parse() reads back, without `scheme`."""
 
-    def keystreams(self, profile: "Profile", first: int, count: int) -> list[bytes]:
-        """The keystreams of count counters from first on."""
+    def first(self, profile: Any) -> str | None:
+        """The memory of a profile that was never used, as text for the state directory; None: it needs none."""
 
-    def match(
-        self, profile: "Profile", counter: int, keystream: bytes, sealed: bytes, source: bytes, kinds: "Iterable[Kind]"
-    ) -> "Request | None":
-        """The request of one of some kinds that sealed bytes hold with a right tag, compared in constant time."""
+    def recall(self, profile: Any, text: str | None, where: str, latest: int) -> Any:
+        """The memory for Listener.add() from that text; None: there is no such file. Raises CounterError.
+
+        latest: seconds since 1970, which no client's clock shows yet.
+        """
+
+    def sends(self, profile: Any, verb: "Verb", counter: int) -> list[Sending]:
+        """The packets that say a verb, in order. Raises KnockError. Not asked for where RAW. counter: if it has one."""
+
+    def listener(self, settings: Settings, expected: int) -> Listener:
+        """Who hears this scheme; expected: the number of profiles that are about to be added."""
 
 
-def load(format: str) -> Scheme:
-    """The module of a format. Raises KeyError for a word that is not in FORMATS."""
-    return cast(Scheme, import_module(FORMATS[format]))
+@lru_cache
+def load(scheme: str) -> Scheme:
+    """The module of a scheme. Raises KeyError for a word that is not in SCHEMES."""
+    return cast(Scheme, import_module(SCHEMES[scheme]))

@@ -3,36 +3,22 @@
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from ..packet import Packet
-from ..profile import Profile
 from ..request import TCP, UDP, Kind, Request, Verb
 from . import Carried
+from .synprofile import FORMATS as FORMATS
+from .synprofile import Profile
 
 LABEL = b"knockknock-2"
 _COMPACT, _CLASSIC, _STEALTH = Struct("!HIH").pack, Struct("!HIIH").pack, Struct("!HII").pack
 """Identification, sequence number, and what else of the header each format is carried in (step 6)."""
 
 
-class _Format(NamedTuple):
-    size: int
-    """Sealed bytes: 2 of port, the rest tag."""
-    needs: frozenset[str] = frozenset()
-
-
-_FORMATS = {
-    "compact": _Format(8),
-    "classic": _Format(12),
-    "stealth": _Format(10, frozenset({"tcp timestamps"})),
-}
-
-
-def needs(format: str) -> frozenset[str]:
-    """What a source must give for a format to be heard."""
-    return _FORMATS[format].needs
+_SIZES = {"compact": 8, "classic": 12, "stealth": 10}
+"""Sealed bytes of each format: 2 of port, the rest tag."""
 
 
 def kinds(format: str) -> list[Kind]:
@@ -48,7 +34,7 @@ def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
     """
     aes = Cipher(algorithms.AES(profile.cipher_key), modes.ECB()).encryptor()
     blocks = aes.update(b"".join(counter.to_bytes(16, "big") for counter in range(first, first + count)))
-    size = _FORMATS[profile.format].size
+    size = _SIZES[profile.format]
     return [blocks[start : start + size] for start in range(0, 16 * count, 16)]
 
 
@@ -66,7 +52,7 @@ def _tag(profile: Profile, counter: int, kind: Kind, port: bytes, source: bytes)
     message = _before(profile, kind) + _counter(profile, counter) + port
     if profile.bind_source:
         message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
-    return hmac.digest(profile.mac_key, message, "sha1")[: _FORMATS[profile.format].size - 2]
+    return hmac.digest(profile.mac_key, message, "sha1")[: _SIZES[profile.format] - 2]
 
 
 def _xor(left: bytes, right: bytes) -> bytes:

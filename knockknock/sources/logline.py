@@ -8,7 +8,7 @@ a header that an ICMP error quotes in brackets, or a message that quotes a knock
 import re
 from binascii import unhexlify
 
-from ..packet import Packet
+from ..packet import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet
 from .tcpoptions import timestamp
 
 PREFIX = "knockknock "
@@ -47,26 +47,37 @@ _IPV6 = rb"""
     HOPLIMIT=BYTE[ ]FLOWLBL=NUMBER[ ](?:OPT[ ]\([ ](?:AH[ ]SPI=0x[0-9a-f]{1,8}[ ])?\)[ ]){0,8}
 """
 _TCP = rb"""
-    PROTO=TCP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]SEQ=NUMBER[ ]ACK=NUMBER[ ]WINDOW=NUMBER[ ]RES=0x[0-9a-f]{2}[ ]
-    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?SYN[ ]URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\))?
-    (?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10})?(?:[ ]MARK=0x[0-9a-f]{1,8})?[ ]?
+    TCP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]SEQ=NUMBER[ ]ACK=NUMBER[ ]WINDOW=NUMBER[ ]RES=0x[0-9a-f]{2}[ ]
+    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?(SYN[ ]|(?:URG[ ])?(?:ACK[ ])?(?:PSH[ ])?(?:RST[ ])?(?:SYN[ ])?(?:FIN[ ])?)
+    URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\))?
 """
-_GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")" + _TCP
+_UDP = rb"UDP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]LEN=SIZE"
+_END = rb"(?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10})?(?:[ ]MARK=0x[0-9a-f]{1,8})?[ ]?"
+_IP = rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")PROTO=(?:" + _TCP + rb"|" + _UDP + rb")"
+_GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + _IP + _END
 for _word, _meaning in (b"ADDRESS", _ADDRESS), (b"NUMBER", _NUMBER), (b"BYTE", _BYTE), (b"SIZE", _SIZE):
     _GRAMMAR = _GRAMMAR.replace(_word, _meaning)
 _match, _new = re.compile(_GRAMMAR, re.VERBOSE).fullmatch, tuple.__new__
 _OCTETS = {b"%d" % number: number for number in range(256)}
+_CONTROL = (b"FIN ", FIN), (b"SYN ", SYN), (b"RST ", RST), (b"PSH ", PSH), (b"ACK ", ACK), (b"URG ", URG)
+_FLAGS = {b"".join(word for word, bit in reversed(_CONTROL) if bits & bit): bits for bits in range(64)}
+"""What the kernel writes of the control bits, which it names from the highest."""
 
 
 def parse(line: bytes) -> Packet | None:
-    """The SYN that a line tells of; None for every line that is not exactly one of ours. Never raises.
+    """The TCP or UDP packet that a line tells of; None for every line that is not exactly one of ours. Never raises.
 
     A flood makes a hundred thousand lines a second, so each step here is the fastest of those that do the same.
     """
     if len(line) > MAX_LINE or not (found := _match(line)):
         return None
-    ipv4, ident4, ipv6, ident6, sport, dport, seq, ack, size, opt = found.groups()
-    source_port, port, window, sequence, acknowledgment = int(sport), int(dport), int(size), int(seq), int(ack)
+    ipv4, ident4, ipv6, ident6, sport, dport, seq, ack, size, control, opt, udp_sport, udp_dport = found.groups()
+    if sport:
+        source_port, port, window, sequence, acknowledgment = int(sport), int(dport), int(size), int(seq), int(ack)
+        protocol, flags = TCP, _FLAGS[control]
+    else:
+        source_port, port, window, sequence, acknowledgment = int(udp_sport), int(udp_dport), 0, 0, 0
+        protocol, flags = UDP, 0
     if source_port > 0xFFFF or port > 0xFFFF or window > 0xFFFF or sequence > 0xFFFFFFFF or acknowledgment > 0xFFFFFFFF:
         return None
     if ipv4:
@@ -81,4 +92,6 @@ def parse(line: bytes) -> Packet | None:
     listed = unhexlify(opt) if opt else b""
     stamp = timestamp(listed, 0, len(listed))
     # As Packet(...), in half the time.
-    return _new(Packet, (source, source_port, port, ident, sequence, acknowledgment, window, stamp, b""))
+    return _new(
+        Packet, (source, source_port, port, ident, sequence, acknowledgment, window, stamp, b"", protocol, flags)
+    )

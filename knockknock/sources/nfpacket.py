@@ -2,19 +2,19 @@
 
 The layout is that of net/netfilter/nfnetlink_log.c, __build_packet_message(), and of the header
 include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are as a stranger sent them. What is taken
-is what sources.logline takes: a SYN, the first and only fragment, that came in for this machine.
+is what sources.logline takes: TCP or UDP, the first and only fragment, that came in for this machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
-from ..packet import Packet
+from ..packet import TCP, UDP, Packet
 from .tcpoptions import timestamp
 
 PREFIX = "knockknock "
 """What the NFLOG rule puts before the packet."""
 MAX_HEADERS = 8
-"""IPv6 extension headers before TCP at most."""
+"""IPv6 extension headers before TCP or UDP at most."""
 
 Reader = Callable[[bytes | bytearray, int, int], Packet | None]
 
@@ -28,6 +28,8 @@ _IPV6 = Struct("!IHBx16s16x").unpack_from
 """Version, class and flow label, payload length, next header, source (RFC 8200)."""
 _TCP = Struct("!HHIIBBH").unpack_from
 """Ports, sequence, acknowledgment, data offset, flags, window (RFC 9293)."""
+_UDP = Struct("!HHH2x").unpack_from
+"""Ports, length with this header (RFC 768)."""
 
 _pack, _new = Struct("=HH").pack, tuple.__new__
 
@@ -35,8 +37,7 @@ _MESSAGE_SIZE = 16
 _PACKET = 4 << 8 | 0  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
 _PACKET_HDR, _TIMESTAMP, _PAYLOAD, _PREFIX = 1, 3, 9, 10  # NFULA_*
 _LOCAL_IN = b"\1\0"  # the hook, and padding
-_PROTOCOL_TCP = 6
-_SYN, _CONTROL = 0x02, 0x3F  # of the flags; above are ECE and CWR, which a SYN may have
+_CONTROL = 0x3F  # of the flags; above are ECE and CWR, which a SYN may have
 _FRAGMENT = 0x3FFF  # more fragments, offset
 _EXTENSIONS = {0, 43, 51, 60}  # hop-by-hop, routing, authentication, destination: no fragment, nothing encrypted
 _AUTHENTICATION = 51
@@ -55,7 +56,7 @@ class Parser:
         """
 
     def packets(self, data: bytes | bytearray, size: int) -> Sequence[Packet]:
-        """The SYNs in the first `size` bytes of a datagram, which may hold many messages. Never raises."""
+        """The packets in the first `size` bytes of a datagram, which may hold many messages. Never raises."""
         if size < _MESSAGE_SIZE:
             return ()
         length, kind = _MESSAGE(data, 0)
@@ -77,7 +78,7 @@ class Parser:
             at = end + (-length & 3)
 
     def _message(self, data: bytes | bytearray, at: int, end: int) -> Packet | None:
-        """The SYN in what is between a message's header and its end."""
+        """The packet in what is between a message's header and its end."""
         if (same := self._same) and data.startswith(same, at):
             at += len(same)
         elif self._learn(data, at, end):
@@ -112,21 +113,23 @@ class Parser:
 
 
 def ipv4(data: bytes | bytearray, at: int, end: int) -> Packet | None:
-    """The SYN in an IPv4 packet; at, end: where in the data the packet is, as far as it was copied."""
-    if at + 40 > end:
+    """The TCP or UDP packet in an IPv4 packet; at, end: where in the data the packet is, as far as it was copied."""
+    if at + 28 > end:
         return None
     first, total, ident, fragment, protocol, source = _IPV4(data, at)
     size = (first & 15) * 4
-    if first >> 4 != 4 or size < 20 or fragment & _FRAGMENT or protocol != _PROTOCOL_TCP:
+    if first >> 4 != 4 or size < 20 or fragment & _FRAGMENT:
         return None
     if at + total < end:
         end = at + total  # what the link has put behind it
-    return _tcp(data, at + size, end, source, ident)
+    if protocol == TCP:
+        return _tcp(data, at + size, end, source, ident)
+    return _udp(data, at + size, end, source, ident) if protocol == UDP else None
 
 
 def ipv6(data: bytes | bytearray, at: int, end: int) -> Packet | None:
-    """The SYN in an IPv6 packet, behind the extension headers that sources.logline passes over too."""
-    if at + 60 > end:
+    """The TCP or UDP packet in an IPv6 packet, behind the extension headers that sources.logline passes over too."""
+    if at + 48 > end:
         return None
     first, total, following, source = _IPV6(data, at)
     if first >> 28 != 6:
@@ -134,8 +137,10 @@ def ipv6(data: bytes | bytearray, at: int, end: int) -> Packet | None:
     end = min(end, at + 40 + total)
     at += 40
     for _ in range(MAX_HEADERS + 1):
-        if following == _PROTOCOL_TCP:
+        if following == TCP:
             return _tcp(data, at, end, source, first & 0xFFFFF)
+        if following == UDP:
+            return _udp(data, at, end, source, first & 0xFFFFF)
         if following not in _EXTENSIONS or at + 2 > end:
             return None
         unit = 4 if following == _AUTHENTICATION else 8
@@ -148,12 +153,36 @@ def _tcp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
         return None
     source_port, port, sequence, acknowledgment, offset, flags, window = _TCP(data, at)
     first = at + (offset >> 4) * 4
-    if flags & _CONTROL != _SYN or first < at + 20 or first > end:
+    if first < at + 20 or first > end:
         return None
     stamp = timestamp(data, at + 20, first) if first > at + 20 else None
     payload = bytes(data[first:end]) if first < end else b""
     # As Packet(...), in half the time.
-    return _new(Packet, (source, source_port, port, ident, sequence, acknowledgment, window, stamp, payload))
+    return _new(
+        Packet,
+        (
+            source,
+            source_port,
+            port,
+            ident,
+            sequence,
+            acknowledgment,
+            window,
+            stamp,
+            payload,
+            TCP,
+            flags & _CONTROL,
+        ),
+    )
+
+
+def _udp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) -> Packet | None:
+    if at + 8 > end:
+        return None
+    source_port, port, length = _UDP(data, at)
+    if length < 8:
+        return None
+    return Packet(source, source_port, port, ident, 0, 0, 0, None, bytes(data[at + 8 : min(end, at + length)]), UDP, 0)
 
 
 def beginnings(group: int) -> list[tuple[Reader, bytes]]:

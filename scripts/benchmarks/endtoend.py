@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from knockknock import client, store
 from knockknock.request import TCP, Request, Verb
+from knockknock.schemes.synprofile import Profile
 
 from .lab import (
     ADDRESS,
@@ -164,6 +165,7 @@ def measure_in_process(lab: Lab, runs: int) -> Iterator[Figure]:
         with own.running(), inside(CLIENT), contextlib.ExitStack() as stack:
             raw = stack.enter_context(client.open_raw()[socket.AF_INET])
             profile = store.load_profile(str(own.profile))
+            assert isinstance(profile, Profile)
             for _ in range(runs + 1):
                 source = lab.source()
                 pause()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from knockknock import client, store, tcpip
 from knockknock.request import TCP, Request, Verb
 from knockknock.schemes import Carried
+from knockknock.schemes.synprofile import Profile
 from knockknock.sources.logline import parse
 
 from .endtoend import NETLINK_NETFILTER, NEWSETELEM, NFNLGRP_NFTABLES, SO_TIMESTAMPNS
@@ -80,6 +81,7 @@ class Knocker:
         time.sleep(random.uniform(0.05, 0.1))  # no rhythm with any timer
         LOG_ALL.write_text("1")  # again, because the tests of something else may have put it back
         profile = store.load_profile(str(self.own.profile))
+        assert isinstance(profile, Profile)
         request = Request(Verb.OPEN, TCP, DOOR)
         with inside(CLIENT):
             (knock,) = client.prepare(str(self.own.profile), profile, [request], (socket.AF_INET, ADDRESS), dry=False)

@@ -12,6 +12,7 @@ TARGETS = (
     "hook_facts",
     "configuration",
     "profile_config",
+    "sequence_list",
     "key_file",
     "counter_file",
     "proxy_request",

@@ -2,7 +2,7 @@
 
 from knockknock.enrolment import MAX_TEXT, decode, encode
 from knockknock.errors import ProfileError
-from knockknock.profile import Profile
+from knockknock.schemes.synprofile import Profile
 
 LINE = encode(Profile("server.example", bytes(16), bytes(range(32)), 4242, "compact"), 7)
 CORPUS = [

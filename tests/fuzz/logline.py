@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from knockknock.packet import SYN, TCP, UDP
 from knockknock.sources.logline import MAX_LINE, parse
 
 _SAMPLES = json.loads((Path(__file__).parent.parent / "vectors" / "loglines.json").read_text())["lines"]
@@ -17,16 +18,20 @@ def target(data: bytes) -> None:
     assert len(data) <= MAX_LINE
     assert data.count(b"knockknock IN=") >= 1
     assert b"\n" not in data
-    assert b" SYN " in data
+    assert (b" PROTO=UDP " if packet.protocol == UDP else b" PROTO=TCP ") in data
+    assert (b" SYN " in data) or not packet.flags & SYN
     assert len(packet.source) in (4, 16)
     assert packet.ident <= (0xFFFF if len(packet.source) == 4 else 0xFFFFF)
-    for word, number, limit in (
-        ("SPT", packet.source_port, 0xFFFF),
-        ("DPT", packet.port, 0xFFFF),
+    tcp: list[tuple[str, int, int]] = [
         ("SEQ", packet.sequence, 0xFFFFFFFF),
         ("ACK", packet.acknowledgment, 0xFFFFFFFF),
         ("WINDOW", packet.window, 0xFFFF),
+    ]
+    for word, number, limit in (
+        ("SPT", packet.source_port, 0xFFFF),
+        ("DPT", packet.port, 0xFFFF),
         ("ID" if len(packet.source) == 4 else "FLOWLBL", packet.ident, 0xFFFFF),
+        *(tcp if packet.protocol == TCP else ()),
     ):
         assert 0 <= number <= limit
         assert f" {word}={number} ".encode() in data

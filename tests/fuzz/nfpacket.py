@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from knockknock.packet import TCP
 from knockknock.sources.nfpacket import Parser
 
 _GROUP = 19275
@@ -23,7 +24,8 @@ def target(data: bytes) -> None:
         assert packet.source in data
         assert packet.ident <= (0xFFFF if len(packet.source) == 4 else 0xFFFFF)
         words = packet.source_port.to_bytes(2, "big") + packet.port.to_bytes(2, "big")
-        words += packet.sequence.to_bytes(4, "big") + packet.acknowledgment.to_bytes(4, "big")
+        if packet.protocol == TCP:
+            words += packet.sequence.to_bytes(4, "big") + packet.acknowledgment.to_bytes(4, "big")
         assert words in data
         assert packet.window.to_bytes(2, "big") in data
         assert packet.payload in data

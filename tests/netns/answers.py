@@ -8,10 +8,10 @@ import struct
 import time
 from typing import NamedTuple
 
-from knockknock import schemes, store
-from knockknock.profile import Profile
+from knockknock import store
 from knockknock.request import TCP, Request, Verb
-from knockknock.schemes import Carried
+from knockknock.schemes import Carried, syn
+from knockknock.schemes.synprofile import Profile
 from knockknock.tcpip import knock as packet_of
 
 from .lab import Lab, inside
@@ -110,23 +110,24 @@ class Asker:
 def noise(format: str) -> Carried:
     """Random values in the fields that a format uses."""
     size = {"compact": 8, "classic": 12, "stealth": 10}[format]
-    return schemes.load(format).carry(format, b"\1" + os.urandom(size - 1))  # a raw socket replaces identification 0
+    return syn.carry(format, b"\1" + os.urandom(size - 1))  # a raw socket replaces identification 0
 
 
 class Knocker:
     """Seals knocks with the client's keys, without its program."""
 
     def __init__(self, lab: Lab, name: str, family: int) -> None:
-        self.profile: Profile = store.load_profile(f"{lab.settings['profiles']}/{name}")
+        found = store.load_profile(f"{lab.settings['profiles']}/{name}")
+        assert isinstance(found, Profile)
+        self.profile: Profile = found
         self._source, self._counter = socket.inet_pton(FAMILIES[family], CLIENT[family]), 0
 
     def next(self) -> Carried:
         """The next knock for tcp/22."""
-        scheme = schemes.load(self.profile.format)
-        while (sealed := scheme.seal(self.profile, self._counter, OPEN_22, self._source))[:2] == b"\0\0":
+        while (sealed := syn.seal(self.profile, self._counter, OPEN_22, self._source))[:2] == b"\0\0":
             self._counter += 1
         self._counter += 1
-        return scheme.carry(self.profile.format, sealed)
+        return syn.carry(self.profile.format, sealed)
 
 
 def timed(number: int, pause: float) -> tuple[list[float], list[float]]:

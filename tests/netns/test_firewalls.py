@@ -91,7 +91,7 @@ def test_check_touches_nothing(lab: Lab) -> None:
     state = sorted(path.name for path in (lab.directory / "state").iterdir())
     done = lab.run("server", *lab.program("knockknock-daemon"), "--config", lab.configure(), "--check")
     assert "nftables: the chain inet guard input filters input" in done.stdout
-    assert "profile laptop: knock port 4242, compact, may open tcp/22" in done.stdout
+    assert "profile laptop: knock port tcp/4242, compact, may open tcp/22" in done.stdout
     assert lab.ruleset() == before
     assert sorted(path.name for path in (lab.directory / "state").iterdir()) == state
 

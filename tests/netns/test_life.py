@@ -57,7 +57,7 @@ def test_reload_takes_new_profiles_and_keeps_the_old_when_the_new_are_bad(lab: L
     daemon = lab.daemon()
     lab.mint("phone", "--ports", "tcp/8080", port=4343, hosts=("10.77.1.1",))
     daemon.reload()
-    daemon.says("2 profile(s), knock port(s) 4242, 4343")
+    daemon.says("2 profile(s), knock port(s) tcp/4242, tcp/4343")
     lab.knock("10.77.1.1", ports=("8080",))
     assert lab.opens("10.77.1.1", 8080), daemon.log()
     good = Path(lab.configure()).read_text()

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.profile import Profile, write_config, write_key
+from knockknock.profile import write_config, write_key
 from knockknock.request import parse_ports
+from knockknock.schemes.synprofile import Profile
 
 from .lab import DELAY, KNOCK_PORT, Daemon, Lab, until
 
@@ -108,7 +109,7 @@ def test_added_changed_removed(lab: Lab, place: Path) -> None:
     opens(lab, daemon)
     mint(lab, "phone", OTHER)
     reload(daemon)
-    daemon.says(f"2 profile(s), knock port(s) {KNOCK_PORT}")
+    daemon.says(f"2 profile(s), knock port(s) tcp/{KNOCK_PORT}")
     opens(lab, daemon, OTHER)
     opens(lab, daemon)
     reconfigure(place, "laptop", "tcp/22", "tcp/23")
@@ -121,7 +122,7 @@ def test_added_changed_removed(lab: Lab, place: Path) -> None:
     opens(lab, daemon)
     remove(place, "phone")
     reload(daemon)
-    daemon.says(f"1 profile(s), knock port(s) {KNOCK_PORT}")
+    daemon.says(f"1 profile(s), knock port(s) tcp/{KNOCK_PORT}")
     lab.knock(OTHER)
     time.sleep(0.2)
     assert not lab.connects(OTHER)
@@ -135,7 +136,7 @@ def test_no_knock_is_lost_during_a_reload(lab: Lab, place: Path) -> None:
     many = MANY[place.name]
     fill(lab, place, 0)
     daemon = lab.daemon()
-    daemon.says(f"{many + 1} profile(s), knock port(s) {KNOCK_PORT}", 30)
+    daemon.says(f"{many + 1} profile(s), knock port(s) tcp/{KNOCK_PORT}", 30)
     fill(lab, place, many)
     remove(place, *(f"client-{number}" for number in range(0, many, 2)))
     lab.configure(error_window="30")
@@ -144,7 +145,7 @@ def test_no_knock_is_lost_during_a_reload(lab: Lab, place: Path) -> None:
     while not reloaded(daemon) or knocks < 5:
         opens(lab, daemon)
         knocks += 1
-    daemon.says(f"{2 * many + 1 - many // 2} profile(s), knock port(s) {KNOCK_PORT}")
+    daemon.says(f"{2 * many + 1 - many // 2} profile(s), knock port(s) tcp/{KNOCK_PORT}")
     assert daemon.log().count("laptop: open tcp/22") == knocks
     opens(lab, daemon)
     assert ", laptop asked to" not in daemon.log(), "none of its knocks was refused"
@@ -210,7 +211,7 @@ def test_check_and_an_empty_start(lab: Lab) -> None:
     lab.guard("nftables")
     words = [*lab.program("knockknock-daemon"), "--check", "--config", lab.configure()]
     done = lab.run("server", *words)
-    assert f"profile laptop: knock port {KNOCK_PORT}, compact, may open tcp/22" in done.stdout
+    assert f"profile laptop: knock port tcp/{KNOCK_PORT}, compact, may open tcp/22" in done.stdout
     reconfigure(place, "laptop", "ports", "prots")
     done = lab.run("server", *words, check=False)
     assert done.returncode == 1

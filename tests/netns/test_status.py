@@ -105,7 +105,7 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
     assert before <= profile.pop("last_use") <= time.time()
     assert profile == {
         "name": "laptop",
-        "knock_port": KNOCK_PORT,
+        "knock_port": f"tcp/{KNOCK_PORT}",
         "format": "compact",
         "ports": ["tcp/22"],
         "next_counter": 1,
@@ -129,7 +129,7 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
         "profiles_in_all": 1,
     }
     page = ask(lab).stdout
-    for text in ("knocks    1 accepted, 0 of them not obeyed", "refused   1 replay", f"{CLIENT}", "laptop   4242"):
+    for text in ("knocks    1 accepted, 0 of them not obeyed", "refused   1 replay", f"{CLIENT}", "laptop   tcp/4242"):
         assert text in page
     assert daemon.stop() == 0
     gone = ask(lab, check=False)

@@ -7,9 +7,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import TCP, UDP, Ports, Request, Verb
-from knockknock.schemes import FORMATS
+from knockknock.schemes.synprofile import FORMATS, Profile
 
 from ..helpers import KNOCK_PORT
 

@@ -10,12 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from knockknock import schemes
 from knockknock.gatekeeper import Accepted, Refused
 from knockknock.packet import Packet
-from knockknock.profile import Profile
 from knockknock.request import Request
-from knockknock.schemes import FORMATS
+from knockknock.schemes import syn
+from knockknock.schemes.synprofile import FORMATS, Profile
 
 from ..helpers import KNOCK_PORT, keeper_of, knock, seen
 from .strategies import addresses, packets, profiles, requests, u16, u32
@@ -32,7 +31,7 @@ class Made(NamedTuple):
     packet: Packet
 
     def sealed(self) -> bytes:
-        data = schemes.load(self.profile.format).carried(self.profile.format, self.packet)
+        data = syn.carried(self.profile.format, self.packet)
         assert data
         return data
 
@@ -60,8 +59,8 @@ class Attacker(RuleBasedStateMachine):
             return
         assert isinstance(event, Accepted)
         one = next(made for made in self.made if (made.profile.name, made.counter) == (event.profile, event.counter))
-        scheme = schemes.load(one.profile.format)
-        assert scheme.carried(one.profile.format, packet) == one.sealed()
+        assert syn.carried(one.profile.format, packet) == one.sealed()
+        assert event.counter is not None
         assert event.counter > self.heard[event.profile]
         assert event.request == one.request
         assert one.profile.permits(event.request)
@@ -148,7 +147,7 @@ class Attacker(RuleBasedStateMachine):
 
     def _carry(self, sealed: bytes, format: str, source: bytes) -> None:
         size = {"compact": 8, "classic": 12, "stealth": 10}[format]
-        self.send(seen(schemes.load(format).carry(format, sealed[:size].ljust(size, b"\0")), source))
+        self.send(seen(syn.carry(format, sealed[:size].ljust(size, b"\0")), source))
 
 
 Attacker.TestCase.settings = settings(

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from knockknock import config, ini, moment, store
 from knockknock.config import Config
 from knockknock.errors import ConfigError, CounterError, ProfileError
-from knockknock.profile import MAX_COUNTER, Profile, check_name, parse_config, parse_key, write_config, write_key
+from knockknock.profile import MAX_COUNTER, check_name, parse_config, parse_key, write_config, write_key
 from knockknock.request import Ports, parse_ports, permitted
+from knockknock.schemes.synprofile import Profile
 
+from ..helpers import completed
 from .strategies import keys, profiles, runs
 
 WHERE = "/some/where/config"
@@ -108,8 +110,7 @@ def test_any_text_as_a_moment(text: str) -> None:
 @given(profiles(), st.booleans())
 def test_profile_config(one: Profile, clock: bool) -> None:
     one = one._replace(clock=clock and one.format != "classic")
-    values = parse_config(write_config(one), WHERE)
-    assert Profile(one.name, one.cipher_key, one.mac_key, **values) == one
+    assert completed(parse_config(write_config(one), WHERE), one) == one
 
 
 @given(

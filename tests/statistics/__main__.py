@@ -4,7 +4,7 @@ import argparse
 import os
 import statistics
 
-from knockknock.schemes import FORMATS
+from knockknock.schemes.synprofile import FORMATS
 
 from . import knocks, pvalues, structure
 

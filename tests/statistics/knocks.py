@@ -1,8 +1,8 @@
 """Consecutive knocks of one profile, as an observer sees them."""
 
-from knockknock import schemes
-from knockknock.profile import Profile
 from knockknock.request import TCP, Ports, Request, Verb
+from knockknock.schemes import syn
+from knockknock.schemes.synprofile import Profile
 
 from ..helpers import KNOCK_PORT, seen
 
@@ -14,11 +14,10 @@ OPEN_22 = Request(Verb.OPEN, TCP, 22)
 def carried(format: str, cipher_key: bytes, mac_key: bytes, number: int, first: int = 0) -> list[bytes]:
     """What the carrying fields hold, in wire order, of some consecutive knocks from a counter on."""
     profile = Profile("observed", cipher_key, mac_key, KNOCK_PORT, format, (Ports(TCP, 22, 22),))
-    scheme = schemes.load(format)
     found = []
     for counter in range(first, first + number):
-        packet = seen(scheme.carry(format, scheme.seal(profile, counter, OPEN_22, SOURCE)), SOURCE)
-        data = scheme.carried(format, packet)
+        packet = seen(syn.carry(format, syn.seal(profile, counter, OPEN_22, SOURCE)), SOURCE)
+        data = syn.carried(format, packet)
         assert data
         found.append(data)
     return found

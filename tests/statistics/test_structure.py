@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from knockknock.schemes import FORMATS
+from knockknock.schemes.synprofile import FORMATS
 
 from . import pvalues, structure
 from .knocks import carried

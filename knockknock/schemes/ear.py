@@ -1,36 +1,21 @@
-"""One profile as the gatekeeper listens to it: where its window is, what it can say next, what it has said. Pure."""
+"""One profile as SynListener listens to it: where its window is, what it can say next, what it has said. Pure."""
 
 from collections.abc import Container, Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
-from . import schemes
-from .profile import MAX_COUNTER, Profile
-from .request import Kind, Ports, Request
+from ..profile import MAX_COUNTER
+from ..request import Kind, Ports, Request
+from . import Settings, syn
+from .synprofile import Profile
 
 COMPUTED_AHEAD = 16
 """Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
 
 
-class Settings(NamedTuple):
-    """What all profiles have in common."""
-
-    delay: int
-    """Seconds that a door stays open."""
-    window: int
-    """The look-ahead W, in counters."""
-    single_use: bool
-    """For profiles that do not say."""
-    resync: int = 0
-    """How far beyond the window two knocks in a row are obeyed, in counters."""
-    skew: int = 60
-    """How far the clock of a client may be off, in seconds."""
-
-
 class Ear:
     """One profile, and the next counter that is acceptable from it."""
 
-    __slots__ = ("ahead", "clock", "first", "next", "number", "profile", "requests", "scheme", "streams", "window")
+    __slots__ = ("ahead", "clock", "first", "next", "number", "profile", "requests", "streams", "window")
 
     def __init__(self, number: int, profile: Profile, next_counter: int, settings: Settings, clock: int) -> None:
         """clock: seconds since 1970, or 0 if nobody has said yet."""
@@ -41,7 +26,6 @@ class Ear:
         """The counter that would bring a client back that ran ahead."""
         self.first = self.next = next_counter
         """`first`: the first counter that was ever put into the table."""
-        self.scheme = schemes.load(profile.format)
         self.requests = () if profile.bind_source else _requests(profile.format, profile.ports)
         """All that the profile can ask, if that is little and does not depend on who asks; else nothing."""
         self.streams: list[tuple[int, bytes]] | None = None if self.requests else self._window()
@@ -49,7 +33,7 @@ class Ear:
 
     def heads(self, first: int, end: int) -> Iterator[int]:
         """The first 32 bits of all that the profile can say with some counters."""
-        return self.scheme.heads(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
+        return syn.heads(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
 
     def kept(self) -> tuple[int, int]:
         """From and to which counter heads are in the table: the window, and up to as many used ones."""
@@ -71,7 +55,7 @@ class Ear:
 
     def _masked(self, first: int, end: int) -> list[tuple[int, bytes]]:
         """The keystreams of some counters, each behind the number that masks the port."""
-        streams = self.scheme.keystreams(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first))
+        streams = syn.keystreams(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first))
         return [(int.from_bytes(stream[:2], "big"), stream) for stream in streams]
 
     def expect(self, next_counter: int) -> tuple[Iterator[int], Iterator[int]]:
@@ -106,7 +90,7 @@ class Ear:
     def _find(
         self, streams: list[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
     ) -> tuple[int, Request] | None:
-        profile, match = self.profile, self.scheme.match
+        profile, match = self.profile, syn.match
         head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
         kinds = _kinds(profile.format, profile.ports)
         for counter, (mask, stream) in enumerate(streams, first):
@@ -121,9 +105,9 @@ class Ear:
         first, end = max(0, self.next - self.window), min(self.next + self.window, MAX_COUNTER + 1)
         if self.profile.clock:
             first, end = self.kept()
-        kinds = self.scheme.kinds(self.profile.format)
-        for counter, stream in enumerate(self.scheme.keystreams(self.profile, first, end - first), first):
-            if request := self.scheme.match(self.profile, counter, stream, sealed, source, kinds):
+        kinds = syn.kinds(self.profile.format)
+        for counter, stream in enumerate(syn.keystreams(self.profile, first, end - first), first):
+            if request := syn.match(self.profile, counter, stream, sealed, source, kinds):
                 return counter, request
         return None
 
@@ -139,7 +123,7 @@ def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
 def _kinds(format: str, ports: tuple[Ports, ...]) -> tuple[Kind, ...]:
     """The verbs and protocols that an allow-list leaves to a format."""
     protocols = {one.protocol for one in ports}
-    return tuple(kind for kind in schemes.load(format).kinds(format) if kind[1] in protocols)
+    return tuple(kind for kind in syn.kinds(format) if kind[1] in protocols)
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,92 @@
+"""What a packet at a knock port has led to."""
+
+from enum import Enum
+from typing import NamedTuple
+
+from .grant import Grant, Order
+from .packet import Packet
+from .request import Request, Verb
+from .schemes import Settings
+
+
+class Reason(Enum):
+    """Why a packet at a knock port opened nothing; the value is the word in the log."""
+
+    REPLAY = "replay"
+    NOT_PERMITTED = "not permitted"
+    AHEAD = "ahead"
+    """Beyond the window: it counts only together with the next one."""
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
+class Accepted(NamedTuple):
+    """A knock to obey, once what it uses up is stored durably (PROTOCOL.md step 10)."""
+
+    profile: str
+    counter: int | None
+    """That it had; None for a scheme that has none."""
+    request: Request
+    grant: Grant
+    memory: str | None = None
+    """What the profile's file in the state directory must hold before the knock is obeyed; None: as it is."""
+    warning: str = ""
+    """A sentence for the log, about what will soon go wrong."""
+
+
+class Refused(NamedTuple):
+    """A packet at a knock port that opens nothing."""
+
+    reason: Reason
+    packet: Packet
+    profile: str = ""
+    """Whose knock it was; empty where that is unknown."""
+    counter: int | None = None
+    """The counter that is now used up (NOT_PERMITTED, EXPIRED), else None."""
+    request: Request | None = None
+    memory: str | None = None
+    """As in Accepted."""
+
+
+class Quiet(NamedTuple):
+    """Refused packets that were not looked at closely, counted since the last event of any other kind."""
+
+    packets: int
+
+
+class Several(NamedTuple):
+    """More than one thing that one packet has led to, in order."""
+
+    events: tuple[Accepted | Refused | Quiet, ...]
+
+
+Event = Accepted | Refused | Quiet | Several
+
+
+def together(events: list[Accepted]) -> Event | None:
+    """Nothing, the one event, or several in one."""
+    if len(events) > 1:
+        return Several(tuple(events))
+    return events[0] if events else None
+
+
+def both(first: Event | None, second: Event | None) -> Event | None:
+    """One event of what two listeners make of one packet: what is unknown to one does not count if the other knows."""
+    parts = [part for event in (first, second) for part in _parts(event)]
+    known = [part for part in parts if not (isinstance(part, Refused) and part.reason is Reason.UNKNOWN)]
+    found = known or parts[:1]
+    return Several(tuple(found)) if len(found) > 1 else found[0] if found else None
+
+
+def _parts(event: Event | None) -> tuple[Accepted | Refused | Quiet, ...]:
+    if event is None:
+        return ()
+    return event.events if isinstance(event, Several) else (event,)
+
+
+def granted(settings: Settings, request: Request, source: bytes, single_use: bool | None) -> Grant:
+    """The door that a request asks for; single_use: the profile's own word, None: as the settings say."""
+    if request.verb is Verb.CLOSE:
+        return Grant(Order.CLOSE, source, request.protocol, request.port, 0)
+    once = settings.single_use if single_use is None else single_use
+    return Grant(Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, settings.delay)

@@ -1,0 +1,140 @@
+"""One sequence and one source: a table of (state, knock) -> (state, action). Pure.
+
+docs/PROTOCOL.md, "Port sequences", says the same in words.
+"""
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+from ..packet import TCP, Packet
+from ..request import Verb
+from .sequence import Profile, Steps
+
+
+class State(Enum):
+    IDLE = auto()
+    UNDER_WAY = auto()
+    """More than one step is missing."""
+    LAST_MISSING = auto()
+
+
+class Knock(Enum):
+    """What a packet is to a sequence, and to how far a source has come in it."""
+
+    STEP = auto()
+    """The awaited one; more than one is missing after it."""
+    STEP_BUT_ONE = auto()
+    """The awaited one; the last is missing after it."""
+    LAST_STEP = auto()
+    FIRST = auto()
+    """Not awaited, but the first of three or more."""
+    FIRST_OF_TWO = auto()
+    OTHER = auto()
+    """To a port that is watched, for this sequence or another."""
+    COPY = auto()
+    """Of one that was counted: a retransmission, or duplicated on the way."""
+    LATE = auto()
+    """Too late to be anything but a first knock, as which it is looked at next."""
+
+
+class Action(Enum):
+    NONE = auto()
+    BEGIN = auto()
+    COUNT = auto()
+    FORGET = auto()
+    OBEY = auto()
+
+
+Table = dict[tuple[State, Knock], tuple[State, Action]]
+
+STRICT: Table = {
+    (State.IDLE, Knock.STEP): (State.UNDER_WAY, Action.BEGIN),
+    (State.IDLE, Knock.STEP_BUT_ONE): (State.LAST_MISSING, Action.BEGIN),
+    (State.IDLE, Knock.OTHER): (State.IDLE, Action.NONE),
+    (State.IDLE, Knock.COPY): (State.IDLE, Action.NONE),
+    (State.IDLE, Knock.LATE): (State.IDLE, Action.FORGET),
+    (State.UNDER_WAY, Knock.STEP): (State.UNDER_WAY, Action.COUNT),
+    (State.UNDER_WAY, Knock.STEP_BUT_ONE): (State.LAST_MISSING, Action.COUNT),
+    (State.UNDER_WAY, Knock.FIRST): (State.UNDER_WAY, Action.BEGIN),
+    (State.UNDER_WAY, Knock.OTHER): (State.IDLE, Action.FORGET),
+    (State.UNDER_WAY, Knock.COPY): (State.UNDER_WAY, Action.NONE),
+    (State.UNDER_WAY, Knock.LATE): (State.IDLE, Action.FORGET),
+    (State.LAST_MISSING, Knock.LAST_STEP): (State.IDLE, Action.OBEY),
+    (State.LAST_MISSING, Knock.FIRST): (State.UNDER_WAY, Action.BEGIN),
+    (State.LAST_MISSING, Knock.FIRST_OF_TWO): (State.LAST_MISSING, Action.BEGIN),
+    (State.LAST_MISSING, Knock.OTHER): (State.IDLE, Action.FORGET),
+    (State.LAST_MISSING, Knock.COPY): (State.LAST_MISSING, Action.NONE),
+    (State.LAST_MISSING, Knock.LATE): (State.IDLE, Action.FORGET),
+}
+LENIENT: Table = STRICT | {
+    (state, knock): (state, Action.NONE)
+    for state in (State.UNDER_WAY, State.LAST_MISSING)
+    for knock in (Knock.FIRST, Knock.FIRST_OF_TWO, Knock.OTHER)
+    if (state, knock) in STRICT
+}
+"""What is wrong is passed over."""
+
+Copy = tuple[int, int, int, int]
+"""What is the same in a packet and its copies: protocol, port, source port, and sequence number or identification."""
+
+
+class Attempt(NamedTuple):
+    """How far a source has come in one sequence."""
+
+    state: State
+    done: int
+    """Steps."""
+    began: float
+    last: float
+    counted: tuple[Copy, ...]
+
+
+class Track(NamedTuple):
+    """One sequence that is listened for."""
+
+    profile: Profile
+    verb: Verb
+    steps: Steps
+    number: int | None
+    """Of a one-time sequence."""
+    table: Table
+
+
+NOTHING = Attempt(State.IDLE, 0, 0.0, 0.0, ())
+
+
+def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple[Attempt, bool]:
+    """What an attempt becomes by a packet, and whether the sequence is complete."""
+    identity = packet.sequence if packet.protocol == TCP else packet.ident
+    copy = packet.protocol, packet.port, packet.source_port, identity
+    state, action = track.table[attempt.state, knock := classify(track, attempt, copy, now)]
+    if knock is Knock.LATE:
+        return advance(track, NOTHING, packet, now)
+    if action is Action.NONE:
+        return attempt, False
+    if action is Action.FORGET:
+        return NOTHING, False
+    if action is Action.BEGIN:
+        return Attempt(state, 1, now, now, (copy,)), False
+    counted = (*attempt.counted, copy)
+    if action is Action.OBEY:  # what was counted is remembered for a while, so that its copies begin nothing
+        return Attempt(state, 0, attempt.began, now, counted), True
+    return Attempt(state, attempt.done + 1, attempt.began, now, counted), False
+
+
+def classify(track: Track, attempt: Attempt, copy: Copy, now: float) -> Knock:
+    """What a packet is to a sequence."""
+    profile, steps = track.profile, track.steps
+    under_way = attempt.state is not State.IDLE
+    if attempt.counted and (
+        now - attempt.last > profile.time or (under_way and now - attempt.began > profile.total_time)
+    ):
+        return Knock.LATE
+    if copy in attempt.counted:
+        return Knock.COPY
+    missing = len(steps) - attempt.done - 1
+    if copy[:2] == steps[attempt.done]:
+        return Knock.LAST_STEP if not missing else Knock.STEP_BUT_ONE if missing == 1 else Knock.STEP
+    if copy[:2] == steps[0]:
+        return Knock.FIRST_OF_TWO if len(steps) == 2 else Knock.FIRST
+    return Knock.OTHER

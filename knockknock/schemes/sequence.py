@@ -1,0 +1,240 @@
+"""Port sequences: a profile's config, and what is to be sent. How they are heard is in sequences.py. Pure.
+
+The notation of knockd (`2001:udp`) is taken, too; what the keys mean is in PROTOCOL.md, "Port sequences".
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import ini
+from ..errors import ConfigError, CounterError, SendError
+from ..packet import ACK, FIN, PSH, RST, SYN, URG
+from ..profile import parse_counter
+from ..request import PROTOCOL_NAMES, Ports, Request, Verb, parse_ports, port_number, protocol_number
+from . import KnockPort, Sending, Settings
+
+if TYPE_CHECKING:
+    from .sequences import SequenceListener
+
+SECRETS: tuple[str, ...] = ()
+RAW = False
+MAX_STEPS = 32
+"""knockd's limit; xt_pknock's is 15."""
+MAX_DOORS = 16
+"""Ports that one sequence opens: each is a door of its own to be asked for."""
+LONGEST = 300
+"""Seconds of `time` and `total_time` at most: so long a source may be remembered."""
+PLAIN_SYN = FIN | SYN | RST | ACK, SYN
+"""Mask and value of the control bits, without `flags`."""
+
+Steps = tuple[KnockPort, ...]
+_FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": PSH, "ack": ACK, "urg": URG}
+
+
+def parse_steps(text: str) -> Steps:
+    """A sequence from text such as `tcp/2002, udp/2001` or `2002, 2001:udp`. Raises ConfigError."""
+    found = []
+    for item in text.split(","):
+        before, slash, behind = item.strip().partition("/")
+        if not slash:
+            behind, _, before = item.strip().partition(":")
+        found.append((protocol_number(before.strip() or "tcp"), port_number(behind.strip())))
+    if not 2 <= len(found) <= MAX_STEPS:
+        raise ConfigError(f"a sequence has 2 to {MAX_STEPS} ports, not {len(found)}")
+    return tuple(found)
+
+
+def parse_flags(text: str) -> tuple[int, int]:
+    """Mask and value of control bits from words such as `syn, !ack`. Raises ConfigError."""
+    mask = value = 0
+    for word in text.lower().split(","):
+        bit = _FLAGS.get(word.strip().removeprefix("!"))
+        if bit is None or mask & bit:
+            raise ConfigError(
+                f"{text!r} is not a list of TCP flags; write syn, fin, !ack with commas between, each once"
+            )
+        mask |= bit
+        value |= 0 if word.strip().startswith("!") else bit
+    return mask, value
+
+
+KEYS: ini.Keys = {
+    "ports": parse_steps,
+    "opens": parse_ports,
+    "time": ini.whole(1, LONGEST),
+    "total_time": ini.whole(1, LONGEST),
+    "strict": ini.boolean,
+    "flags": parse_flags,
+    "close": parse_steps,
+    "one_time": ini.matching(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "the name of a file in the profile's directory"),
+    "single_use": ini.boolean,
+}
+
+
+class Profile(NamedTuple):
+    """One client of one server, who knocks by a sequence. Its repr shows none."""
+
+    name: str
+    steps: Steps
+    """Empty with one_time."""
+    opens: tuple[Ports, ...]
+    time: int = 10
+    """Seconds between two knocks at most, the last one included."""
+    total_time: int = 25
+    """Seconds from the first to the last."""
+    strict: bool = True
+    """Whether any other watched port in between makes it begin anew."""
+    flags: tuple[int, int] = PLAIN_SYN
+    """Mask and value of the control bits of what counts as a TCP knock."""
+    close: Steps = ()
+    single_use: bool | None = None
+    one_time: str = ""
+    """The file that the sequences are in, each good once."""
+    sequences: tuple[Steps, ...] = ()
+    """What is in it."""
+
+    @property
+    def scheme(self) -> str:
+        return "sequence"
+
+    @property
+    def kind(self) -> str:
+        return "one-time sequences" if self.one_time else "sequence"
+
+    @property
+    def ports(self) -> tuple[Ports, ...]:
+        return self.opens
+
+    @property
+    def knock_ports(self) -> frozenset[KnockPort]:
+        return frozenset(step for steps in (self.steps, self.close, *self.sequences) for step in steps)
+
+    @property
+    def where(self) -> str:
+        return f"a sequence of {len(self.steps)}" if self.steps else "one-time sequences"
+
+    @property
+    def any_flags(self) -> bool:
+        return self.flags != PLAIN_SYN
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def file(self) -> str:
+        return self.one_time
+
+    @property
+    def expires(self) -> None:
+        return None
+
+    @property
+    def legacy(self) -> bool:
+        return False
+
+    def requests(self, verb: Verb) -> list[Request]:
+        """All that a sequence asks for."""
+        return [Request(verb, one.protocol, port) for one in self.opens for port in range(one.first, one.last + 1)]
+
+    def __repr__(self) -> str:
+        return f"<profile {self.name}>"
+
+
+def parse(values: Mapping[str, Any], where: str) -> Profile:
+    """A profile without a name. Raises ConfigError."""
+    if ("ports" in values) == ("one_time" in values):
+        raise ConfigError(
+            f"{where}: there must be a line ports = SEQUENCE, such as tcp/2002, udp/2001, or else one_time = FILE"
+        )
+    if "opens" not in values:
+        raise ConfigError(f"{where}: there must be a line opens = PORTS, such as tcp/22")
+    if sum(one.last - one.first + 1 for one in values["opens"]) > MAX_DOORS:
+        raise ConfigError(f"{where}: a sequence opens at most {MAX_DOORS} ports")
+    steps = values.get("ports", ())
+    if steps and steps == values.get("close"):
+        raise ConfigError(f"{where}: what closes must be another sequence than what opens")
+    return Profile("", steps, **{key: value for key, value in values.items() if key != "ports"})
+
+
+def complete(draft: Profile, text: str, where: str) -> Profile:
+    """A profile with the sequences of its file, one in a line; behind a # is a comment. Raises ConfigError."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if words := line.partition("#")[0].strip():
+            try:
+                found.append(parse_steps(words))
+            except ConfigError as error:
+                raise ConfigError(f"{where}:{number}: {error}") from None
+    if not found:
+        raise ConfigError(f"{where}: there is no sequence in it; write one in each line, such as tcp/2002, udp/2001")
+    return draft._replace(sequences=tuple(found))
+
+
+def listing(profile: Profile) -> str:
+    """The text that complete() reads back."""
+    return "".join(f"{show_steps(steps)}\n" for steps in profile.sequences)
+
+
+def show_steps(steps: Steps) -> str:
+    """The text that parse_steps() reads back."""
+    return ", ".join(f"{PROTOCOL_NAMES[protocol]}/{port}" for protocol, port in steps)
+
+
+def write(profile: Profile) -> Iterable[str]:
+    """The lines of a config that parse() reads back."""
+    yield f"one_time = {profile.one_time}" if profile.one_time else f"ports = {show_steps(profile.steps)}"
+    yield f"opens = {', '.join(map(str, profile.opens))}"
+    yield f"time = {profile.time}"
+    yield f"total_time = {profile.total_time}"
+    yield f"strict = {'yes' if profile.strict else 'no'}"
+    if profile.any_flags:
+        mask, value = profile.flags
+        yield f"flags = {', '.join(('' if value & bit else '!') + word for word, bit in _FLAGS.items() if mask & bit)}"
+    if profile.close:
+        yield f"close = {show_steps(profile.close)}"
+    if profile.single_use is not None:
+        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+
+
+def first(profile: Profile) -> str | None:
+    """The number of the first one-time sequence; a sequence that is good for ever needs no memory."""
+    return "0\n" if profile.one_time else None
+
+
+def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
+    """How many one-time sequences are used up. Raises CounterError, also when all are."""
+    if not profile.one_time:
+        return None
+    if text is None:
+        raise CounterError(f"{where} is gone, and with it the memory of used sequences: mint {profile.name} anew")
+    used = parse_counter(text, where)
+    if used >= len(profile.sequences):
+        raise CounterError(f"all {used} sequences of {profile.one_time} are used up: append new ones, on both sides")
+    return used
+
+
+def sends(profile: Profile, verb: Verb, counter: int) -> list[Sending]:
+    """What a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
+    if profile.any_flags:
+        raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")
+    return [Sending(*step) for step in _steps(profile, verb, counter)]
+
+
+def _steps(profile: Profile, verb: Verb, counter: int) -> Steps:
+    if verb is Verb.CLOSE:
+        if not profile.close:
+            raise ConfigError(f"{profile.name} has no sequence that closes")
+        return profile.close
+    if not profile.one_time:
+        return profile.steps
+    if counter >= len(profile.sequences):
+        raise CounterError(f"all sequences of {profile.one_time} are used up: append new ones, on both sides")
+    return profile.sequences[counter]
+
+
+def listener(settings: Settings, _expected: int) -> "SequenceListener":
+    """Who hears sequences."""
+    from .sequences import SequenceListener  # a client does not listen
+
+    return SequenceListener(settings)

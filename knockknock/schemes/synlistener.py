@@ -1,0 +1,173 @@
+"""Hears encrypted SYNs: keys, counters, look-ahead and replays live here; no I/O, no clock (PROTOCOL.md step 9)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..events import Accepted, Event, Quiet, Reason, Refused, granted
+from ..packet import SYN, Packet
+from ..request import Request
+from . import Settings, syn
+from .ear import Ear
+from .heads import Heads
+from .synprofile import Profile
+
+EXPLAINED_PER_SECOND = 10
+"""How many refused packets a second are looked at for a reason, which costs many times a plain refusal."""
+EXPLAINED_PROFILES = 30
+"""Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
+
+
+RESYNCS_PER_SECOND = 2
+"""How many of these are tried beyond the look-ahead window, which is a thousand counters for each profile."""
+
+
+class _Format(NamedTuple):
+    """The profiles of one format at one knock port, by name."""
+
+    all: dict[str, Ear]
+    untabled: dict[str, Ear]
+    """Those whose knocks are too many to be computed ahead: each is tried with every packet."""
+
+
+class SynListener:
+    """Decides on SYNs (schemes.Listener)."""
+
+    def __init__(self, settings: Settings, expected: int) -> None:
+        self.settings = settings
+        self._ports: dict[int, dict[str, _Format]] = {}
+        self._ears: dict[str, Ear] = {}
+        self._numbered: list[Ear | None] = []
+        self._free: list[int] = []
+        self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
+        self._quiet = 0
+        self._second, self._explained = 0.0, 0
+        self._clocked: dict[str, Ear] = {}
+        self._clock = 0
+
+    def add(self, profile: Profile, memory: int | None) -> None:
+        """Hear a profile from now on, in the place of one of its name.
+
+        memory: the next counter that is acceptable; it is more, if one with the same keys has come further.
+        """
+        before, next_counter = self._ears.get(profile.name), memory or 0
+        if before:
+            if before.profile[1:3] == profile[1:3]:
+                next_counter = max(next_counter, before.next)
+            self.remove(profile.name)
+        number = self._free.pop() if self._free else len(self._numbered)
+        ear = Ear(number, profile, next_counter, self.settings, self._clock)
+        if profile.clock:
+            self._clocked[profile.name] = ear
+        self._numbered[number : number + 1] = [ear]
+        self._ears[profile.name] = ear
+        formats = self._ports.setdefault(profile.knock_port, {})
+        group = formats.setdefault(profile.format, _Format({}, {}))
+        group.all[profile.name] = ear
+        if not ear.requests:
+            group.untabled[profile.name] = ear
+        self._swap(number, (), ear.tabled())
+
+    def remove(self, name: str) -> None:
+        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        ear = self._ears.pop(name)
+        self._clocked.pop(name, None)
+        self._swap(ear.number, ear.tabled(), ())
+        port, format = ear.profile.knock_port, ear.profile.format
+        group = self._ports[port][format]
+        del group.all[name]
+        group.untabled.pop(name, None)
+        if not group.all:
+            del self._ports[port][format]
+        if not self._ports[port]:
+            del self._ports[port]
+        self._numbered[ear.number] = None
+        self._free.append(ear.number)
+
+    def move(self, clock: int) -> None:
+        """Slide the windows of profiles that count by the clock.
+
+        The work is bounded by the window, and most often by the seconds that have passed.
+        """
+        if clock == self._clock:
+            return
+        self._clock = clock
+        for ear in self._clocked.values():
+            self._swap(ear.number, *ear.move(clock))
+
+    def _swap(self, number: int, leave: Iterable[int], come: Iterable[int]) -> None:
+        for head in leave:
+            self._heads.remove(head, number)
+        for head in come:
+            self._heads.add(head, number)
+
+    def hear(self, packet: Packet, now: float) -> Event | None:
+        """What to do about one packet; None: nothing, and nothing to say.
+
+        now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
+        counter.
+        """
+        formats = self._ports.get(packet.port)
+        if not formats or packet.flags != SYN:
+            return None
+        for format, group in formats.items():
+            if (sealed := syn.carried(format, packet)) is None:
+                continue
+            # Nearly every packet of a flood ends here: nobody's.
+            if not (numbers := self._heads.find(int.from_bytes(sealed[:4], "big"))) and not group.untabled:
+                continue
+            for ear in (*self._named(numbers, group), *group.untabled.values()):
+                if heard := ear.hear(sealed, packet.source):
+                    return self._accept(ear, *heard, packet)
+        return self._refuse(packet, now)
+
+    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
+        self._use_up(ear, counter)
+        if ear.profile.expires is not None and self._clock >= ear.profile.expires:
+            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request, f"{counter + 1}\n")
+        grant = granted(self.settings, request, packet.source, ear.profile.single_use)
+        return Accepted(ear.profile.name, counter, request, grant, f"{counter + 1}\n")
+
+    def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
+        """The profiles of a group among some numbers of the table: nearly always none, or the one."""
+        ears = [self._numbered[number] for number in numbers]
+        return [ear for ear in ears if ear and ear.profile.name in group.all]
+
+    def _use_up(self, ear: Ear, counter: int) -> None:
+        """Slide a profile's window past a counter."""
+        self._swap(ear.number, *ear.expect(counter + 1))
+
+    def _refuse(self, packet: Packet, now: float) -> Event | None:
+        if now - self._second >= 1:
+            self._second, self._explained = now, 0
+            if self._quiet:
+                quiet, self._quiet = Quiet(self._quiet + 1), 0
+                return quiet
+        self._explained += 1
+        if self._explained > EXPLAINED_PER_SECOND:
+            self._quiet += 1
+            return None
+        far = self.settings.resync if self._explained <= RESYNCS_PER_SECOND else 0
+        for format, group in self._ports[packet.port].items():
+            if (sealed := syn.carried(format, packet)) is None:
+                continue
+            few = len(group.all) <= EXPLAINED_PROFILES
+            numbers = self._heads.find(int.from_bytes(sealed[:4], "big"))
+            for ear in group.all.values() if few else self._named(numbers, group):
+                if found := ear.explain(sealed, packet.source):
+                    return self._explained_refusal(ear, *found, packet)
+                if few and far and (found := ear.hear_ahead(sealed, packet.source, far)):
+                    return self._ahead(ear, *found, packet)
+        return Refused(Reason.UNKNOWN, packet)
+
+    def _ahead(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Event:
+        """Two knocks in a row bring a client back that ran ahead of the window (RFC 4226 section 7.4)."""
+        if counter == ear.ahead:
+            return self._accept(ear, counter, request, packet)
+        ear.ahead = counter + 1
+        return Refused(Reason.AHEAD, packet, ear.profile.name, None, request)
+
+    def _explained_refusal(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Refused:
+        if counter < ear.next:
+            return Refused(Reason.REPLAY, packet, ear.profile.name, None, request)
+        self._use_up(ear, counter)
+        return Refused(Reason.NOT_PERMITTED, packet, ear.profile.name, counter, request, f"{counter + 1}\n")

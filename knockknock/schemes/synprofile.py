@@ -1,0 +1,164 @@
+"""The encrypted SYN's profile: keys, knock port, format, what it may open; and how it is written. Pure.
+
+This is what the table of schemes names. What a knock is made of is in syn.py, how it is heard in synlistener.py: who
+needs neither is not made to import it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import ini
+from ..errors import ConfigError, CounterError
+from ..profile import parse_counter
+from ..request import ANY_TCP, TCP, Ports, Request, parse_ports, permitted, port_number
+from . import KnockPort, Settings
+
+if TYPE_CHECKING:
+    from .synlistener import SynListener
+
+FORMATS = ("compact", "classic", "stealth")
+"""Which header fields carry the knock (PROTOCOL.md step 6)."""
+SECRETS = ("cipher_key", "mac_key")
+RAW = True
+
+
+def _moment(text: str) -> int:
+    from .. import moment  # imported only when asked for: most profiles do not expire
+
+    return moment.parse(text)
+
+
+KEYS: ini.Keys = {
+    "knock_port": port_number,
+    "format": ini.one_of(*FORMATS),
+    "ports": parse_ports,
+    "bind_source": ini.boolean,
+    "single_use": ini.boolean,
+    "counter": ini.one_of("event", "clock"),
+    "expires": _moment,
+}
+
+
+class Profile(NamedTuple):
+    """One client of one server. Its repr shows no key."""
+
+    name: str
+    cipher_key: bytes
+    mac_key: bytes
+    knock_port: int
+    format: str
+    """A word of FORMATS."""
+    ports: tuple[Ports, ...] = ANY_TCP
+    bind_source: bool = False
+    """Whether the tag covers the source address."""
+    single_use: bool | None = None
+    """None: as the daemon's configuration says."""
+    legacy: bool = False
+    """Whether knockknock 0.8 made it: its config names no format."""
+    clock: bool = False
+    """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
+    expires: int | None = None
+    """Seconds since 1970 from which on the server obeys it no more."""
+
+    @property
+    def scheme(self) -> str:
+        return "syn"
+
+    @property
+    def kind(self) -> str:
+        return self.format
+
+    @property
+    def knock_ports(self) -> tuple[KnockPort, ...]:
+        return ((TCP, self.knock_port),)
+
+    @property
+    def where(self) -> str:
+        return f"tcp/{self.knock_port}"
+
+    @property
+    def any_flags(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"tcp timestamps"}) if self.format == "stealth" else frozenset()
+
+    @property
+    def file(self) -> str:
+        return ""
+
+    def permits(self, request: Request) -> bool:
+        """Whether the allow-list names the request's port."""
+        return permitted(self.ports, request.protocol, request.port)
+
+    def __repr__(self) -> str:
+        return f"<profile {self.name}>"
+
+
+def parse(values: Mapping[str, Any], where: str) -> Profile:
+    """A profile without name and keys. Raises ConfigError.
+
+    A config without `format` is one of knockknock 0.8: classic, any TCP port.
+    """
+    if "knock_port" not in values:
+        raise ConfigError(f"{where}: there must be a line knock_port = PORT")
+    found = {"format": "classic", "legacy": "format" not in values, **values}
+    found["clock"] = found.pop("counter", "event") == "clock"
+    if found["format"] == "classic":
+        _check_classic(found, where)
+    return Profile("", b"", b"", **found)
+
+
+def _check_classic(values: Mapping[str, Any], where: str) -> None:
+    """Refuse what the classic tag, which covers a TCP port and nothing else, cannot promise."""
+    if values.get("bind_source"):
+        raise ConfigError(f"{where}: format classic cannot bind the source; take format compact or stealth")
+    if values["clock"]:  # two machines in one second would give the difference of two tags away, for good
+        raise ConfigError(f"{where}: format classic cannot count by the clock; take format compact or stealth")
+    if any(one.protocol != ANY_TCP[0].protocol for one in values.get("ports", ())):
+        raise ConfigError(f"{where}: format classic opens TCP ports only; take format compact or stealth for udp")
+
+
+def write(profile: Profile) -> Iterable[str]:
+    """The lines of a config that parse() reads back."""
+    yield f"knock_port = {profile.knock_port}"
+    yield f"format = {profile.format}"
+    yield f"ports = {', '.join(map(str, profile.ports))}"
+    if profile.bind_source:
+        yield "bind_source = yes"
+    if profile.single_use is not None:
+        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+    if profile.clock:
+        yield "counter = clock"
+    if profile.expires is not None:
+        from .. import moment  # as above
+
+        yield f"expires = {moment.show(profile.expires)}"
+
+
+def first(_profile: Profile) -> str:
+    """The counter of a profile that was never used."""
+    return "0\n"
+
+
+def recall(profile: Profile, text: str | None, where: str, latest: int) -> int:
+    """The next counter that is acceptable. Raises CounterError.
+
+    A missing one is an error: to begin again at 0 would be to accept every knock that was ever recorded. A profile that
+    counts by the clock may lose it: all that can have been accepted is below `latest`, the end of the window of now.
+    """
+    if text is None and profile.clock:
+        return latest
+    if text is None:
+        raise CounterError(
+            f"{where} is gone, and with it the memory of used knocks: remove {profile.name} and mint it anew"
+        )
+    return parse_counter(text, where)
+
+
+def listener(settings: Settings, expected: int) -> "SynListener":
+    """Who hears encrypted SYNs."""
+    from .synlistener import SynListener  # a client does not listen
+
+    return SynListener(settings, expected)
