@@ -50,6 +50,8 @@ setup(
         "package": ["shtab>=1.13"],
         # Only for textfile =.
         "metrics": ["prometheus-client>=0.16"],
+        # Only for knockknock-genprofile --qr.
+        "qr": ["segno>=1.4.1"],
         # knockknock-proxy: parsers without I/O.
         "proxy": ["h11>=0.14", "siosocks>=0.3"],
         "test": [
@@ -57,15 +59,19 @@ setup(
             "h11>=0.14",
             "hypothesis",
             "mypy",
+            # Reads what knockknock-genprofile --qr draws.
+            "pillow",
             # Another SOCKS proxy, which scripts/proxy-bench measures beside ours.
             "pproxy>=2.7",
             "prometheus-client>=0.16",
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",
+            "segno>=1.4.1",
             "shtab>=1.13",
             "siosocks>=0.3",
             "types-setuptools",
+            "zxing-cpp>=2.2",
             # Has wheels for few machines, and takes a whole clang to build elsewhere; its tests are skipped there.
             'atheris; platform_machine == "x86_64" and python_version < "3.15"',
         ],

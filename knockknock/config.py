@@ -9,10 +9,36 @@ DEFAULT_PATH = "/etc/knockknock.d/config"
 MAX_DELAY = 3600
 """Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
 MAX_DOORS_PER_MINUTE = 60000
+MAX_BLOCK = 7 * 86400
+"""Seconds that a scanner is shut out for, if not for ever."""
+MAX_NETWORKS = 1000
 
 _absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
 _socket = ini.matching(r"off|/[^\0\n]{0,105}[^/\0\n]", "off, or an absolute path of at most 107 characters")
 """sun_path of unix(7)."""
+
+
+def _forever_or_seconds(text: str) -> int:
+    return 0 if text == "forever" else ini.whole(1, MAX_BLOCK)(text)
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    from ipaddress import ip_network  # not before it is asked for: a client reads no daemon's configuration
+
+    found = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append(str(ip_network(word)))
+        except ValueError:
+            raise ConfigError(
+                f"{word!r} is not an address or a network such as 192.0.2.0/24 or 2001:db8::/32, without host bits"
+            ) from None
+    if not found:
+        raise ConfigError("there must be an address or a network, or several with commas between")
+    if len(found) > MAX_NETWORKS:
+        raise ConfigError(f"{len(found)} networks are more than {MAX_NETWORKS}")
+    return tuple(found)
+
 
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
@@ -37,6 +63,14 @@ KEYS: ini.Keys = {
     "on_open": _absolute,
     "on_close": _absolute,
     "textfile": ini.matching(r"/[^\0\n]*[^/\0\n]\.prom", "an absolute path that ends in .prom"),
+    "scan_guard": ini.boolean,
+    "scan_ports": ini.whole(1, 16),
+    "scan_seconds": ini.whole(1, 3600),
+    "scan_block": _forever_or_seconds,
+    "scan_allow": _networks,
+    "scan_ipv6_prefix": ini.whole(1, 128),
+    "scan_count": ini.one_of("kernel", "daemon"),
+    "scan_drops": ini.one_of("new", "all"),
 }
 
 
@@ -75,6 +109,16 @@ class Config(NamedTuple):
     """Counters beyond the look-ahead window in which two knocks in a row are obeyed (RFC 4226 section 7.4); 0: none."""
     clock_skew: int = 60
     """Seconds that the clock of a client may be off, for profiles that count by it."""
+    scan_guard: bool = False
+    scan_ports: int = 3
+    """Closed ports that a source may try within the seconds; it is shut out at the next."""
+    scan_seconds: int = 60
+    scan_block: int = 600
+    """Seconds; 0: for ever."""
+    scan_allow: tuple[str, ...] = ()
+    scan_ipv6_prefix: int = 64
+    scan_count: str = "kernel"
+    scan_drops: str = "new"
 
 
 def parse(text: str, where: str) -> Config:

@@ -12,14 +12,17 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from . import clock, facts, grant, loading, status, store
-from .config import Config
+from . import clock, facts, grant, loading, running, status, store
+from .config import KEYS, Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
 from .gatekeeper import Accepted, Event, Gatekeeper, Quiet, Several
+from .grant import Grant, Order
 from .observers import Observers
+from .packet import Packet
 from .privsep import Helper
 from .root.policy import check_address
+from .scan import Counter, shown
 from .sources import Source
 
 log = logging.getLogger("knockknock")
@@ -41,6 +44,7 @@ AT_RESTART = (
     "on_open",
     "on_close",
     "textfile",
+    *(key for key in KEYS if key.startswith("scan_") and key != "scan_allow"),
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
@@ -78,6 +82,7 @@ class Daemon:
         self._stop = self._reload = False
         self._coming = source.read()
         self._flood = False
+        self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
         self._work: Iterator[None] | None = None
         """What is left to do of a reload."""
@@ -128,6 +133,8 @@ class Daemon:
         for packet in portion:
             if packet and (event := hear(packet, now)):
                 self._act(event)
+            elif packet and self._scans is not None and (packet.protocol, packet.port) not in self._keeper.knock_ports:
+                self._count(self._scans, packet, now)
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
             self._complained = now
             log.warning("%s", complaint)
@@ -179,6 +186,19 @@ class Daemon:
             return
         self._report(logging.INFO, facts.obeyed(event.profile, event.grant))
 
+    def _count(self, scans: Counter, packet: Packet, now: float) -> None:
+        """A SYN to a closed port; shut out who has sent too many."""
+        if not (source := scans.tried(packet.source, packet.port, now)):
+            return
+        told = facts.blocked(shown(source), self._config.scan_ports)
+        try:
+            check_address(source.network_address.packed)
+            self._helper.obey(Grant(Order.BLOCK, source.network_address.packed, 0, 0, 0))
+        except (GrantError, FirewallError) as error:
+            log.error("%s was not shut out: %s", shown(source), error)
+        else:
+            self._report(logging.WARNING, told)
+
     def _report(self, level: int, told: Facts) -> None:
         log.log(level, "%s", facts.line(told))
         self._observers.tell(told)
@@ -193,6 +213,7 @@ class Daemon:
 
         The helper has the new policy before the first profile changes. It refuses what only the old one allows.
         """
+        began = time.monotonic_ns()
         gc.disable()  # or it walks through all profiles, again and again
         try:
             config = store.load_config(self._path)
@@ -204,9 +225,12 @@ class Daemon:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
+            running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)
-            yield from loading.apply(self._keeper, found)
+            self._scans = self._scans and self._scans.again(config)
+            yield from loading.apply(self._keeper, found, config.state)
+            running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)
         finally:

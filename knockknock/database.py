@@ -52,7 +52,7 @@ def _locked(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
-def _rows(path: str, query: str) -> Iterator[Any]:
+def _rows(path: str, query: str, *values: str) -> Iterator[Any]:
     """What a query finds, row by row; None while somebody else writes. Raises ProfileError.
 
     A file that is not there, or empty, as a first mint that was killed leaves it, holds none.
@@ -78,7 +78,7 @@ def _rows(path: str, query: str) -> Iterator[Any]:
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                rows = connection.execute(query)
+                rows = connection.execute(query, values)
                 break
             except sqlite3.OperationalError as error:
                 if not _locked(error) or time.monotonic() > end:
@@ -134,6 +134,40 @@ def configs(path: str) -> Iterator[str]:
             yield _text(row[0])
 
 
+def load(path: str, name: str) -> Profile | None:
+    """The profile of a name, if there is one. Raises ProfileError, ConfigError."""
+    for row in _rows(path, "SELECT cipher_key, mac_key, config FROM profile WHERE name = ?", name):
+        if row is not None:
+            return _profile(path, name, *row)
+    return None
+
+
+@contextlib.contextmanager
+def _change(path: str) -> Iterator[sqlite3.Connection]:
+    """A transaction, durable at its end and of no effect if the body fails. Raises ProfileError."""
+    with _opened(path, "rw", PATIENCE) as connection:
+        # EXTRA: the directory is synced, too, once the journal is gone from it. Deleted keys leave no trace.
+        connection.executescript("PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON;")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(SCHEMA)
+        yield connection
+        connection.execute("COMMIT")
+
+
+def remove(path: str, name: str) -> bool:
+    """Delete a row; whether there was one. Raises ProfileError."""
+    if not os.path.exists(path):
+        return False
+    with _change(path) as connection:
+        return connection.execute("DELETE FROM profile WHERE name = ?", (name,)).rowcount > 0
+
+
+def rename(path: str, name: str, other: str, config: str) -> None:
+    """Give a profile another name and another config. Raises ProfileError."""
+    with _change(path) as connection:
+        connection.execute("UPDATE profile SET name = ?, config = ? WHERE name = ?", (other, config, name))
+
+
 def mint(path: str, profile: Profile, group: int, before: Callable[[], None]) -> None:
     """Put a new profile in, durably, whole or not at all. Raises ProfileError, OSError and what before() raises.
 
@@ -146,15 +180,10 @@ def mint(path: str, profile: Profile, group: int, before: Callable[[], None]) ->
             os.fchmod(fd, 0o640)
         finally:
             os.close(fd)
-    with _opened(path, "rw", PATIENCE) as connection:
-        # EXTRA: the directory is synced, too, once the journal is gone from it. Deleted keys leave no trace.
-        connection.executescript("PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON;")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(SCHEMA)
+    with _change(path) as connection:
         if connection.execute("SELECT 1 FROM profile WHERE name = ?", (profile.name,)).fetchone():
             raise ProfileError(f"there is a profile {profile.name} in {path} already: take another name")
         before()
         keys = [getattr(profile, field) for field in schemes.load(profile.scheme).SECRETS]
         row = (profile.name, *keys, *[None] * (2 - len(keys)), write_config(profile))
         connection.execute("INSERT INTO profile VALUES (?, ?, ?, ?)", row)
-        connection.execute("COMMIT")

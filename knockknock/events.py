@@ -16,6 +16,7 @@ class Reason(Enum):
     NOT_PERMITTED = "not permitted"
     AHEAD = "ahead"
     """Beyond the window: it counts only together with the next one."""
+    EXPIRED = "expired"
     UNKNOWN = "unknown"
 
 
@@ -41,7 +42,7 @@ class Refused(NamedTuple):
     profile: str = ""
     """Whose knock it was; empty where that is unknown."""
     counter: int | None = None
-    """The counter that is now used up (NOT_PERMITTED), else None."""
+    """The counter that is now used up (NOT_PERMITTED, EXPIRED), else None."""
     request: Request | None = None
     memory: str | None = None
     """As in Accepted."""

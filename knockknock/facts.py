@@ -65,6 +65,11 @@ def ended(opened: Facts) -> Facts:
     return {"event": "closed", "reason": "ended"} | {key: opened[key] for key in opened if key not in left_out}
 
 
+def blocked(source: str, ports: int) -> Facts:
+    """A source was shut out by the scan guard, because it tried more closed ports than so many."""
+    return {"event": "blocked", "source": source, "ports": ports}
+
+
 def line(facts: Facts) -> str:
     """One line for a log: a sentence for people, then key=value for programs."""
     pairs = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if key != "problem")
@@ -83,6 +88,8 @@ def _sentence(facts: Mapping[str, str | int]) -> str:
         return f"{facts['packets']} more packets at knock ports opened nothing"
     if facts["event"] == "failed":
         return f"knock of {facts['profile']} not obeyed: {facts['problem']}"
+    if facts["event"] == "blocked":
+        return f"{facts['source']} is shut out: it tried more than {facts['ports']} closed port(s)"
     where = f"{facts['protocol']}/{facts['port']}" if "protocol" in facts else ""
     if facts["event"] == "refused":
         asked = f" asked to {facts['verb']} {where}" if where else ""

@@ -38,6 +38,8 @@ class Order(IntEnum):
     """Read the policy anew, from root's own files; the rest of the record is zero."""
     STATUS = 5
     """Say which doors are open, all or those of one address; nothing else is set."""
+    BLOCK = 6
+    """Shut the address out, for as long as the policy says; nothing else is set."""
 
 
 class Grant(NamedTuple):
@@ -47,10 +49,10 @@ class Grant(NamedTuple):
     address: bytes
     """Source address, network order, 4 or 16 bytes; empty with RELOAD, and with a STATUS of all."""
     protocol: int
-    """6 (TCP) or 17 (UDP); 0 with RELOAD and STATUS."""
+    """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS and BLOCK."""
     port: int
     seconds: int
-    """How long new connections may begin; 0 with CLOSE, RELOAD and STATUS."""
+    """How long new connections may begin; 0 with CLOSE, RELOAD, STATUS and BLOCK."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
@@ -79,6 +81,9 @@ def unpack(record: bytes) -> Grant:
     elif grant.order is Order.STATUS:
         if grant[2:] != STATUS[2:]:
             raise GrantError("a status names no door")
+    elif grant.order is Order.BLOCK:
+        if family == 0 or grant[2:] != STATUS[2:]:
+            raise GrantError("to shut out takes an address and nothing else")
     elif family == 0 or protocol not in (6, 17) or port == 0:
         raise GrantError("a record names no door")
     elif (seconds == 0) != (grant.order is Order.CLOSE):

@@ -4,11 +4,14 @@ import os
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, cast
 
-from . import clock, store
+from . import clock, moment, schemes, store
 from .config import Config
-from .errors import KnockError
+from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .schemes import Profile
+
+_ = moment
+"""What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
 
 
 class Found(NamedTuple):
@@ -44,14 +47,19 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
                     raise KnockError(
                         f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}: set source = nflog"
                     )
-                latest = clock.seconds() + config.clock_skew + 1
-                found.changes.append((profile, store.server_memory(config.state, config.profiles, profile, latest)))
+                found.changes.append((profile, recalled(config, profile)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
                 found.changes.append((profile, None))  # goes on as it is
             found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
     return found
+
+
+def recalled(config: Config, profile: Profile) -> Any:
+    """What is known of a profile's used knocks: for most, the next counter that is acceptable. Raises CounterError."""
+    latest = clock.seconds() + config.clock_skew + 1
+    return store.server_memory(config.state, config.profiles, profile, latest)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
@@ -75,14 +83,48 @@ def _readable(directory: str) -> bool:
         return False
 
 
-def apply(keeper: Gatekeeper, found: Found) -> Iterator[None]:
-    """Hear what was found, a profile at each step; the keeper's settings are the new ones already."""
+def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:
+    """Hear what was found, a profile at each step; the keeper's settings are the new ones already.
+
+    state: the directory of the counters.
+    """
+    found.changes.sort(key=_name)
+    while found.changes:  # from the end, so that NAME.old comes before NAME
+        profile, counter = found.changes.pop()
+        try:
+            keeper.add(profile, _moved(keeper, state, profile, counter))
+        except CounterError as error:
+            found.bad[profile.name] = error
+        yield
     while found.gone:
-        keeper.remove(found.gone.pop())
+        name = found.gone.pop()
+        if keeper.profile(name):
+            keeper.remove(name)
         yield
-    while found.changes:
-        keeper.add(*found.changes.pop())
-        yield
+
+
+def _name(change: tuple[Profile, Any]) -> str:
+    return change[0].name
+
+
+def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any) -> Any:
+    """The next counter of a profile; if it has the keys that NAME was heard with until now, it takes over from there.
+
+    So a knock that came while genprofile rotated the keys is not good once more under their new name, NAME.old.
+    """
+    name = profile.name.removesuffix(".old")
+    before = keeper.profile(name)
+    if not isinstance(counter, int):  # of a scheme without a counter, whose secrets nobody rotates
+        return counter
+    fields = schemes.load(profile.scheme).SECRETS
+    if name == profile.name or before is None or before.scheme != profile.scheme or not fields:
+        return counter
+    if any(getattr(before, field) != getattr(profile, field) for field in fields):
+        return counter
+    counter = max(counter, store.server_memory(state, "", before))
+    store.store_counter(f"{state}/{profile.name}", counter)
+    keeper.remove(name)
+    return counter
 
 
 def look(config: Config, gives: frozenset[str]) -> Found:
@@ -98,6 +140,6 @@ def look(config: Config, gives: frozenset[str]) -> Found:
 def start(config: Config, found: Found) -> Gatekeeper:
     """A gatekeeper for what look() has found, and has no more when this returns."""
     keeper = Gatekeeper(settings(config), len(found.changes))
-    for _ in apply(keeper, found):
+    for _ in apply(keeper, found, config.state):
         pass
     return keeper

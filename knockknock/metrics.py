@@ -29,6 +29,9 @@ class Metrics:
         self._failed = counter("knocks_failed", "Accepted knocks that could not be obeyed")
         self._opened = counter("doors_opened", "Ports opened for a source")
         self._closed = counter("doors_closed", "Ports closed because a knock asked for it")
+        self._blocked = counter(
+            "sources_blocked", "Sources that the daemon had shut out for a scan (scan_count = daemon)"
+        )
         Gauge("knockknock_info", "1", ["version"], registry=self._registry).labels(version).set(1)
         for reason in (*(one.value for one in Reason), "unexamined"):
             self._refused.labels(reason)
@@ -43,6 +46,8 @@ class Metrics:
                 self._refused.labels(facts["reason"]).inc()
             case "ignored":
                 self._refused.labels("unexamined").inc(int(facts["packets"]))
+            case "blocked":
+                self._blocked.inc()
             case "failed":
                 self._failed.inc()
             case "opened":

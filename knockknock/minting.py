@@ -1,4 +1,4 @@
-"""Writes new profiles, whole or not at all."""
+"""Profiles come, go and change on the server, each whole or not at all."""
 
 import contextlib
 import fcntl
@@ -6,19 +6,23 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from . import schemes, store
+from . import running, schemes, store
 from .errors import ProfileError
-from .profile import write_config
+from .profile import check_name, write_config
 from .schemes import Profile
+from .schemes.synprofile import Profile as SynProfile
+
+Owner = tuple[int, int]
+"""User and group ids of the daemon; the group may read a profile, the user owns its counter."""
 
 
-def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int], out: str | None = None) -> None:
-    """Write a new profile on the server, and the counter that the daemon keeps. Raises ProfileError, CounterError.
+def mint(profiles: str, state: str, profile: Profile, owner: Owner) -> None:
+    """Write a new profile, and the counter that the daemon keeps. Raises ProfileError, CounterError, KnockError.
 
-    profiles: a directory or a database. owner: the daemon's user and group ids; the group may read the profile, the
-    user owns the counter. out: a directory to be made for the client's copy, its owner's alone; both or none are made.
+    profiles: a directory or a database. A daemon that may still hear older keys of that name is made to forget them, or
+    it would go on writing their counter in the place of the new one.
     """
-    try:
+    with _writing(profiles, profile.name):
         with store.exact_modes():
             for parent in (os.path.dirname(profiles), *(() if store.is_database(profiles) else (profiles,))):
                 if not os.path.isdir(parent):
@@ -27,52 +31,121 @@ def mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int], ou
             if not os.path.isdir(state):
                 os.mkdir(state, 0o700)
                 os.chown(state, *owner)
-        with _copy(out, profile):
-            if store.is_database(profiles):
-                from . import database  # imported only when asked for: most have none
+        begin = partial(_begin, state, profile, owner)
+        if store.is_database(profiles):
+            from . import database  # imported only when asked for: most have none
 
-                database.mint(profiles, profile, owner[1], partial(_begin, state, profile, owner))
-            else:
-                _mint(profiles, state, profile, owner)
-    except OSError as error:
-        raise ProfileError(f"{profiles}: {profile.name} cannot be written: {error.strerror}") from None
+            database.mint(profiles, profile, owner[1], begin)
+            return
+        with _locked(profiles):
+            directory = f"{profiles}/{profile.name}"
+            if os.path.lexists(directory):
+                raise ProfileError(f"there is a profile {directory} already: take another name, or revoke it first")
+            begin()
+            create_profile(directory, profile, owner[1])
 
 
-def _begin(state: str, profile: Profile, owner: tuple[int, int]) -> None:
+def _begin(state: str, profile: Profile, owner: Owner) -> None:
+    path = f"{state}/{profile.name}"
+    if os.path.lexists(path):
+        running.reload(state)
     if (memory := schemes.load(profile.scheme).first(profile)) is not None:
-        store.store_memory(f"{state}/{profile.name}", memory, owner)
+        store.store_memory(path, memory, owner)
 
 
-def _mint(profiles: str, state: str, profile: Profile, owner: tuple[int, int]) -> None:
-    directory = f"{profiles}/{profile.name}"
-    with store.directory_fd(profiles) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.lexists(directory):
-            raise ProfileError(f"there is a profile {directory} already: take another name, or remove it first")
-        _begin(state, profile, owner)
-        create_profile(directory, profile, owner[1])
+def load(profiles: str, name: str) -> Profile | None:
+    """The profile of a name, if there is one. Raises ProfileError, ConfigError."""
+    if store.is_database(profiles):
+        from . import database  # as above
+
+        return database.load(profiles, check_name(name))
+    directory = f"{profiles}/{check_name(name)}"
+    return store.load_profile(directory) if os.path.lexists(directory) else None
+
+
+def revoke(profiles: str, name: str) -> None:
+    """Remove a profile, whether it is good or broken. Raises ProfileError if there is none."""
+    with _writing(profiles, check_name(name)):
+        if store.is_database(profiles):
+            from . import database  # as above
+
+            gone = database.remove(profiles, name)
+        else:
+            gone = os.path.lexists(f"{profiles}/{name}")
+            if gone:
+                with _locked(profiles):
+                    clear(f"{profiles}/.{name}.gone")
+                    os.rename(f"{profiles}/{name}", f"{profiles}/.{name}.gone")
+                clear(f"{profiles}/.{name}.gone")
+    if not gone:
+        raise ProfileError(f"there is no profile {name} in {profiles}")
+
+
+def find(profiles: str, name: str) -> SynProfile:
+    """The profile of a name, if it has keys. Raises ProfileError, ConfigError."""
+    if profile := load(profiles, name):
+        if not isinstance(profile, SynProfile):
+            raise ProfileError(f"{name} has no keys that could be changed: revoke it, and make it anew")
+        return profile
+    left = len(name) < 61 and load(profiles, f"{name}.old")
+    rest = f", only {name}.old, which a rotation that was stopped has left: make {name} anew" if left else ""
+    raise ProfileError(f"there is no profile {name} in {profiles}{rest}")
+
+
+def rotate(
+    profiles: str, state: str, current: SynProfile, fresh: SynProfile, until: int, now: int, owner: Owner
+) -> None:
+    """Put a profile with new keys in the place of one, whose keys live on as NAME.old. Raises KnockError.
+
+    until: seconds since 1970 when the old keys expire; not after now: at once. A daemon that runs is reloaded.
+    """
+    old = check_name(f"{current.name}.old")
+    if previous := load(profiles, old):
+        if previous.expires is None or previous.expires > now:
+            raise ProfileError(f"there is {old} from the last rotation, which has not expired: --revoke {old} first")
+        revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
+    running.reload(state)  # one that cannot is to say so before anything has changed
+    if until > now:
+        store.store_counter(f"{state}/{old}", store.server_memory(state, profiles, current), owner)
+        _rename(profiles, current, old, min(until, current.expires or until))
+    else:
+        revoke(profiles, current.name)
+    mint(profiles, state, fresh, owner)  # where the daemon is reloaded: it goes on with the old keys as NAME.old
+
+
+def _rename(profiles: str, profile: SynProfile, name: str, expires: int) -> None:
+    config = write_config(profile._replace(expires=expires))
+    with _writing(profiles, profile.name):
+        if store.is_database(profiles):
+            from . import database  # as above
+
+            database.rename(profiles, profile.name, name, config)
+            return
+        with _locked(profiles):
+            path = f"{profiles}/{profile.name}"
+            status = os.stat(f"{path}/config")
+            store.write_durably(f"{path}/config", config, status.st_mode & 0o777, (status.st_uid, status.st_gid))
+            os.rename(path, f"{profiles}/{name}")
+            with store.directory_fd(profiles) as fd:
+                os.fsync(fd)
 
 
 @contextlib.contextmanager
-def _copy(directory: str | None, profile: Profile) -> Iterator[None]:
-    """Write the client's copy, which goes again if the body fails. Raises ProfileError."""
-    if directory is None:
-        yield
-        return
+def _writing(profiles: str, name: str) -> Iterator[None]:
     try:
-        if os.path.lexists(directory):
-            raise ProfileError(f"there is a {directory} already: give --out a place where nothing is")
-        create_profile(directory, profile, -1)
+        yield
     except OSError as error:
-        raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
-    try:
+        raise ProfileError(f"{profiles}: {name} cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _locked(profiles: str) -> Iterator[None]:
+    with store.directory_fd(profiles) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-    except BaseException:
-        _clear(directory)
-        raise
 
 
-def create_profile(directory: str, profile: Profile, group: int) -> None:
+def create_profile(directory: str, profile: Profile, group: int, counter: int = 0) -> None:
     """Write a profile and its first counter, whole or not at all. Raises OSError.
 
     group: whose members may read it, or -1 for the owner alone.
@@ -84,9 +157,9 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
     files["config"] = write_config(profile)
     if profile.file:
         files[profile.file] = scheme.listing(profile)
-    if (counter := scheme.counter(profile)) is not None:
-        files["counter"] = counter
-    _clear(aside)
+    if (text := scheme.counter(profile)) is not None:
+        files["counter"] = f"{counter}\n" if counter else text
+    clear(aside)
     with store.exact_modes():
         os.mkdir(aside, 0o700 if group < 0 else 0o750)
     os.chown(aside, -1, group)
@@ -97,7 +170,8 @@ def create_profile(directory: str, profile: Profile, group: int) -> None:
         os.fsync(fd)
 
 
-def _clear(directory: str) -> None:
+def clear(directory: str) -> None:
+    """Remove a profile, a part of one, or nothing. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         for file in os.listdir(directory):
             os.unlink(f"{directory}/{file}")

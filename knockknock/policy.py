@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 
 from . import store
+from .config import Config
 from .errors import KnockError, ProfileError
 from .packet import TCP
 from .profile import check_name, parse_config
-from .root.policy import Policy, dump
+from .root.policy import Policy, Scan, dump
 from .schemes import Profile
 
 
@@ -34,7 +35,20 @@ def policy(config_path: str) -> Policy:
         config.nft_chain,
         config.doors_per_minute,
         config.nflog_group if config.source == "nflog" else 0,
-        tuple(sorted(any_flags)),
+        any_flags=tuple(sorted(any_flags)),
+        scan=_scan(config) if config.scan_guard else None,
+    )
+
+
+def _scan(config: Config) -> Scan:
+    return Scan(
+        config.scan_ports,
+        config.scan_seconds,
+        config.scan_block,
+        config.scan_ipv6_prefix,
+        config.scan_allow,
+        config.scan_drops == "all",
+        config.scan_count == "daemon",
     )
 
 

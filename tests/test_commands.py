@@ -1,7 +1,9 @@
 """The commands as users meet them: what they say, how they end, what they leave behind."""
 
+import contextlib
 import json
 import os
+import pty
 import pwd
 import shutil
 import socket
@@ -13,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zxingcpp
+from PIL import Image
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from knockknock import __version__, client, store
+from knockknock import __version__, client, enrolment, store
 from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
@@ -106,9 +110,30 @@ USAGE = [
     ("knockknock-genprofile alice 4242 --format classic --counter clock", "--format classic"),
     ("knockknock-genprofile alice 4242 --counter watch", "--counter: invalid choice: 'watch'"),
     ("knockknock-genprofile alice 4242 --nonsense", "--nonsense"),
+    ("knockknock-genprofile alice 4242 --expires tomorrow", "'tomorrow' is not a date, such as 2027-01-31"),
+    ("knockknock-genprofile alice 4242 --expires 2027-02-30", "'2027-02-30' is not in the calendar"),
+    ("knockknock-genprofile alice 4242 --expires 2020-01-31", "--expires: 2020-01-31 is over"),
+    ("knockknock-genprofile alice 4242 --grace 1d", "--grace: does not go with a new profile"),
+    ("knockknock-genprofile --rotate alice --grace 1", "'1' is not a time such as 12h, 7d or 2w"),
+    ("knockknock-genprofile --rotate alice --ports tcp/1", "--ports: does not go with --rotate"),
+    ("knockknock-genprofile --list alice", "NAME: does not go with --list"),
+    ("knockknock-genprofile --list --revoke alice", "--revoke: not allowed with argument --list"),
+    ("knockknock-genprofile --revoke alice --for server", "--for: does not go with --revoke"),
+    ("knockknock --enroll host", "--enroll: goes alone"),
+    ("knockknock --list -p 22", "--list: goes alone"),
+    ("knockknock --replace -p 22 host", "--replace: goes with --enroll only"),
+    ("knockknock --doctor", "HOST"),
+    ("knockknock --doctor --list host", "--list: not allowed with argument --doctor"),
+    ("knockknock-daemon --doctor --check", "--doctor goes without"),
+    ("knockknock-daemon --pcap x", "go with --doctor"),
+    ("knockknock-daemon --doctor --wait 0", "--wait: a number of seconds"),
+    ("knockknock-daemon --doctor --sent-from me", "--sent-from: 'me' is no IP address"),
     ("knockknock-daemon extra", "extra"),
     ("knockknock-daemon --config", "--config"),
     ("knockknock-daemon --pid-file /x", "--pid-file goes with --daemonize"),
+    ("knockknock-daemon --blocked --check", "--blocked and --unblock are each used alone"),
+    ("knockknock-daemon --blocked --unblock 192.0.2.7", "--blocked and --unblock are each used alone"),
+    ("knockknock-daemon --prometheus", "--prometheus goes with --blocked"),
     ("knockknock-daemon --nonsense", "--nonsense"),
 ]
 
@@ -465,7 +490,7 @@ def mint(server: Path, *words: str, user: int | None = None) -> tuple[int, str, 
 def test_minted(server: Path, words: list[str], format: str, ports: str, size: int) -> None:
     code, output, complaint = mint(server, "alice", "4242", *words)
     assert (code, complaint) == (0, "")
-    assert output.startswith(f"Made {server}/etc/profiles/alice.\n")
+    assert output.startswith(f"Made alice in {server}/etc/profiles.\n")
     made = store.load_profile(f"{server}/etc/profiles/alice")
     assert isinstance(made, Profile)
     bound = "--bind-source" in words
@@ -475,8 +500,7 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
     assert store.server_memory(f"{server}/var", f"{server}/etc/profiles", made) == 0
     assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
-    for key in ("cipher.key", "mac.key"):
-        assert (server / "etc" / "profiles" / "alice" / key).read_text().strip() not in output
+    assert enrolment.decode(output.splitlines()[-1]) == (made._replace(name=socket.gethostname()), 0)
     assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
 
 
@@ -589,15 +613,17 @@ def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "say one of KNOCKPORT, --sequence and --one-time"),
+        ([], "KNOCKPORT"),
         (["4242", "--sequence", "1,2"], "say one of KNOCKPORT, --sequence and --one-time"),
-        (["4242", "--close", "1,2"], "--close goes with --sequence or --one-time"),
-        (["--sequence", "1,2", "--format", "stealth"], "they do not go with a sequence"),
+        (["4242", "--close", "1,2"], "argument --close: goes with --sequence or --one-time"),
+        (["--sequence", "1,2", "--format", "stealth"], "argument --format: does not go with --sequence"),
         (["--sequence", "1"], "argument --sequence: a sequence has 2 to 32 ports, not 1"),
         (["--one-time", "0"], "argument --one-time: '0' is not a whole number from 1 to 1000"),
-        (["4242", "--otp-layout", "pknock"], "--otp-layout goes with --scheme otp"),
-        (["--sequence", "1,2", "--scheme", "otp"], "--scheme otp does not go with a sequence"),
-        (["4242", "--scheme", "otp", "--bind-source"], "not with --scheme otp"),
+        (["4242", "--otp-layout", "pknock"], "argument --otp-layout: goes with --scheme otp"),
+        (["--sequence", "1,2", "--scheme", "otp"], "argument --scheme: does not go with --sequence"),
+        (["4242", "--scheme", "otp", "--bind-source"], "argument --bind-source: does not go with --scheme otp"),
+        (["4242", "--scheme", "otp", "--expires", "2099-01-01"], "--expires: does not go with --scheme otp"),
+        (["4242", "--scheme", "otp", "--out", "line"], "argument --out: does not go with --scheme otp"),
         (["4242", "--scheme", "otp", "--ports", "tcp/1-17"], "at most 16"),
     ],
 )
@@ -613,7 +639,7 @@ def test_a_sequence_is_minted(server: Path) -> None:
     assert mint(server, "alice", "--sequence", "7,8", "--close", "7,8")[0] == 1, "both the same"
     code, output, complaint = mint(server, "alice", "--sequence", "2002,2001:udp", "--ports", "tcp/22,udp/53")
     assert (code, complaint) == (0, "")
-    assert "    knockknock -p 22 " in output
+    assert "    knockknock " in output
     assert "2001" not in output
     place = server / "etc" / "profiles" / "alice"
     assert [file.name for file in place.iterdir()] == ["config"]
@@ -629,7 +655,7 @@ def test_one_time_passwords_are_minted(server: Path, home: Path) -> None:
     """Two secrets, in files that others may not read; a dry run of the client shows what openssl makes of them."""
     code, output, complaint = mint(server, "alice", "4000", "--scheme", "otp", "--ports", "tcp/22,tcp/80")
     assert (code, complaint) == (0, "")
-    assert "    knockknock -p 22 " in output
+    assert "    knockknock " in output
     place = server / "etc" / "profiles" / "alice"
     assert sorted(file.name for file in place.iterdir()) == ["closesecret", "config", "opensecret"]
     assert "source = nflog" in output
@@ -653,3 +679,119 @@ def test_one_time_passwords_are_minted(server: Path, home: Path) -> None:
             for when in (minute, minute + 1)
         ]
         assert done.stdout in [f"udp/4000 {one.decode()}\n" for one in made], done.stderr
+
+
+@needs_root
+def test_a_qr_code_that_a_reader_reads(server: Path) -> None:
+    """What is drawn is turned into pixels, two for each character, and read by another program."""
+    code, output, complaint = mint(server, "alice", "4242", "--for", "server.example", "--qr")
+    assert (code, complaint) == (0, "")
+    rows = [row for row in output.splitlines() if row and set(row) <= set(" \u2580\u2584\u2588")]
+    width = len(rows[0])
+    image = Image.new("L", (width, 2 * len(rows)))
+    for y, row in enumerate(rows):
+        for x, character in enumerate(row):
+            image.putpixel((x, 2 * y), 255 if character in "\u2580\u2588" else 0)
+            image.putpixel((x, 2 * y + 1), 255 if character in "\u2584\u2588" else 0)
+    found = zxingcpp.read_barcodes(image.resize((width * 4, 8 * len(rows)), Image.Resampling.NEAREST))
+    assert [enrolment.decode(one.text) for one in found] == [enrolment.decode(output.splitlines()[-1])]
+
+
+@needs_root
+def test_a_qr_code_without_what_draws_it(server: Path) -> None:
+    (server / "none").mkdir()
+    (server / "none" / "segno.py").write_text("raise ModuleNotFoundError(name='segno')\n")
+    words = ["alice", "4242", "--qr", "--config", str(server / "config")]
+    said = sentence("knockknock-genprofile", *words, home=server, modules=str(server / "none"))
+    assert said == "--qr takes the Python package segno: apt install python3-segno"
+    assert not (server / "etc").exists()
+
+
+def enrolled(home: Path, text: str, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bin" / "knockknock"), "--enroll", *words],
+        input=text,
+        capture_output=True,
+        text=True,
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_enrolled(tmp_path: Path) -> None:
+    made = profile("server.example", ports="udp/51820")
+    text, place = enrolment.encode(made, 7), tmp_path / ".knockknock" / "server.example"
+    code, output, complaint = enrolled(tmp_path, f"> {text[:70]}\r\n> {text[70:]}\r\n")
+    assert (code, complaint) == (0, "")
+    assert f"Wrote {place}: knocks at port 4242, may open udp/51820." in output
+    assert "knockknock -p 51820/udp server.example" in output
+    assert store.load_profile(str(place)) == made
+    assert store.read_counter(f"{place}/counter") == 7
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / ".knockknock").rglob("*")}
+    files = ("cipher.key", "mac.key", "config", "counter")
+    assert modes == {"server.example": 0o700, **dict.fromkeys(files, 0o600)}
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    place = tmp_path / ".knockknock" / "server.example"
+    one = profile("server.example")
+    other = enrolment.encode(one._replace(mac_key=bytes(32)), 0)
+    assert enrolled(tmp_path, enrolment.encode(one, 0))[0] == 0
+    store.store_counter(f"{place}/counter", 5)
+    before = tree(tmp_path)
+    for words in ([], ["--replace"]):
+        code, output, complaint = enrolled(tmp_path, enrolment.encode(one, 0), *words)
+        assert (code, output) == (1, "")
+        assert "this very profile" in complaint, "its counter would begin anew"
+    code, _, complaint = enrolled(tmp_path, other)
+    assert (code, "say --replace" in complaint) == (1, True)
+    assert tree(tmp_path) == before
+    assert enrolled(tmp_path, other, "--replace")[0] == 0
+    replaced = store.load_profile(str(place))
+    assert isinstance(replaced, Profile)
+    assert replaced.mac_key == bytes(32)
+    assert store.read_counter(f"{place}/counter") == 0
+    assert os.listdir(tmp_path / ".knockknock") == ["server.example"]
+
+
+@pytest.mark.parametrize("text", ["", "hello\n", enrolment.encode(profile("a"), 0)[:-3], "x" * 100_000, "\udcff"])
+def test_a_paste_that_is_none_leaves_nothing(tmp_path: Path, text: str) -> None:
+    code, output, complaint = enrolled(tmp_path, text.encode("utf-8", "replace").decode())
+    assert (code, output, complaint.count("\n")) == (1, "", 1)
+    assert tree(tmp_path) == {}
+
+
+def test_a_paste_into_a_terminal_is_not_shown(tmp_path: Path) -> None:
+    text = enrolment.encode(profile("server.example"), 0)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["HOME"] = str(tmp_path)
+        os.execv(sys.executable, [sys.executable, str(ROOT / "bin" / "knockknock"), "--enroll"])
+    shown = b""
+    while b"ends): " not in shown:
+        shown += os.read(terminal, 1000)
+    os.write(terminal, f"{text[:90]}\n{text[90:]}\n".encode())
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while more := os.read(terminal, 1000):
+            shown += more
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
+    os.close(terminal)
+    assert text[20:60].encode() not in shown
+    assert b"Wrote " in shown
+
+
+def test_profiles_of_a_client_are_listed(tmp_path: Path) -> None:
+    assert "There is no profile in" in run("knockknock", "--list", home=tmp_path)[1]
+    for name in ("server.example", "10.0.0.1"):
+        assert enrolled(tmp_path, enrolment.encode(profile(name), 7))[0] == 0
+    code, output, complaint = run("knockknock", "--list", home=tmp_path)
+    assert (code, complaint) == (0, "")
+    assert [line.split() for line in output.splitlines()[1:]] == [
+        ["10.0.0.1", "tcp/4242", "compact", "7", "never", "tcp/22"],
+        ["server.example", "tcp/4242", "compact", "7", "never", "tcp/22"],
+    ]
+    (tmp_path / ".knockknock" / "10.0.0.1" / "mac.key").unlink()
+    code, output, complaint = run("knockknock", "--list", home=tmp_path)
+    assert (code, output.count("\n")) == (1, 2)
+    assert "10.0.0.1: " in complaint

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import database, loading, minting, policy, store
+from knockknock import database, enrolment, loading, minting, policy, store
 from knockknock.config import Config
 from knockknock.errors import CounterError, KnockError, ProfileError
 from knockknock.gatekeeper import Accepted, Gatekeeper
@@ -65,11 +65,11 @@ def test_a_name_is_given_once_and_its_counter_stays(place: Config) -> None:
     assert store.read_counter(f"{place.state}/alice") == 77
 
 
-def test_a_mint_that_fails_leaves_no_row_and_no_copy(place: Config, tmp_path: Path) -> None:
+def test_a_mint_that_fails_leaves_no_row(place: Config, tmp_path: Path) -> None:
     mint(place, "alice")
     os.mkdir(f"{place.state}/.bob.new")
     with pytest.raises(CounterError, match="cannot be stored"):
-        minting.mint(place.profiles, place.state, new("bob"), ME, f"{tmp_path}/copy")
+        minting.mint(place.profiles, place.state, new("bob"), ME)
     assert load_profiles(place.profiles) == ([new("alice")], {})
     assert sorted(os.listdir(tmp_path)) == ["etc", "var"]
 
@@ -273,41 +273,21 @@ def config(tmp_path: Path, place: Config, daemon_user: object) -> Path:
     return path
 
 
-def test_genprofile_needs_a_place_for_the_copy(tmp_path: Path, place: Config, config: Path) -> None:
-    words = ["laptop", "4242", "--config", str(config)]
-    done = command("knockknock-genprofile", *words, home=tmp_path)
-    assert done.returncode == 2
-    assert f"{place.profiles} is a database: say with --out DIR" in done.stderr
-    assert not os.path.exists(place.profiles)
-
-
-def test_genprofile_writes_the_copy(tmp_path: Path, place: Config, config: Path) -> None:
-    words, out = ["laptop", "4242", "--config", str(config)], tmp_path / "copy"
-    done = command("knockknock-genprofile", *words, "--out", str(out), home=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"Made laptop in {place.profiles}, and the client's copy {out}." in done.stdout
-    assert f"sudo rm -r {out}" in done.stdout
-    assert stat.S_IMODE(out.stat().st_mode) == 0o700
-    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in out.iterdir()} == dict.fromkeys(
-        ("cipher.key", "mac.key", "config", "counter"), 0o600
+def test_genprofile_needs_no_directory(tmp_path: Path, place: Config, config: Path) -> None:
+    words, out = ["--config", str(config)], tmp_path / "line"
+    done = command(
+        "knockknock-genprofile", "laptop", "4242", "--for", "server", "--out", str(out), *words, home=tmp_path
     )
-    made = store.load_profile(str(out))
+    assert done.returncode == 0, done.stderr
+    made, counter = enrolment.decode(out.read_text())
+    assert counter == 0
     assert load_profiles(place.profiles) == ([named(made, "laptop", {})], {})
-    assert isinstance(made, Profile)
     keeper = loading.start(place, loading.look(place, frozenset()))
     assert isinstance(keeper.hear(knock(made, 0), 1.0), Accepted)
-    for other in (str(out), f"{out}2", f"{tmp_path}/nowhere/copy"):
-        done = command("knockknock-genprofile", *words, "--out", other, home=tmp_path)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
-    assert sorted(os.listdir(tmp_path)) == ["config", "copy", "etc", "var"]
-
-
-def test_a_copy_of_a_profile_in_a_directory_too(tmp_path: Path, place: Config, config: Path) -> None:
-    config.write_text(f"[main]\nprofiles = {tmp_path}/etc/profiles\nstate = {place.state}\n")
-    words = ["laptop", "4242", "--config", str(config), "--out", f"{tmp_path}/copy"]
-    assert command("knockknock-genprofile", *words, home=tmp_path).returncode == 0
-    made = store.load_profile(f"{tmp_path}/copy")
-    assert load_profiles(f"{tmp_path}/etc/profiles") == ([named(made, "laptop", {})], {})
+    for other in (str(out), f"{out}2", f"{tmp_path}/nowhere/line"):
+        again = command("knockknock-genprofile", "laptop", "4242", "--out", other, *words, home=tmp_path)
+        assert (again.returncode, again.stdout, again.stderr.count("\n")) == (1, "", 1), again.stderr
+    assert sorted(os.listdir(tmp_path)) == ["config", "etc", "line", "var"]
 
 
 def ears_of(keeper: Gatekeeper) -> dict[str, Any]:
@@ -324,7 +304,7 @@ def reload(keeper: Gatekeeper, config: Config) -> dict[str, KnockError]:
             found: loading.Found = done.value
             break
     keeper.settings = loading.settings(config)
-    assert set(loading.apply(keeper, found)) <= {None}
+    assert set(loading.apply(keeper, found, config.state)) <= {None}
     return found.bad
 
 

@@ -55,6 +55,10 @@ LINES = [
         "knock of laptop not obeyed: the disk is full "
         "[event=failed profile=laptop source=192.0.2.7 verb=open protocol=tcp port=22 counter=7]",
     ),
+    (
+        facts.blocked("192.0.2.7", 3),
+        "192.0.2.7 is shut out: it tried more than 3 closed port(s) [event=blocked source=192.0.2.7 ports=3]",
+    ),
 ]
 
 

@@ -261,3 +261,18 @@ def test_what_is_accepted_shows_no_field_that_carried_it() -> None:
     packet = knock(one, 0)
     shown = repr(keeper(one).hear(packet, 1.0))
     assert [number for number in (packet.ident, packet.sequence, packet.window) if str(number) in shown] == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_expiry_goes_by_the_clock_that_is_given(format: str) -> None:
+    one = profile(format=format, expires=1000)
+    listener = keeper(one)
+    verdicts = []
+    for number, clock in enumerate((998, 999, 1000, 5000, 999), 1):
+        listener.move(clock)
+        event = listener.hear(knock(one, number), 60.0 * number)
+        verdicts.append((word(event), getattr(event, "counter", None)))
+    assert [word for word, _ in verdicts] == ["Accepted", "Accepted", "expired", "expired", "Accepted"]
+    assert [counter for _, counter in verdicts] == [1, 2, 3, 4, 5], "used up all the same"
+    listener.move(2000)
+    assert hear(listener, knock(one, 3)) == ["replay"]

@@ -93,7 +93,7 @@ def test_defaults(key: str) -> None:
     value = config.Config._field_defaults[key]
     text = section((MAN / "knockknock.conf.5").read_text(), "Keys of the daemon")
     item = text.partition(f".It Ic {key}\n")[2].partition("\n.It ")[0]
-    word = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    word = {True: "yes", False: "no"}[value] if isinstance(value, bool) else "none" if value == () else str(value)
     assert re.search(rf"(?<![\w/]){re.escape(word)}(?![\w/])", item), (
         f"docs/man/knockknock.conf.5 does not say below '.It Ic {key}' that its default is {word}"
     )

@@ -243,10 +243,11 @@ def test_bad_secrets(tmp_path: Path, layout: str, opensecret: str, closesecret: 
 @pytest.mark.parametrize("place", ["profiles", "profiles.db"])
 def test_minted_in_directory_and_database(tmp_path: Path, place: str) -> None:
     one, where = profile(), str(tmp_path / place)
-    minting.mint(where, str(tmp_path / "state"), one, (-1, -1), str(tmp_path / "copy"))
+    minting.mint(where, str(tmp_path / "state"), one, (-1, -1))
     config = Config(profiles=where, state=str(tmp_path / "state"))
     found = loading.look(config, frozenset({"payload"}))
     assert (found.bad, found.changes) == ({}, [(one, otp.Memory(0))])
+    minting.create_profile(str(tmp_path / "copy"), one, -1)
     copied = store.load_profile(str(tmp_path / "copy"))
     assert (copied.name, copied._replace(name="laptop")) == ("copy", one)  # type: ignore[attr-defined]  # a named tuple
 

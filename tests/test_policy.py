@@ -14,7 +14,7 @@ from knockknock import policy as reader
 from knockknock.errors import ConfigError, GrantError
 from knockknock.grant import Grant, Order
 from knockknock.root import policy
-from knockknock.root.policy import Policy
+from knockknock.root.policy import Policy, Scan
 
 from .helpers import ROOT, profile, write_profile
 
@@ -150,9 +150,31 @@ def test_own_addresses(on_a_machine_of_many_addresses: dict[str, str], address: 
     assert (on_a_machine_of_many_addresses[address] != "allowed") is refused
 
 
+SCAN = Scan(3, 60, 600, 64, ("192.0.2.0/24", "2001:db8::/32"), False, by_daemon=True)
+
+
+def test_whom_the_daemon_may_shut_out() -> None:
+    """Hosts, and none where the kernel counts by itself or nobody does."""
+    block = Grant(Order.BLOCK, ipaddress.ip_address("198.51.100.7").packed, 0, 0, 0)
+    POLICY._replace(scan=SCAN).check(block)
+    for scan in (None, SCAN._replace(by_daemon=False)):
+        with pytest.raises(GrantError, match="nobody is shut out"):
+            POLICY._replace(scan=scan).check(block)
+    for address in ("127.0.0.1", "0.0.0.0", "255.255.255.255", "224.0.0.1", "::1"):
+        with pytest.raises(GrantError, match="not the unicast address"):
+            POLICY._replace(scan=SCAN).check(block._replace(address=ipaddress.ip_address(address).packed))
+
+
 def test_dump_and_load() -> None:
     full = Policy(
-        ((6, 1), (17, 65535)), ((6, 1, 65535), (17, 53, 53)), 3600, "nftables", "inet filter", "input", any_flags=(1,)
+        ((6, 1), (17, 65535)),
+        ((6, 1, 65535), (17, 53, 53)),
+        3600,
+        "nftables",
+        "inet filter",
+        "input",
+        any_flags=(1,),
+        scan=SCAN,
     )
     for one in (POLICY, full, Policy((), (), 1)):
         assert policy.load(policy.dump(one)) == one

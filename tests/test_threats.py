@@ -35,7 +35,10 @@ def test_every_row_names_a_test_or_says_what_does_not_hold() -> None:
     assert [row.split("|")[1].strip() for row in strange] == ["a server that was taken over"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", "docs/THREATS.md", "docs/PROTOCOL.md", "docs/DESIGN.md"])
+PAGES = ("DESIGN", "OPERATION", "PROTOCOL", "THREATS")
+
+
+@pytest.mark.parametrize("page", ["README.md", "SECURITY.md", *(f"docs/{name}.md" for name in PAGES)])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):

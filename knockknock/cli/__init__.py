@@ -17,6 +17,21 @@ def formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, width=100)
 
 
+def columns(rows: list[tuple[str, ...]]) -> str:
+    """Rows of text as columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def expiry(expires: int | None, now: int) -> str:
+    """When a profile expires, in a word; both in seconds since 1970."""
+    if expires is None:
+        return "never"
+    from .. import moment  # imported only when asked for
+
+    return moment.show(expires) + (" (over)" if expires <= now else "")
+
+
 def run(name: str, command: Callable[[list[str]], None]) -> None:
     """Run a command; a KnockError is one line on stderr and exit status 1. Usage errors are argparse's, status 2."""
     try:

@@ -9,10 +9,10 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .. import __version__, config, daemon, loading, observers, privsep, sandbox, sources, store, syslog
+from .. import __version__, config, daemon, loading, observers, privsep, running, sandbox, sources, store, syslog
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
-from . import formatter, run, status
+from . import doctor_server, formatter, run, scan, status
 
 log = logging.getLogger("knockknock")
 
@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
     )
     status.add_options(options)
+    scan.add_options(options)
+    doctor_server.add_options(options)
     options.add_argument(
         "--daemonize", action="store_true", help="go to the background once it listens; for a SysV init"
     )
@@ -138,26 +140,14 @@ def prepare_state(directory: str, uid: int, gid: int) -> int:
             os.fchown(lock, uid, gid)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = running.holder(lock)
         raise KnockError(
-            f"another knockknock-daemon{lock_holder(lock)} has the state directory {directory}: "
+            f"another knockknock-daemon{f' (process {holder})' if holder else ''} has the state directory {directory}: "
             "stop it, or give this one another"
         ) from None
     except OSError as error:
         raise KnockError(f"the state directory {directory} cannot be made: {error.strerror}") from None
     return lock
-
-
-def lock_holder(fd: int) -> str:
-    """Who has the lock (flock) on an open file, as far as /proc/locks tells: " (process 4711)", or ""."""
-    try:
-        inode = os.fstat(fd).st_ino
-        with open("/proc/locks") as file:
-            locks = [line.split() for line in file]
-    except OSError:
-        return ""
-    # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF; the device is not always that of fstat (btrfs, overlayfs).
-    holders = [words[4] for words in locks if words[1] == "FLOCK" and words[5].endswith(f":{inode}")]
-    return f" (process {holders[0]})" if len(set(holders)) == 1 else ""
 
 
 def serve(path: str, pid_file: str | None) -> None:
@@ -220,8 +210,14 @@ def command(arguments: list[str]) -> None:
     path = os.path.abspath(options.config)
     if options.pid_file and not options.daemonize:
         parser().error("--pid-file goes with --daemonize")
-    if status.asked(parser(), options):
+    if doctor_server.asked(parser(), options):
+        from . import examine  # imported only when asked for
+
+        examine.show(path, options)
+    elif status.asked(parser(), options):
         status.show(store.load_config(path).control, options)
+    elif scan.asked(parser(), options):
+        scan.show(path, options)
     elif options.check:
         check(path)
     else:

@@ -1,51 +1,43 @@
-"""knockknock-genprofile: mints a client's keys on the server."""
+"""knockknock-genprofile: makes, lists, rotates and revokes the profiles of a server."""
 
 import argparse
-import base64
-import contextlib
 import os
-import secrets
 import socket
+from collections.abc import Callable
+from typing import Any
 
-from .. import __version__, config, ini, minting, privsep, store
+from .. import __version__, clock, config, ini, minting, moment, privsep, running, store
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, check_name, parse_config, write_config
-from ..request import TCP, UDP, Ports, parse_ports, port_number
-from ..schemes import KnockPort, otp, sequence
-from ..schemes import Profile as AnyProfile
+from ..profile import KEY_SIZES, check_name
+from ..request import TCP, parse_ports, port_number
+from ..schemes import otp, sequence
 from ..schemes.synprofile import FORMATS, Profile
-from . import formatter, run
+from . import formatter, handover, run
+
+GRACE = "7d"
+"""How long the old keys are good after a rotation."""
+FOR_NEW = {
+    "scheme": "syn",
+    "otp_layout": otp.LAYOUTS[0],
+    "format": "compact",
+    "ports": "tcp/22",
+    "bind_source": False,
+    "counter": "event",
+}
+"""Options that go with a new profile only, and their defaults."""
 
 MOST_SEQUENCES = 1000
 """One-time sequences of a new profile: all of their ports are watched."""
 
 
-def _ports(text: str) -> tuple[Ports, ...]:
-    try:
-        return parse_ports(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def value(text: str) -> Any:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
-
-def _number(text: str) -> int:
-    try:
-        return ini.whole(1, MOST_SEQUENCES)(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _steps(text: str) -> sequence.Steps:
-    try:
-        return sequence.parse_steps(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _port(text: str) -> int:
-    try:
-        return port_number(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,40 +45,41 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="knockknock-genprofile",
         formatter_class=formatter,
-        description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open.",
-        epilog="Exit status: 0 only if a profile was made, 1 could not, 2 usage.",
+        usage="knockknock-genprofile [options] NAME KNOCKPORT\n"
+        "       knockknock-genprofile [options] --list | --revoke NAME | --rotate NAME",
+        description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open. Ends "
+        "with a line to be pasted into knockknock --enroll on the client.",
+        epilog="Exit status: 0 only if what was asked for was done, 1 could not, 2 usage.",
     )
-    options.add_argument("name", metavar="NAME", help="of the client: letters, digits, dots, dashes, underscores")
+    options.add_argument(
+        "name", metavar="NAME", nargs="?", help="of the client: letters, digits, dots, dashes, underscores"
+    )
     options.add_argument(
         "knock_port",
         metavar="KNOCKPORT",
         nargs="?",
-        type=_port,
+        type=_type(port_number),
         help="a port where nothing listens, TCP or, with --scheme otp, UDP; profiles may share it",
     )
     options.add_argument(
         "--scheme",
         choices=["syn", "otp"],
-        default="syn",
         help="how it knocks at KNOCKPORT: encrypted SYN, or one-time password by UDP, for which the daemon needs "
-        "source = nflog (default %(default)s)",
+        "source = nflog (default: syn)",
     )
     options.add_argument(
         "--otp-layout",
         choices=otp.LAYOUTS,
-        help=f"what a one-time password is made of; pknock: as for xt_pknock (default {otp.LAYOUTS[0]})",
+        help=f"what a one-time password is made of; pknock: as for xt_pknock (default: {otp.LAYOUTS[0]})",
     )
     options.add_argument(
-        "--format",
-        choices=sorted(FORMATS),
-        help="header fields that carry the knock (default compact)",
+        "--format", choices=sorted(FORMATS), help="header fields that carry the knock (default: compact)"
     )
     options.add_argument(
         "--ports",
-        type=_ports,
-        default="tcp/22",
+        type=_type(parse_ports),
         metavar="LIST",
-        help="what it may open: tcp/22,udp/51820,tcp/8000-8010 (default %(default)s)",
+        help="what it may open: tcp/22,udp/51820,tcp/8000-8010 (default: tcp/22)",
     )
     options.add_argument(
         "--bind-source",
@@ -96,31 +89,86 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--counter",
         choices=["event", "clock"],
-        default="event",
-        help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default %(default)s)",
+        help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default: event)",
     )
     options.add_argument(
         "--sequence",
         metavar="LIST",
-        type=_steps,
+        type=_type(sequence.parse_steps),
         help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
     )
     options.add_argument(
         "--one-time",
         metavar="N",
-        type=_number,
+        type=_type(ini.whole(1, MOST_SEQUENCES)),
         help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
     )
-    options.add_argument("--close", metavar="LIST", type=_steps, help="a sequence that closes; with --sequence")
     options.add_argument(
-        "--out",
-        metavar="DIR",
-        help="make this directory, with the client's copy, for root alone; must be given if profiles are in a database",
+        "--close", metavar="LIST", type=_type(sequence.parse_steps), help="a sequence that closes; with --sequence"
     )
+    options.add_argument(
+        "--expires", metavar="DATE", type=_type(moment.parse), help="the first day on which it opens nothing (UTC)"
+    )
+    options.add_argument(
+        "--for", dest="server", metavar="SERVER", help="what the client calls this server (default: its host name)"
+    )
+    options.add_argument("--out", metavar="FILE", help="write the client's line there, for root alone, and print none")
+    options.add_argument("--qr", action="store_true", help="draw the line as a QR code, too")
+    do = options.add_mutually_exclusive_group()
+    do.add_argument("--list", action="store_true", help="list the profiles, without keys")
+    do.add_argument("--revoke", metavar="NAME", help="remove a profile")
+    do.add_argument("--rotate", metavar="NAME", help="give it new keys; the old ones live on as NAME.old for a time")
+    options.add_argument(
+        "--grace", metavar="TIME", type=_type(moment.span), help=f"that time: 12h, 7d, 0s (default: {GRACE})"
+    )
+    options.add_argument("--reload", action="store_true", help="let a running daemon know, and wait until it does")
     options.add_argument(
         "--config", metavar="FILE", default=config.DEFAULT_PATH, help="the daemon's configuration (default %(default)s)"
     )
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return options
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options. Ends with a usage error if they do not go together."""
+    usage = parser()
+    options = usage.parse_args(arguments)
+    other = next((word for word in ("list", "revoke", "rotate") if getattr(options, word)), "")
+    plain = options.sequence or options.one_time
+    if plain and (other or options.knock_port or (options.sequence and options.one_time)):
+        usage.error("say one of KNOCKPORT, --sequence and --one-time")
+    if options.close and not plain:
+        usage.error("argument --close: goes with --sequence or --one-time")
+    if not other and not options.knock_port and not (options.name and plain):
+        usage.error(f"the following arguments are required: {'KNOCKPORT' if options.name else 'NAME, KNOCKPORT'}")
+    excluded = ["name", *FOR_NEW] if other else []
+    if plain or options.scheme == "otp":
+        other = other or ("sequence" if plain else "scheme otp")
+        excluded += ["format", "bind_source", "counter", "expires", "out", "qr"]
+    if plain:
+        excluded += ["scheme", "otp_layout"]
+    elif options.otp_layout and options.scheme != "otp":
+        usage.error("argument --otp-layout: goes with --scheme otp")
+    if other in ("list", "revoke"):
+        excluded += ["expires", "server", "out", "qr"]
+    if other == "list":
+        excluded.append("reload")
+    if other != "rotate":
+        excluded.append("grace")
+    for word in excluded:
+        if getattr(options, word) not in (None, False):
+            flag = "NAME" if word == "name" else f"--{'for' if word == 'server' else word.replace('_', '-')}"
+            usage.error(f"argument {flag}: does not go with {f'--{other}' if other else 'a new profile'}")
+    if options.expires is not None and options.expires <= clock.seconds():
+        usage.error(f"argument --expires: {moment.show(options.expires)} is over")
+    for word, default in FOR_NEW.items():
+        if not getattr(options, word):
+            setattr(options, word, parse_ports(str(default)) if word == "ports" else default)
+    beyond = options.bind_source or options.counter == "clock" or any(one.protocol != 6 for one in options.ports)
+    if options.format == "classic" and beyond:
+        usage.error("--format classic binds no source, knows no clock and opens no udp port: take compact or stealth")
+    if options.scheme == "otp" and sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
+        usage.error(f"argument --ports: --scheme otp opens all of them at once, and at most {otp.MAX_DOORS}")
     return options
 
 
@@ -142,103 +190,54 @@ def check_port(port: int, protocol: int = TCP) -> None:
                 ) from None
 
 
+def fresh_keys(profile: Profile) -> Profile:
+    """The profile with new keys, as long as its format has them."""
+    size = KEY_SIZES[0] if profile.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
+    return profile._replace(cipher_key=os.urandom(size), mac_key=os.urandom(size), legacy=False)
+
+
+def mint(options: argparse.Namespace, settings: config.Config, owner: minting.Owner) -> None:
+    """Make a new profile. Raises KnockError."""
+    if options.scheme == "otp" or not options.knock_port:
+        from . import plain  # imported only when asked for
+
+        plain.mint(options, settings, owner)
+        return
+    check_port(options.knock_port)
+    clock = options.counter == "clock"
+    bare = Profile(
+        options.name, b"", b"", options.knock_port, options.format, options.ports, options.bind_source, clock=clock
+    )
+    profile = fresh_keys(bare._replace(expires=options.expires))
+    with handover.handed_over(options, profile) as line:
+        minting.mint(settings.profiles, settings.state, profile, owner)
+    print(f"Made {profile.name} in {settings.profiles}.\n", flush=True)
+    heard = options.reload and running.reload(settings.state)
+    print(handover.steps(options, profile, line, replace=False, heard=heard))
+
+
 def command(arguments: list[str]) -> None:
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     settings = (
         store.load_config(options.config)
         if options.config != config.DEFAULT_PATH or os.path.exists(options.config)
         else config.Config()
     )
-    name = check_name(options.name)
-    beyond = options.bind_source or options.counter == "clock" or any(one.protocol != 6 for one in options.ports)
-    if options.format == "classic" and beyond:
-        parser().error(
-            "--format classic binds no source, knows no clock and opens no udp port: take compact or stealth"
-        )
-    plain = options.sequence or options.one_time
-    if [bool(one) for one in (options.knock_port, options.sequence, options.one_time)].count(True) != 1:
-        parser().error("say one of KNOCKPORT, --sequence and --one-time")
-    if options.close and not plain:
-        parser().error("--close goes with --sequence or --one-time")
-    if plain and (options.format or options.bind_source or options.counter == "clock"):
-        parser().error("--format, --bind-source and --counter are for encrypted SYNs: they do not go with a sequence")
-    if options.scheme == "otp":
-        _check_otp(options)
-    elif options.otp_layout:
-        parser().error("--otp-layout goes with --scheme otp")
-    options.format = options.format or "compact"
-    if options.one_time and store.is_database(settings.profiles):
-        parser().error(f"{settings.profiles} is a database: --one-time needs a directory for its file")
-    if store.is_database(settings.profiles) and not options.out:
-        parser().error(f"{settings.profiles} is a database: say with --out DIR where to write the client's copy")
+    if not options.list:
+        check_name(options.revoke or options.rotate or options.name)
     if os.geteuid() != 0:
-        raise KnockError(f"it must be run as root, to write {settings.profiles}")
+        raise KnockError(f"it must be run as root, to {'read' if options.list else 'write'} {settings.profiles}")
     user = privsep.find_user(settings.user)
-    profile = _profile(name, options)
-    for protocol, port in sorted(profile.knock_ports):
-        check_port(port, protocol)
-    out = os.path.abspath(options.out) if options.out else None
-    minting.mint(settings.profiles, settings.state, profile, (user.pw_uid, user.pw_gid), out)
-    print(_next_steps(settings.profiles, name, out, options.ports[0], "sudo " if isinstance(profile, Profile) else ""))
-    if "payload" in profile.needs and settings.source != "nflog":
-        print(f"\nFor this profile the daemon needs source = nflog in {options.config}, and a restart.")
+    owner = (user.pw_uid, user.pw_gid)
+    if options.name or options.rotate:
+        handover.server(options)
+        handover.check_qr(options)
+    if options.name:
+        mint(options, settings, owner)
+        return
+    from . import manage  # imported only when asked for
 
-
-def _check_otp(options: argparse.Namespace) -> None:
-    """Ends with a usage error if other options do not go with --scheme otp."""
-    if options.sequence or options.one_time:
-        parser().error("--scheme otp does not go with a sequence")
-    if options.format or options.bind_source or options.counter == "clock":
-        parser().error("--format, --bind-source and --counter are for encrypted SYNs: not with --scheme otp")
-    if sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
-        parser().error(f"--scheme otp opens all of --ports at once, and at most {otp.MAX_DOORS}")
-
-
-def _profile(name: str, options: argparse.Namespace) -> AnyProfile:
-    if options.sequence or options.one_time:
-        draft = sequence.Profile(name, options.sequence or (), options.ports, close=options.close or ())
-        if options.one_time:
-            steps = tuple(_random_steps() for _ in range(options.one_time))
-            draft = draft._replace(one_time="sequences", sequences=steps)
-        parse_config(write_config(draft), "these options")  # raises ConfigError for what does not go together
-        return draft
-    if options.scheme == "otp":
-        opensecret, closesecret = (base64.b64encode(os.urandom(otp.NEW_SECRET)) for _ in otp.SECRETS)
-        layout = options.otp_layout or otp.LAYOUTS[0]
-        return otp.Profile(name, opensecret, closesecret, options.knock_port, layout, options.ports)
-    size = KEY_SIZES[0] if options.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
-    keys = os.urandom(size), os.urandom(size)
-    profile = Profile(name, *keys, options.knock_port, options.format, options.ports, options.bind_source)
-    return profile._replace(clock=options.counter == "clock")
-
-
-def _random_steps() -> sequence.Steps:
-    """A sequence of four ports where nothing listens, chosen by chance."""
-    found: list[KnockPort] = []
-    while len(found) < 4:
-        step = TCP if secrets.randbits(1) else UDP, 1024 + secrets.randbelow(64512)
-        with contextlib.suppress(ProfileError):
-            check_port(step[1], step[0])
-            found.append(step)
-    return tuple(found)
-
-
-def _next_steps(profiles: str, name: str, out: str | None, first: Ports, sudo: str) -> str:
-    directory = out or f"{profiles}/{name}"
-    made = f"{name} in {profiles}, and the client's copy {out}" if out else directory
-    remove = f"\nThen remove the copy here:\n    sudo rm -r {out}" if out else ""
-    port = f"{first.first}" if first.protocol == 6 else f"{first.first}/udp"
-    server = socket.gethostname()
-    return f"""Made {made}.
-
-Let the daemon read it (or start it, if it does not run yet):
-    sudo systemctl reload knockknock
-Take the profile to the client, over a connection that you trust, under the name that the client calls this server:
-    sudo tar -C {directory} -cf - . |
-        ssh USER@CLIENT 'umask 077; d=~/.knockknock/{server}; mkdir -p $d &&
-            tar --no-same-owner --no-same-permissions -C $d -xf -'{remove}
-Then, on the client:
-    {sudo}knockknock -p {port} {server}"""
+    manage.manage(options, settings, owner)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import socket
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .. import __version__, client, route, schemes
@@ -13,6 +14,7 @@ from . import formatter, run, ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ..hosts import Host
     from ..schemes import Profile
@@ -21,31 +23,27 @@ if TYPE_CHECKING:
 
 TIMEOUT = 5.0
 """Seconds to get a connection in."""
-_FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
+    def value(text: str) -> "Any":
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return value
 
 
 def _port(text: str) -> tuple[int, int]:
     port, slash, protocol = text.partition("/")
-    try:
-        return protocol_number(protocol if slash else "tcp"), port_number(port)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _plain_port(text: str) -> int:
-    try:
-        return port_number(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return protocol_number(protocol if slash else "tcp"), port_number(port)
 
 
 def _seconds(text: str) -> float:
     from ..hosts import seconds
 
-    try:
-        return seconds(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return seconds(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
         prog="knockknock",
         formatter_class=formatter,
         usage="knockknock [-p PORT[/udp]]... [options] HOST [-- PROGRAM [ARGUMENT]...]\n"
-        "       knockknock [-p PORT]... [options] --stdio HOST [PORT]",
+        "       knockknock [-p PORT]... [options] --stdio HOST [PORT]\n"
+        "       knockknock --enroll [--replace] | --list | --doctor HOST",
         description="Asks the server HOST to open a port for this machine, for a moment and one connection.",
         epilog="Profiles are in ~/.knockknock/HOST/, settings by host in ~/.knockknock/config; under sudo, of the user "
         "who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
@@ -62,12 +61,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "host", metavar="HOST", nargs="?", help="name or address of the server, as its profile is called"
     )
-    options.add_argument("port", metavar="PORT", nargs="?", type=_plain_port, help="where --stdio connects to")
+    options.add_argument("port", metavar="PORT", nargs="?", type=_type(port_number), help="where --stdio connects to")
     options.add_argument(
         "-p",
         dest="ports",
         metavar="PORT[/udp]",
-        type=_port,
+        type=_type(_port),
         action="append",
         help="port to open; may be repeated (default: Ports in the configuration, or PORT; a sequence opens all)",
     )
@@ -78,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         help="connect as soon as the door is open, and pass standard input and output on: for ssh's ProxyCommand",
     )
     options.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, help=f"for --stdio: when to give up (default: {TIMEOUT:.0f})"
+        "--timeout", metavar="SECONDS", type=_type(_seconds), help=f"for --stdio: give up then (default: {TIMEOUT:.0f})"
     )
     family = options.add_mutually_exclusive_group()
     family.add_argument("-4", dest="family", action="store_const", const=socket.AF_INET, help="use IPv4")
@@ -95,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the packet to a file; with --dry-run it is still a valid knock, so keep it secret",
     )
+    others = options.add_mutually_exclusive_group()
+    others.add_argument(
+        "--enroll", action="store_true", help="make a profile of the line that is pasted or comes on standard input"
+    )
+    options.add_argument("--replace", action="store_true", help="for --enroll: in the place of one of that server")
+    others.add_argument("--list", action="store_true", help="list the profiles, without keys")
+    others.add_argument("--doctor", action="store_true", help="find out why a knock does not open; sends nothing")
     options.add_argument(
         "--send", action="store_true", help="send the SYNs on standard input: for sudo and systemd, who start it so"
     )
@@ -108,6 +114,12 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
     ours, program = arguments[:mark], arguments[mark + 1 :]
     options = parser()
     found = options.parse_args(ours)
+    if found.replace and not found.enroll:
+        options.error("argument --replace: goes with --enroll only")
+    if found.enroll or found.list:
+        if found.host or found.ports or program:
+            options.error(f"argument --{'enroll' if found.enroll else 'list'}: goes alone")
+        return options, found, program
     if found.host is None and program:  # -- HOST, for a host that looks like an option
         found.host, program = program[0], program[1:]
         program = program[1:] if program[:1] == ["--"] else program
@@ -125,28 +137,6 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
         other = "a PROGRAM" if found.stdio and program else "--close, --dry-run or --explain"
         options.error(f"{'--stdio' if found.stdio else 'a PROGRAM'} does not go with {other}")
     return options, found, program
-
-
-def configure(options: argparse.Namespace, home: str) -> "Host | None":
-    """Fill in from the configuration what the options leave open; what it says of the host. Raises ConfigError."""
-    path = f"{home}/.knockknock/config"
-    if not os.path.isfile(path):
-        return None
-    from .. import hosts, store  # imported here, as most have no such file
-
-    try:
-        text = store.read(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if os.stat(path).st_mode & 0o002:
-        raise ConfigError(f"{path} may be written by everybody on this machine: chmod o-w {path}")
-    found = hosts.parse(text, path, options.host)
-    options.ports = options.ports or (None if options.port else found.ports)
-    options.timeout = options.timeout or found.timeout
-    options.source = options.source or found.source
-    if options.family is None and found.address_family:
-        options.family = _FAMILIES[found.address_family]
-    return found
 
 
 def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
@@ -204,6 +194,11 @@ def ask(
         raise SendError(f"{error}{hint}") from None
 
 
+def _other(options: argparse.Namespace) -> None:
+    word = next(word for word in ("enroll", "list", "doctor") if getattr(options, word))
+    import_module({"list": "knockknock.cli.profiles"}.get(word, f"knockknock.cli.{word}")).command(options)
+
+
 def command(arguments: list[str]) -> None:
     if arguments == ["--send"]:
         from .. import rawsend
@@ -211,13 +206,20 @@ def command(arguments: list[str]) -> None:
         rawsend.serve()
         return
     usage, options, program = parse(arguments)
+    if options.enroll or options.list or options.doctor:
+        _other(options)
+        return
     with contextlib.ExitStack() as stack:
         send = profile = None
         if os.geteuid() == 0 and not options.dry_run:  # now, before it is given up
             with contextlib.suppress(SendError):  # not every knock takes it
                 send = stack.enter_context(client.sender())
         home = client.become_invoker()
-        found = configure(options, home)
+        found = None
+        if os.path.isfile(path := f"{home}/.knockknock/config"):
+            from .settings import configure  # imported here, as most have no such file
+
+            found = configure(options, path)
         if options.stdio and options.port and not options.ports:
             options.ports = [(TCP, options.port)]
         with contextlib.suppress(KnockError):

@@ -16,7 +16,7 @@ import time
 
 from ..errors import GrantError, KnockError
 from ..grant import DONE, FAILED, Order, pack_doors, unpack
-from . import Firewall, detect, policy, privileges, route, watch
+from . import detect, policy, privileges, route, scan, watch
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
 """What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
@@ -32,7 +32,7 @@ def read_policy(config: str) -> policy.Policy:
     return policy.load(done.stdout)
 
 
-def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
+def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, config: str, limits: policy.Policy) -> None:
     """Obey records until the pair closes. Raises GrantError for the first that it must not obey.
 
     While the daemon goes over to the profiles of a reload it may ask for what only the old ones could: that is refused.
@@ -52,10 +52,14 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
                 fresh = read_policy(config)
                 rules.heal(firewall)
                 firewall.watch(fresh.knock_ports, fresh.any_flags)
+                firewall.spare(fresh)
                 doors, seconds = limits.doors + fresh.doors, max(limits.seconds, fresh.seconds)
                 limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
+            elif grant.order is Order.BLOCK:
+                route.refuse_own(grant.address)
+                firewall.block(grant)
             elif grant.order is Order.STATUS:
                 found = [door for door in firewall.status() if grant.address in (b"", door.address)]
                 answer = pack_doors(found)
@@ -80,7 +84,9 @@ def main() -> None:
             privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW, privileges.SETPCAP})
             limits = read_policy(sys.argv[1])
             choice = detect.choose(limits)
-            firewall = detect.make(choice, limits.nflog_group)
+            firewall = scan.Guarded(
+                detect.make(choice, limits.nflog_group), scan.make(choice, limits.scan, limits.nflog_group), limits
+            )
             rules = watch.Watch(pair, choice, limits)
             cleanup.callback(firewall.remove)
             firewall.prepare()

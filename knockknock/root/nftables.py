@@ -36,7 +36,7 @@ table inet {NAME} {{
     chain knock {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        log prefix "{PREFIX}" $HOW
+        $TOLD
     }}
     chain let_in {{
         ct mark set ct mark & {MASK ^ 0xFFFFFFFF:#010x} | {MARK:#010x} accept
@@ -90,10 +90,11 @@ class Library:
         """The ruleset as libnftables-json(5) has it, without elements of sets, of which others may have millions."""
         return self._listed("list ruleset", self._JSON | self._TERSE)
 
-    def elements(self, name: str) -> list[dict[str, Any]]:
+    def elements(self, name: str, table: str = NAME) -> list[dict[str, Any]]:
         """The elements of a set of ours that has timeouts, with what is left of them."""
-        listed = self._listed(f"list set inet {NAME} {name}", self._JSON | self._NUMBERS)
-        return [item["elem"] for one in listed for item in one.get("set", {}).get("elem", ())]
+        listed = self._listed(f"list set inet {table} {name}", self._JSON | self._NUMBERS)
+        found = [item for one in listed for item in one.get("set", {}).get("elem", ())]
+        return [item["elem"] if isinstance(item, dict) else {"val": item} for item in found]
 
     def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
@@ -103,10 +104,11 @@ class Library:
             self._lib.nft_ctx_output_set_flags(self._context, 0)
 
 
-def our_table(rules: list[dict[str, Any]]) -> list[Any]:
-    """What a ruleset holds of our table, in a form that can be compared: without handles and elements."""
-    inside = [(kind, value) for item in rules for kind, value in item.items() if value.get("table") == NAME]
-    return [(kind, {key: value[key] for key in value if key not in ("handle", "elem")}) for kind, value in inside]
+def our_table(rules: list[dict[str, Any]], name: str = NAME) -> list[Any]:
+    """What a ruleset holds of a table of ours, in a form that can be compared: without handles, elements and counts."""
+    inside = [(kind, value) for item in rules for kind, value in item.items() if value.get("table") == name]
+    varies = ("handle", "elem", "packets", "bytes")
+    return [(kind, {key: value[key] for key in value if key not in varies}) for kind, value in inside]
 
 
 def find_ours(rules: list[dict[str, Any]], table: bool = True) -> list[str]:
@@ -121,10 +123,15 @@ def find_ours(rules: list[dict[str, Any]], table: bool = True) -> list[str]:
     return found
 
 
+def told(nflog_group: int) -> str:
+    """The statement by which the daemon hears of a packet; nflog_group: 0 for the kernel's log."""
+    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
+    return f'log prefix "{PREFIX}" ' + (to_group if nflog_group else "level debug flags tcp sequence,options")
+
+
 def table(nflog_group: int) -> str:
     """Our table, in the words of nft; nflog_group: 0 for the kernel's log."""
-    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
-    return _TABLE.replace("$HOW", to_group if nflog_group else "level debug flags tcp sequence,options")
+    return _TABLE.replace("$TOLD", told(nflog_group))
 
 
 class Firewall:

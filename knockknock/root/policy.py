@@ -9,6 +9,24 @@ from ..errors import FirewallError, GrantError
 from ..grant import Grant, Order
 
 
+class Scan(NamedTuple):
+    """When a source is shut out for a scan (root.scan)."""
+
+    ports: int
+    """Closed ports that it may try within the seconds."""
+    seconds: int
+    block: int
+    """Seconds; 0: for ever."""
+    prefix: int
+    """Bits of an IPv6 address that make one source."""
+    allow: tuple[str, ...]
+    """Networks that are never shut out, as ipaddress prints them."""
+    everything: bool
+    """Whether established connections and knocks of a source that is shut out are dropped, too."""
+    by_daemon: bool = False
+    """Whether the kernel reports what is tried, and the daemon counts and asks for a BLOCK."""
+
+
 class Policy(NamedTuple):
     """The limits of a grant, and what the firewall is to be."""
 
@@ -26,10 +44,17 @@ class Policy(NamedTuple):
     """Where packets to knock ports are logged to; 0: the kernel's log."""
     any_flags: tuple[int, ...] = ()
     """TCP knock ports of which not SYNs alone are logged."""
+    scan: Scan | None = None
+    """The scan guard, if there is to be one."""
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""
         if grant.order in (Order.RELOAD, Order.STATUS):
+            return
+        if grant.order is Order.BLOCK:
+            if not self.scan or not self.scan.by_daemon:
+                raise GrantError("by the configuration nobody is shut out at the daemon's wish")
+            check_address(grant.address)
             return
         if not any(grant.protocol == protocol and first <= grant.port <= last for protocol, first, last in self.doors):
             raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")
@@ -64,7 +89,7 @@ class Meter:
 
 def dump(policy: Policy) -> str:
     """The text that load() reads back."""
-    return json.dumps(policy._asdict())
+    return json.dumps(policy._asdict() | {"scan": policy.scan and policy.scan._asdict()})
 
 
 def load(text: str) -> Policy:
@@ -73,4 +98,6 @@ def load(text: str) -> Policy:
     for name in ("knock_ports", "doors"):
         values[name] = tuple(tuple(one) for one in values[name])
     values["any_flags"] = tuple(values["any_flags"])
+    if values["scan"]:
+        values["scan"] = Scan(**values["scan"] | {"allow": tuple(values["scan"]["allow"])})
     return Policy(**values)

@@ -98,6 +98,10 @@ class Profile(Protocol):
         """A further file in its directory, with which Scheme.complete() makes it whole; empty: none."""
 
     @property
+    def expires(self) -> int | None:
+        """Seconds since 1970 from which on the server obeys it no more; None: never."""
+
+    @property
     def legacy(self) -> bool:
         """Whether knockknock 0.8 made it, and left a counter in its directory."""
 

@@ -97,6 +97,10 @@ class Profile(NamedTuple):
         return ""
 
     @property
+    def expires(self) -> None:
+        return None
+
+    @property
     def legacy(self) -> bool:
         return False
 

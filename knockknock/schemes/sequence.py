@@ -130,6 +130,10 @@ class Profile(NamedTuple):
         return self.one_time
 
     @property
+    def expires(self) -> None:
+        return None
+
+    @property
     def legacy(self) -> bool:
         return False
 

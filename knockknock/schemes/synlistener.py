@@ -120,8 +120,10 @@ class SynListener:
                     return self._accept(ear, *heard, packet)
         return self._refuse(packet, now)
 
-    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted:
+    def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
         self._use_up(ear, counter)
+        if ear.profile.expires is not None and self._clock >= ear.profile.expires:
+            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request, f"{counter + 1}\n")
         grant = granted(self.settings, request, packet.source, ear.profile.single_use)
         return Accepted(ear.profile.name, counter, request, grant, f"{counter + 1}\n")
 

@@ -23,6 +23,14 @@ SECRETS = ("cipher_key", "mac_key")
 KEY = "a blob of 16 or 32 bytes"
 read_key = parse_key
 RAW = True
+
+
+def _moment(text: str) -> int:
+    from .. import moment  # imported only when asked for: most profiles do not expire
+
+    return moment.parse(text)
+
+
 KEYS: ini.Keys = {
     "knock_port": port_number,
     "format": ini.one_of(*FORMATS),
@@ -30,6 +38,7 @@ KEYS: ini.Keys = {
     "bind_source": ini.boolean,
     "single_use": ini.boolean,
     "counter": ini.one_of("event", "clock"),
+    "expires": _moment,
 }
 
 
@@ -51,6 +60,8 @@ class Profile(NamedTuple):
     """Whether knockknock 0.8 made it: its config names no format."""
     clock: bool = False
     """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
+    expires: int | None = None
+    """Seconds since 1970 from which on the server obeys it no more."""
 
     @property
     def scheme(self) -> str:
@@ -123,6 +134,10 @@ def write(profile: Profile) -> Iterable[str]:
         yield f"single_use = {'yes' if profile.single_use else 'no'}"
     if profile.clock:
         yield "counter = clock"
+    if profile.expires is not None:
+        from .. import moment  # as above
+
+        yield f"expires = {moment.show(profile.expires)}"
 
 
 def first(_profile: Profile) -> str:

@@ -16,6 +16,7 @@ TARGETS = (
     "key_file",
     "counter_file",
     "proxy_request",
+    "enrolment",
     "client_config",
     "syn_packet",
     "otp_payload",

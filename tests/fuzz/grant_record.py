@@ -25,6 +25,9 @@ def target(data: bytes) -> None:
         assert grant[1:] == (b"", 0, 0, 0)
     elif grant.order is Order.STATUS:
         assert grant[2:] == (0, 0, 0)
+    elif grant.order is Order.BLOCK:
+        assert grant[2:] == (0, 0, 0)
+        assert len(grant.address) in (4, 16)
     else:
         assert grant.protocol in (6, 17)
         assert 1 <= grant.port <= 65535

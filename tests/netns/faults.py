@@ -57,7 +57,8 @@ class Bench:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        lab.configure(single_use="no", delay=str(SECONDS))  # so that to try a door does not shut it
+        # Not single_use, so that to try a door does not shut it; with all that places rules and sets.
+        lab.configure(single_use="no", delay=str(SECONDS), scan_guard="on")
         lab.mint("laptop", port=PORT)
         lab.listen(22)
         self.state = Path(lab.settings["state"]) / "laptop"

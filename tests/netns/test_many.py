@@ -35,10 +35,11 @@ def place(lab: Lab, request: pytest.FixtureRequest) -> Path:
 
 
 def mint(lab: Lab, name: str, host: str, *options: str) -> None:
-    """Make a profile; the copy for the client goes where it belongs."""
-    out = f"{lab.home}/.knockknock/{host}"
-    words = [name, str(KNOCK_PORT), "--config", lab.configure(), "--out", out, *options]
-    assert "Made" in lab.run("server", *lab.program("knockknock-genprofile"), *words).stdout
+    """Make a profile; the client enrols."""
+    words = [name, str(KNOCK_PORT), "--config", lab.configure(), "--for", host, *options]
+    printed = lab.run("server", *lab.program("knockknock-genprofile"), *words).stdout
+    assert "Made" in printed
+    lab.run("client", *lab.program("knockknock"), "--enroll", "--replace", text=printed.splitlines()[-1])
 
 
 def change(place: Path, statement: str, rows: Iterable[tuple[object, ...]]) -> None:

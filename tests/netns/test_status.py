@@ -124,7 +124,7 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
         "knocks": {
             "accepted": 1,
             "failed": 0,
-            "refused": {"replay": 1, "not permitted": 0, "ahead": 0, "unknown": 0, "unexamined": 0},
+            "refused": {"replay": 1, "not permitted": 0, "ahead": 0, "expired": 0, "unknown": 0, "unexamined": 0},
         },
         "profiles_in_all": 1,
     }

@@ -41,6 +41,7 @@ def profiles(draw: st.DrawFn, format: str | None = None) -> Profile:
         tuple(draw(st.lists(runs(st.just(TCP) if classic else st.sampled_from([TCP, UDP])), min_size=1, max_size=4))),
         False if classic else draw(st.booleans()),
         draw(st.sampled_from([None, True, False])),
+        expires=draw(st.none() | st.integers(1, 2**32)),  # the gatekeeper of a test is at 0
     )
 
 

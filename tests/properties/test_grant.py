@@ -17,6 +17,8 @@ def grants(draw: st.DrawFn) -> Grant:
         return STATUS._replace(address=draw(st.one_of(st.just(b""), addresses)))
     if order is Order.RELOAD:
         return RELOAD
+    if order is Order.BLOCK:
+        return Grant(order, draw(addresses), 0, 0, 0)
     seconds = 0 if order is Order.CLOSE else draw(st.integers(1, 65535))
     return Grant(order, draw(addresses), draw(st.sampled_from([6, 17])), draw(ports), seconds)
 

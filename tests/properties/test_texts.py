@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import config, ini, store
+from knockknock import config, ini, moment, store
 from knockknock.config import Config
 from knockknock.errors import ConfigError, CounterError, ProfileError
 from knockknock.profile import MAX_COUNTER, check_name, parse_config, parse_key, write_config, write_key
@@ -90,6 +90,21 @@ def test_the_line_of_a_complaint_is_the_line(before: list[str], between: list[st
     lines = [*before, "[main]", "good = 1", *between, "bad = 0", "# bad = 1"]
     with pytest.raises(ConfigError, match=f"^{WHERE}:{lines.index('bad = 0') + 1}: bad: "):
         ini.read("\n".join(lines), WHERE, known)
+
+
+@given(st.integers(0, 2**37))
+def test_moment(seconds: int) -> None:
+    assert moment.parse(moment.show(seconds)) == seconds
+
+
+@given(st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?Z)?") | st.text(max_size=20))
+def test_any_text_as_a_moment(text: str) -> None:
+    for parse in (moment.parse, moment.span):
+        try:
+            seconds = parse(text)
+        except ConfigError:
+            continue
+        assert seconds >= 0
 
 
 @given(profiles(), st.booleans())

@@ -1,0 +1,189 @@
+"""knockknock --doctor HOST: what a knock needs on this machine, a line for each. Sends nothing, uses up no counter."""
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import socket
+import stat
+import struct
+import subprocess
+import sys
+
+from .. import client, clock, hosts, moment, rawsend, route, store
+from ..errors import KnockError, SendError
+from ..request import Request, Verb
+from ..schemes.synprofile import Profile
+
+CARRIED = {
+    "compact": "the IP ID (in IPv6 the flow label), the sequence number and the window",
+    "stealth": "the IP ID (in IPv6 the flow label), the sequence number and the TCP timestamp",
+    "classic": "the IP ID (in IPv6 the flow label), the sequence number, the acknowledgment number and the window",
+}
+NEAR = 1280
+"""Bytes; a smaller MTU is a tunnel's (RFC 8200 section 5)."""
+
+
+class Doctor:
+    """Says how things are, and remembers whether something was bad."""
+
+    def __init__(self) -> None:
+        self.bad = False
+
+    def good(self, text: str) -> None:
+        print(f"ok:   {text}")
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}")
+
+    def wrong(self, text: object) -> None:
+        self.bad = True
+        print(f"bad:  {text}")
+
+
+def command(options: argparse.Namespace) -> None:
+    """Look at everything. Raises KnockError if something is bad."""
+    doctor = Doctor()
+    sends(doctor)
+    home = client.become_invoker()
+    place = f"{home}/.knockknock"
+    name, names = options.host, [options.host]
+    if os.path.isfile(f"{place}/config"):
+        try:
+            found = _settings(options, place)
+            doctor.good(f"{place}/config can be read")
+            name = found.host_name or name
+            names = [found.profile] if found.profile else [options.host, name]
+        except KnockError as error:
+            doctor.wrong(error)
+    profile = None
+    try:
+        profile = client.find_profile(place, *names)
+    except KnockError as error:
+        doctor.wrong(error)
+    if profile:
+        of_profile(doctor, f"{place}/{profile.name}", profile)
+    try:
+        addresses = route.addresses(name, options.family or socket.AF_UNSPEC)
+    except SendError as error:
+        doctor.wrong(error)
+    else:
+        doctor.good(f"{name} is {', '.join(address for _, address in addresses)}")
+        for address in addresses:
+            way(doctor, options, f"{place}/{profile.name}" if profile else "", profile, address)
+    if profile:
+        path(doctor, profile)
+    if doctor.bad:
+        sys.stdout.flush()
+        raise KnockError("not all is well, see above")
+
+
+def _settings(options: argparse.Namespace, place: str) -> hosts.Host:
+    from .settings import configure
+
+    return configure(options, f"{place}/config")
+
+
+def sends(doctor: Doctor) -> None:
+    """Whether a knock may be sent, and how."""
+    try:
+        for raw in client.open_raw().values():
+            raw.close()
+        doctor.good(f"a raw socket is allowed ({'root' if os.geteuid() == 0 else 'a capability'})")
+        return
+    except SendError as error:
+        reason = error
+    if near := rawsend._by_socket():
+        near.close()
+        doctor.good(f"no raw socket here, but knocks are sent by systemd ({rawsend.SOCKET})")
+        return
+    words = ["sudo", "-n", "-l", "-u", "root", "--", os.path.abspath(sys.argv[0]), "--send"]
+    with contextlib.suppress(OSError):
+        if not subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode:
+            doctor.good("no raw socket here, but sudo sends knocks without a password")
+            return
+    doctor.wrong(reason)
+
+
+def of_profile(doctor: Doctor, directory: str, profile: Profile) -> None:
+    """Files, expiry, clock and counter."""
+    status = os.stat(directory)
+    if status.st_mode & 0o022 or status.st_uid not in (os.geteuid(), 0):
+        doctor.wrong(f"others may write in {directory}: chmod 700 {directory}")
+    elif any(os.stat(f"{directory}/{key}").st_mode & stat.S_IRWXG for key in ("cipher.key", "mac.key")):
+        doctor.wrong(f"a group may read the keys in {directory}: chmod -R go= {directory}")
+    else:
+        doctor.good(f"{directory} can be read, and only by you")
+    now = clock.seconds()
+    if profile.expires is not None and profile.expires <= now:
+        doctor.wrong(f"the profile expired on {moment.show(profile.expires)}: ask for a new one")
+    counted = profile.clock or profile.expires is not None
+    doctor.good(f"the clock says {moment.show(now)}{', which this profile goes by' if counted else ''}")
+    try:
+        counter = store.next_counter(directory, 0, now if profile.clock else 0)
+        doctor.good(f"the next counter is {counter}")
+        if profile.clock and counter > now + 1:
+            doctor.wrong(f"the clock was set back: knocks were counted up to {moment.show(counter - 1)}")
+        if not os.access(directory, os.W_OK):
+            doctor.wrong(f"{directory} cannot be written, so no counter can be used up")
+    except KnockError as error:
+        doctor.wrong(error)
+
+
+def way(
+    doctor: Doctor, options: argparse.Namespace, directory: str, profile: Profile | None, address: tuple[int, str]
+) -> None:
+    """Route, source address, and the packet that would leave to one address."""
+    family, destination = address
+    port = profile.knock_port if profile else 1
+    try:
+        source, mtu = route.find(family, destination, port, options.source or "")
+    except SendError as error:
+        (doctor.note if options.family is None else doctor.wrong)(str(error))
+        return
+    doctor.good(f"to {destination} there is a way, from {source}, MTU {mtu}")
+    plain = destination.partition("%")[0]
+    if ipaddress.ip_address(source.partition("%")[0]).is_private and ipaddress.ip_address(plain).is_global:
+        text = f"{source} is a private address, so the server sees another one (NAT)"
+        if profile and profile.bind_source and not options.source:
+            doctor.wrong(f"{text}, and the profile binds the source: say --source with the one that it sees")
+        else:
+            doctor.note(text)
+    if mtu < NEAR:
+        doctor.note(
+            f"an MTU of {mtu} is a tunnel's: one that ends connections (a proxy) makes SYNs of its own, no knocks"
+        )
+    if not profile:
+        return
+    asked = [Request(Verb.OPEN, protocol, number) for protocol, number in options.ports or ()]
+    if wrong := [one for one in asked if not profile.permits(one)]:
+        doctor.wrong(f"the profile may not {wrong[0]}; it may: {', '.join(map(str, profile.ports))}")
+        return
+    first = profile.ports[0]
+    asked = asked[:1] or [Request(Verb.OPEN, first.protocol, first.first)]
+    try:
+        for knock in client.prepare(directory, profile, asked, address, dry=True, seen_from=options.source or ""):
+            doctor.good(f"{knock.request}, counter {knock.counter}, would leave as {fields(knock.packet, port)}")
+    except KnockError as error:
+        doctor.wrong(error)
+
+
+def fields(packet: bytes, port: int) -> str:
+    """The fields of a SYN that can carry a knock; packet: from the IP header on, without IP options."""
+    start = 20 if packet[0] >> 4 == 4 else 40
+    if start == 20:
+        ident = f"IP ID {int.from_bytes(packet[4:6], 'big'):#x}"
+    else:
+        ident = f"flow label {int.from_bytes(packet[0:4], 'big') & 0xFFFFF:#x}"
+    sequence, acknowledgment = struct.unpack_from("!II", packet, start + 4)
+    window = int.from_bytes(packet[start + 14 : start + 16], "big")
+    return f"a SYN to port {port}: {ident}, sequence {sequence}, acknowledgment {acknowledgment}, window {window}"
+
+
+def path(doctor: Doctor, profile: Profile) -> None:
+    """What may happen on the way, which only the other end can see."""
+    doctor.note(
+        f"format {profile.format} is carried in {CARRIED[profile.format]}. Where something on the way writes one of "
+        "them anew (NAT and firewalls that number packets themselves, proxies, some VPNs), the server logs 'refused "
+        "unknown', or nothing; run knockknock-daemon --doctor there, knock, and it names the field"
+    )

@@ -1,0 +1,196 @@
+"""knockknock-daemon --doctor: why a knock that arrived did or did not open. It opens nothing and uses up nothing."""
+
+import argparse
+import contextlib
+import ipaddress
+import select
+import socket
+import time
+from collections.abc import Iterator
+
+from .. import clock, diagnosis, loading, running, sources, store
+from ..config import Config
+from ..errors import FirewallError, KnockError, SourceError
+from ..packet import Packet
+from ..root import PREFIX
+from ..root.commands import run as listed
+from ..schemes.synprofile import Profile
+from ..sources import nfpacket
+from .doctor_server import WAIT
+
+LINE = 2.0
+"""Seconds to wait for its line in the log."""
+SHOWN = 20
+"""Packets of a file that are explained."""
+_ETH_P_ALL = 3
+"""include/uapi/linux/if_ether.h"""
+
+Profiles = list[tuple[Profile, int]]
+"""Each with the next counter that the server accepts."""
+
+
+def show(path: str, options: argparse.Namespace) -> None:
+    """Explain what is in the file, or what comes. Raises KnockError if nothing of it is good."""
+    settings = store.load_config(path)
+    profiles = known(settings)
+    own = options.sent_from.packed if options.sent_from else b""
+    if options.pcap:
+        packets = [
+            packet for packet in from_file(options.pcap) if any(packet.port == one.knock_port for one, _ in profiles)
+        ]
+        if not packets:
+            raise KnockError(
+                f"{options.pcap} holds no SYN to a knock port: the knock did not come as far as it was taken"
+            )
+        good = [said(packet, profiles, settings, own) for packet in packets[:SHOWN]]
+        if len(packets) > SHOWN:
+            print(f"{len(packets) - SHOWN} more are not looked at")
+    else:
+        good = [live(settings, profiles, own, options.wait or WAIT)]
+    if not any(good):
+        raise KnockError("nothing of this opens, see above")
+
+
+def known(settings: Config) -> Profiles:
+    """The profiles that a daemon would hear now; says what is wrong with others. Raises KnockError if there is none."""
+    found: Profiles = []
+    for name, profile in filter(None, store.profiles(settings.profiles)):
+        try:
+            if isinstance(profile, KnockError):
+                raise profile
+            if isinstance(profile, Profile):  # others have nothing that could be opened
+                found.append((profile, loading.recalled(settings, profile)))
+        except KnockError as error:
+            print(f"profile {name} is not heard: {error}")
+    if not found:
+        raise KnockError(f"there is no profile in {settings.profiles} that could be heard")
+    return found
+
+
+def said(packet: Packet, profiles: Profiles, settings: Config, own: bytes) -> bool:
+    """Print what a packet is to the profiles of its knock port; whether it is good."""
+    now, source = clock.seconds(), ipaddress.ip_address(packet.source)
+    label = "IP ID" if source.version == 4 else "flow label"
+    stamp = "none" if packet.timestamp is None else packet.timestamp
+    print(
+        f"from {source} to port {packet.port}: {label} {packet.ident:#x}, sequence {packet.sequence}, "
+        f"acknowledgment {packet.acknowledgment}, window {packet.window}, TCP timestamp {stamp}"
+    )
+    findings = [
+        (profile.name, diagnosis.explain(packet, profile, counter, loading.settings(settings), now, own))
+        for profile, counter in profiles
+        if profile.knock_port == packet.port
+    ]
+    ours = [(name, one) for name, one in findings if one.ours]
+    for name, one in ours or findings[:SHOWN]:
+        print(f"    {name}: {one.text}")
+    return any(one.good for _, one in ours)
+
+
+def from_file(path: str) -> Iterator[Packet]:
+    """The SYNs in a capture file. Raises KnockError."""
+    import logging
+
+    logging.getLogger("scapy").setLevel(logging.ERROR)
+    from scapy.error import Scapy_Exception
+    from scapy.layers.inet import IP
+    from scapy.layers.inet6 import IPv6
+    from scapy.utils import PcapReader
+
+    try:
+        with PcapReader(path) as reader:
+            for frame in reader:
+                for layer, read in ((IP, nfpacket.ipv4), (IPv6, nfpacket.ipv6)):
+                    if layer in frame:
+                        data = bytes(frame[layer].original)
+                        if packet := read(data, 0, len(data)):
+                            yield packet
+                        break
+    except (OSError, Scapy_Exception, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is no capture file"
+        raise KnockError(f"--pcap {path} cannot be read: {reason}") from None
+
+
+def arrived() -> socket.socket:
+    """What sees all packets that come in, before the firewall does. Raises KnockError."""
+    try:
+        return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+    except PermissionError:
+        raise KnockError("it must be run as root, to see what arrives; or take a file: --pcap") from None
+
+
+def live(settings: Config, profiles: Profiles, own: bytes, seconds: float) -> bool:
+    """Wait for a SYN to a knock port, and explain it; whether it opens. Raises KnockError."""
+    ports = {one.knock_port for one, _ in profiles}
+    with arrived() as wire, _log(settings) as log:
+        print(f"Waiting for a knock at port {', '.join(map(str, sorted(ports)))}: knock now.", flush=True)
+        packet = _next(wire, ports, time.monotonic() + seconds)
+        if packet is None:
+            raise KnockError(
+                f"no SYN to a knock port arrived within {seconds:.0f} s: something on the way refuses it, the client "
+                "knocks at another address or port, or it is this very machine"
+            )
+        good = said(packet, profiles, settings, own)
+        heard = log is None or _logged(log, packet)
+    return _surroundings(settings, heard, log is not None) and good
+
+
+@contextlib.contextmanager
+def _log(settings: Config) -> Iterator[sources.Source | None]:
+    """The log, to see whether the line comes; None for NFLOG, which only the daemon can have."""
+    if sources.choose(settings)[0] == "nflog":
+        yield None
+        return
+    try:
+        yield sources.open_source(settings, look=True)
+    except SourceError as error:
+        print(f"bad: {error}")
+        yield None
+
+
+def _next(wire: socket.socket, ports: set[int], end: float) -> Packet | None:
+    """The next SYN that comes in to one of some ports, None when the time is over."""
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([wire], [], [], left)[0]:
+            return None
+        data, (_, _, kind, *_) = wire.recvfrom(65536)
+        read = {4: nfpacket.ipv4, 6: nfpacket.ipv6}.get(data[0] >> 4 if data else 0)
+        if kind == socket.PACKET_HOST and read and (packet := read(data, 0, len(data))) and packet.port in ports:
+            return packet
+    return None
+
+
+def _logged(log: sources.Source, packet: Packet) -> bool:
+    """Whether the kernel's line about a packet comes."""
+    end = time.monotonic() + LINE
+    while time.monotonic() < end:
+        for line in log.read():
+            if line and line[:6] == packet[:6]:
+                return True
+        time.sleep(0.02)
+    return False
+
+
+def _surroundings(settings: Config, heard: bool, looked: bool) -> bool:
+    """Print whether daemon, rule and log line are there; whether all are."""
+    pid = running.daemon(settings.state)
+    rule = _rule()
+    print(f"ok: the daemon runs (process {pid})" if pid else "bad: no daemon runs with this state directory: start it")
+    if rule:
+        print("ok: its rules are in the firewall")
+    else:
+        print("bad: its rules are not in the firewall: restart the daemon; its log says what became of them")
+    if not heard:
+        print("bad: no LOG line came for it: see When it does not open, in README")
+    elif looked:
+        print("ok: its LOG line came")
+    return bool(pid) and rule and heard
+
+
+def _rule() -> bool:
+    """Whether some firewall has the rule of ours that logs."""
+    for command in (["nft", "list", "table", "inet", "knockknock"], ["iptables-save"], ["iptables-legacy-save"]):
+        with contextlib.suppress(FirewallError):
+            if f'prefix "{PREFIX}"' in listed(command):
+                return True
+    return False

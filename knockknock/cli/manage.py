@@ -1,0 +1,86 @@
+"""knockknock-genprofile --list, --revoke, --rotate."""
+
+import argparse
+import contextlib
+import os
+import sys
+
+from .. import clock, loading, minting, moment, running, store
+from ..config import Config
+from ..errors import KnockError, ProfileError
+from . import columns, expiry, genprofile, handover
+
+HEAD = ("NAME", "KNOCKPORT", "FORMAT", "NEXT", "EXPIRES", "MAY OPEN")
+
+
+def show(settings: Config) -> None:
+    """Print the profiles that are good, then say what is wrong with others. Raises KnockError if there are such."""
+    now, rows, bad = clock.seconds(), [], 0
+    for name, profile in filter(None, store.profiles(settings.profiles)):
+        try:
+            if isinstance(profile, KnockError):
+                raise profile
+            counter = loading.recalled(settings, profile)
+        except KnockError as error:
+            print(f"profile {name}: {error}", file=sys.stderr)
+            bad += 1
+            continue
+        ports = ", ".join(map(str, profile.ports))
+        rows.append(
+            (
+                name,
+                profile.where,
+                profile.kind,
+                str(counter) if isinstance(counter, int) else "",
+                expiry(profile.expires, now),
+                ports,
+            )
+        )
+    print(columns([HEAD, *sorted(rows)]))
+    if bad:
+        raise KnockError("not all is well, see above")
+
+
+def revoke(options: argparse.Namespace, settings: Config) -> None:
+    """Remove a profile. Raises KnockError."""
+    minting.revoke(settings.profiles, options.revoke)
+    print(f"Revoked {options.revoke}.")
+    if options.reload and running.reload(settings.state):
+        print("The daemon hears it no more.")
+    elif pid := running.daemon(settings.state):
+        # Its counter stays where it is, for the daemon to go on with, until it knows; a later mint takes the place.
+        print(f"The daemon (process {pid}) hears it until it is told:\n    sudo systemctl reload knockknock")
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{settings.state}/{options.revoke}")
+
+
+def rotate(options: argparse.Namespace, settings: Config, owner: minting.Owner) -> None:
+    """New keys for a profile. Raises KnockError."""
+    now, name = clock.seconds(), options.rotate
+    until = now + (moment.span(genprofile.GRACE) if options.grace is None else options.grace)
+    current = minting.find(settings.profiles, name)
+    expires = options.expires or current.expires
+    if expires and expires <= now:
+        raise ProfileError(f"{name} expired on {moment.show(expires)}: say --expires with a later date")
+    fresh = genprofile.fresh_keys(current._replace(expires=expires))
+    with handover.handed_over(options, fresh) as line:
+        minting.rotate(settings.profiles, settings.state, current, fresh, until, now, owner)
+    old = (
+        f"; the old ones are good until {moment.show(until)}, as {name}.old"
+        if until > now
+        else "; the old ones are gone"
+    )
+    print(f"Made new keys for {name} in {settings.profiles}{old}.\n", flush=True)
+    heard = running.reload(settings.state)
+    print(handover.steps(options, fresh, line, replace=True, heard=heard))
+
+
+def manage(options: argparse.Namespace, settings: Config, owner: minting.Owner) -> None:
+    """Do what was asked for. Raises KnockError."""
+    if options.list:
+        show(settings)
+    elif options.revoke:
+        revoke(options, settings)
+    else:
+        rotate(options, settings, owner)

@@ -1,0 +1,43 @@
+"""knockknock --list: the profiles of a client, without their keys."""
+
+import argparse
+import sys
+
+from .. import client, clock, schemes, store
+from ..errors import KnockError
+from ..schemes.synprofile import Profile
+from . import columns, expiry
+
+HEAD = ("SERVER", "KNOCKPORT", "FORMAT", "NEXT", "EXPIRES", "MAY OPEN")
+
+
+def command(_options: argparse.Namespace) -> None:
+    """Print the profiles that are good, then say what is wrong with others. Raises KnockError if there are such."""
+    now, rows, bad = clock.seconds(), [], []
+    place = f"{client.become_invoker()}/.knockknock"
+    for name in sorted(store.names(place)):
+        try:
+            profile = store.load_profile(f"{place}/{name}")
+            counter = None
+            if schemes.load(profile.scheme).counter(profile) is not None:
+                by_clock = isinstance(profile, Profile) and profile.clock
+                counter = store.next_counter(f"{place}/{name}", 0, now if by_clock else 0)
+        except KnockError as error:
+            bad.append(f"{name}: {error}")
+            continue
+        ports = ", ".join(map(str, profile.ports))
+        rows.append(
+            (
+                name,
+                profile.where,
+                profile.kind,
+                "" if counter is None else str(counter),
+                expiry(profile.expires, now),
+                ports,
+            )
+        )
+    print(columns([HEAD, *rows]) if rows or bad else f"There is no profile in {place}: knockknock --enroll makes one.")
+    for line in bad:
+        print(line, file=sys.stderr)
+    if bad:
+        raise KnockError("not all is well, see above")

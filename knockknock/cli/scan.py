@@ -1,0 +1,95 @@
+"""knockknock-daemon --blocked and --unblock: what the scan guard has shut out, from the kernel itself; root alone."""
+
+import argparse
+import os
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from .. import store
+from ..errors import FirewallError, KnockError, PrivilegeError
+from ..root.scan import Address, Guard
+
+PREFIX = "knockknock_scan_"
+"""Of the names of counts."""
+
+
+def add_options(options: argparse.ArgumentParser) -> None:
+    """What the command takes for the scan guard."""
+    options.add_argument("--blocked", action="store_true", help="list whom the scan guard has shut out, and end")
+    options.add_argument("--prometheus", action="store_true", help="with --blocked: print counts, for a .prom file")
+    options.add_argument("--unblock", metavar="ADDR", help="let an address or network in again that --blocked lists")
+
+
+def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
+    """Whether that is what is to be done."""
+    if options.prometheus and not options.blocked:
+        parser.error("--prometheus goes with --blocked")
+    if not options.blocked and options.unblock is None:
+        return False
+    others = (options.check, options.daemonize, options.status, options.events)
+    if any(others) or (options.blocked and options.unblock is not None):
+        parser.error("--blocked and --unblock are each used alone, or with --config")
+    return True
+
+
+def show(path: str, options: argparse.Namespace) -> None:
+    """Do it. Raises KnockError."""
+    if os.geteuid() != 0:
+        raise PrivilegeError("whom the scan guard has shut out only root may ask the kernel: use sudo")
+    guard, prefix = _guard(), store.load_config(path).scan_ipv6_prefix
+    if options.unblock is not None:
+        source = _source(options.unblock, prefix)
+        if source not in [one.source for one in guard.blocked()]:
+            raise KnockError(f"{options.unblock} is not shut out")
+        guard.unblock(source)
+        print(f"{_name(source, prefix)} is let in again")
+        return
+    if options.prometheus:
+        print(_exposition(guard), end="")
+        return
+    for source, seconds in sorted(guard.blocked(), key=lambda one: (one.source.version, one.source.packed)):
+        print(f"{_name(source, prefix)} {'for ever' if seconds is None else f'{seconds} s'}")
+
+
+def _guard() -> Guard:
+    """The one that is in the kernel. Raises KnockError if none is."""
+    from ..root import scan_iptables, scan_nftables
+
+    for make in (lambda: scan_nftables.Guard(None), lambda: scan_iptables.Guard(None)):
+        try:
+            guard: Guard = make()
+            if guard.there():
+                return guard
+        except FirewallError:
+            continue  # that firewall is not on this machine
+    raise KnockError("there is no scan guard in the kernel: set scan_guard = on and restart the daemon")
+
+
+def _source(text: str, prefix: int) -> Address:
+    """The address that stands for a source in the kernel's sets. Raises KnockError."""
+    try:
+        address = ip_address(text.partition("/")[0])
+        if text not in (address.compressed, _name(address, prefix)) and "/" in text:
+            raise ValueError
+    except ValueError:
+        raise KnockError(f"{text!r} is not an address, nor a network as --blocked lists it") from None
+    return ip_network((address, prefix), strict=False).network_address if address.version == 6 else address
+
+
+def _name(source: Address, prefix: int) -> str:
+    return f"{source}/{prefix}" if isinstance(source, IPv6Address) and prefix < 128 else str(source)
+
+
+def _exposition(guard: Guard) -> str:
+    """Counts in the text format of Prometheus."""
+    counts = guard.counts()
+    rows = (
+        ("packets_dropped_total", "counter", "Packets of sources that are shut out", counts.dropped),
+        ("packets_passed_total", "counter", "Packets that the scan guard let pass", counts.packets - counts.dropped),
+        ("connections_new_total", "counter", "Packets that began a connection", counts.new),
+        ("blocked_sources", "gauge", "Sources that are shut out now", len(guard.blocked())),
+    )
+    lines = [
+        f"# HELP {PREFIX}{name} {what}.\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {number}\n"
+        for name, kind, what, number in rows
+    ]
+    return "".join(lines)

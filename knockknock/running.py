@@ -1,0 +1,80 @@
+"""The daemon that runs on this machine, as other commands of root find it: by its lock on the state directory."""
+
+import contextlib
+import os
+import signal
+import time
+
+from . import store
+from .errors import KnockError
+
+MARK = ".reloaded"
+"""In the state directory: when the daemon began to read its files for the last time, on the monotonic clock in ns, and
+whether it goes by them now: "4711 done" or "4711 failed"."""
+PATIENCE = 30.0
+"""Seconds to wait for a reload; a hundred thousand profiles take a good part of that."""
+
+
+def holder(fd: int) -> int:
+    """The process that has the lock (flock) on an open file, as far as /proc tells, else 0."""
+    try:
+        status = os.fstat(fd)
+        with open("/proc/locks") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return 0
+    # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF; the device is not always that of fstat (btrfs, overlayfs).
+    found = {words[4] for words in locks if words[1] == "FLOCK" and words[5].endswith(f":{status.st_ino}")}
+    holders = [int(pid) for pid in found if int(pid) > 0 and _has_open(pid, status)]
+    return holders[0] if len(holders) == 1 else 0
+
+
+def _has_open(pid: str, status: os.stat_result) -> bool:
+    """Whether a process has a file open; another one may have the same number on another disk."""
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), status):
+                    return True
+    return False
+
+
+def daemon(state: str) -> int:
+    """The process id of the daemon that has a state directory, 0 if none runs."""
+    try:
+        with store.directory_fd(state) as fd:
+            return holder(fd)
+    except OSError:
+        return 0
+
+
+def marked(state: str, began: int, *, done: bool) -> None:
+    """Leave the mark for reload(). began: when the files were begun to be read, monotonic, in ns."""
+    with contextlib.suppress(OSError):  # who waits for it says so
+        store.write_durably(f"{state}/{MARK}", f"{began} {'done' if done else 'failed'}\n", 0o600)
+
+
+def reload(state: str) -> bool:
+    """Have the daemon read its files again, and wait until it goes by them; False if none runs. Raises KnockError."""
+    pid, asked = daemon(state), time.monotonic_ns()
+    if not pid:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+    while (mark := _mark(state))[0] < asked:
+        if time.monotonic_ns() - asked > PATIENCE * 1e9 or daemon(state) != pid:
+            break
+        time.sleep(0.01)
+    else:
+        if mark[1]:
+            return True
+    raise KnockError(f"the daemon (process {pid}) goes by what it had before: its log says why")
+
+
+def _mark(state: str) -> tuple[int, bool]:
+    """When the daemon began to read its files, and whether it goes by them."""
+    try:
+        began, _, word = store.read(f"{state}/{MARK}").partition(" ")
+        return int(began), word == "done\n"
+    except (OSError, ValueError):
+        return 0, False

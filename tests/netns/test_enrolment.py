@@ -1,0 +1,216 @@
+"""A profile's life, from the line that is pasted to the day on which it opens nothing: real commands and packets."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from knockknock import moment
+
+from .lab import KNOCK_PORT, Daemon, Lab, until
+
+SERVER = "10.77.0.1"
+
+
+@pytest.fixture(params=["profiles", "profiles.db"])
+def served(lab: Lab, request: pytest.FixtureRequest) -> Lab:
+    """A lab with a service, and profiles in a directory or a database."""
+    lab.listen(22)
+    lab.configure(profiles=f"{lab.directory}/etc/{request.param}", sandbox="required")
+    return lab
+
+
+def admin(lab: Lab, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """knockknock-genprofile on the server."""
+    return lab.run("server", *lab.program("knockknock-genprofile"), *words, "--config", lab.configure(), check=check)
+
+
+def line(done: subprocess.CompletedProcess[str]) -> str:
+    """What is to be pasted: the last line."""
+    return done.stdout.splitlines()[-1]
+
+
+def enroll(lab: Lab, text: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """knockknock --enroll on the client."""
+    return lab.run("client", *lab.program("knockknock"), "--enroll", *words, text=text, check=check)
+
+
+def opens(lab: Lab) -> bool:
+    """Whether a knock of the client opens the port."""
+    lab.knock(SERVER)
+    return lab.opens(SERVER, within=1)
+
+
+def put_aside(lab: Lab) -> Path:
+    """The client's profile under another name, by which it is called no more."""
+    there = lab.home / ".knockknock" / SERVER
+    return there.rename(there.with_name(f"{SERVER}-{time.monotonic_ns()}"))
+
+
+def put_back(lab: Lab, profile: Path) -> None:
+    there = lab.home / ".knockknock" / SERVER
+    if there.exists():
+        put_aside(lab)
+    profile.rename(there)
+
+
+def new(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    return admin(lab, "laptop", str(KNOCK_PORT), "--for", SERVER, *words)
+
+
+def test_from_the_mint_to_the_revocation(served: Lab) -> None:
+    enroll(served, line(new(served)))
+    served.daemon()
+    assert opens(served)
+    listed = admin(served, "--list").stdout
+    assert re.search(rf"^laptop +tcp/{KNOCK_PORT} +compact +1 +never +tcp/22$", listed, re.MULTILINE)
+    assert "The daemon hears it no more" in admin(served, "--revoke", "laptop", "--reload").stdout
+    assert not opens(served)
+    assert not (served.directory / "state" / "laptop").exists()
+    assert "laptop" not in admin(served, "--list").stdout
+    enroll(served, line(new(served, "--reload")), "--replace")
+    assert opens(served)
+
+
+def test_a_name_is_revoked_and_made_anew_with_no_word_to_the_daemon(served: Lab) -> None:
+    """The daemon would go on writing the counter of the old keys in the place of the new one's."""
+    enroll(served, line(new(served)))
+    served.daemon()
+    for _ in range(3):
+        assert opens(served)
+    assert "hears it until it is told" in admin(served, "--revoke", "laptop").stdout
+    assert opens(served), "not told yet"
+    second = line(new(served))
+    assert not opens(served), "it was told before the new one was made"
+    enroll(served, second, "--replace")
+    admin(served, "other", "4243", "--reload")
+    assert opens(served)
+    assert (served.directory / "state" / "laptop").read_text() == "1\n"
+
+
+def test_rotation(served: Lab) -> None:
+    enroll(served, line(new(served)))
+    daemon = served.daemon()
+    assert opens(served)
+    done = admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "1h")
+    assert "--enroll --replace" in done.stdout
+    assert opens(served), daemon.log()
+    daemon.says("laptop.old: open tcp/22")
+    old = put_aside(served)
+    enroll(served, line(done))
+    assert opens(served), "the new keys"
+    daemon.says("reloaded")
+    assert daemon.log().count(" laptop: open tcp/22") == 2
+    new_one = put_aside(served)
+    put_back(served, old)
+    assert opens(served), "the old ones still"
+    again = admin(served, "--rotate", "laptop", check=False)
+    assert (again.returncode, "which has not expired: --revoke laptop.old" in again.stderr) == (1, True)
+    admin(served, "--revoke", "laptop.old", "--reload")
+    assert not opens(served)
+    put_back(served, new_one)
+    assert opens(served)
+    assert (served.directory / "state" / "laptop").read_text() == "2\n"
+
+
+def test_the_grace_ends_by_itself(served: Lab) -> None:
+    enroll(served, line(new(served)))
+    daemon = served.daemon()
+    done = admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "3s")
+    end = moment.parse(re.findall(r"good until (\S+),", done.stdout)[0])
+    assert time.time() < end, "this machine is too slow for this test"
+    until(lambda: time.time() > end)
+    assert not opens(served)
+    daemon.says("refused expired: knock from 10.77.0.2 at port 4242, laptop.old asked to open tcp/22")
+    enroll(served, line(done), "--replace")
+    assert opens(served)
+    admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "1h")
+    assert opens(served), "the expired one is gone, and its name is free"
+
+
+def test_no_knock_is_good_twice_because_its_keys_were_rotated(served: Lab) -> None:
+    """What was heard while the files changed is known when the keys have their new name."""
+    enroll(served, line(new(served)))
+    daemon = served.daemon()
+    pcap = served.directory / "knocks.pcap"
+    for _ in range(3):
+        served.knock(SERVER, "--pcap", str(pcap))
+        assert served.opens(SERVER)
+    state = served.directory / "state" / "laptop.old"
+    admin(served, "--rotate", "laptop", "--for", SERVER)
+    assert state.read_text() == "3\n"
+    replay(served, pcap)
+    daemon.says("refused replay: knock from 10.77.0.2 at port 4242, laptop.old asked to open tcp/22")
+    assert not served.connects(SERVER)
+
+
+REPLAY = """
+import socket, sys
+from scapy.utils import rdpcap
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+for packet in rdpcap(sys.argv[1]):
+    raw.sendto(bytes(packet), (sys.argv[2], 0))
+"""
+
+
+def replay(lab: Lab, pcap: Path) -> None:
+    """Send what was recorded once more."""
+    lab.run("client", lab.program("")[0], "-c", REPLAY, str(pcap), SERVER)
+
+
+def test_expiry(served: Lab) -> None:
+    end = int(time.time()) + 4
+    done = new(served, "--expires", moment.show(end))
+    assert f", until {moment.show(end)}" in enroll(served, line(done)).stdout
+    daemon = served.daemon()
+    assert opens(served), "this machine is too slow for this test" if time.time() > end else ""
+    until(lambda: time.time() > end)
+    put_aside(served)
+    assert "(over)" in admin(served, "--list").stdout
+    assert "(this machine's clock says that it is over)" in enroll(served, line(done)).stdout
+    (served.home / ".knockknock" / SERVER / "counter").write_text("1\n")
+    assert not opens(served)
+    daemon.says("refused expired: knock from 10.77.0.2 at port 4242, laptop asked to open tcp/22")
+    refused = admin(served, "--rotate", "laptop", check=False)
+    assert "say --expires with a later date" in refused.stderr
+    renewed = admin(served, "--rotate", "laptop", "--for", SERVER, "--expires", "2100-01-01", "--grace", "0s")
+    enroll(served, line(renewed), "--replace")
+    assert opens(served)
+
+
+def test_a_file_and_a_pipe(served: Lab) -> None:
+    """What genprofile advises: the file, through ssh's standard input; nothing of it in arguments."""
+    out = served.directory / "line"
+    done = new(served, "--out", str(out))
+    assert "knockknock1:" not in done.stdout
+    assert out.stat().st_mode & 0o777 == 0o600
+    enroll(served, out.read_text())
+    daemon: Daemon = served.daemon()
+    assert opens(served)
+    assert "knockknock1:" not in daemon.log()
+
+
+def test_a_daemon_that_cannot_reload(served: Lab) -> None:
+    """Nobody is told that a key is gone while it is still heard."""
+    enroll(served, line(new(served)))
+    daemon = served.daemon()
+    path = served.configure()
+    good = Path(path).read_text()
+    Path(path).write_text(good.replace("kmsg", "nflog"))
+    words = [*served.program("knockknock-genprofile"), "--revoke", "laptop", "--reload", "--config", path]
+    done = served.run("server", *words, check=False)
+    assert done.returncode == 1
+    assert f"the daemon (process {daemon.process.pid}) goes by what it had before: its log says why" in done.stderr
+    daemon.says("not reloaded, the old configuration stays: a new source takes a restart")
+    assert opens(served)
+    Path(path).write_text(good)
+    enroll(served, line(new(served)), "--replace")
+    Path(path).write_text(good.replace("kmsg", "nflog"))
+    words[1:] = [words[1], "--rotate", "laptop", "--config", path]
+    assert "goes by what it had before" in served.run("server", *words, check=False).stderr
+    Path(path).write_text(good)
+    assert "laptop.old" not in admin(served, "--list").stdout, "nothing was begun"
+    admin(served, "--revoke", "laptop", "--reload")
+    assert not opens(served)

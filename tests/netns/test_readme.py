@@ -1,0 +1,276 @@
+"""Every command in README.md, in its order, on new machines: box.py says what is real there.
+
+Before each block of code the README has a comment that says what becomes of it:
+
+    run: on=MACHINE [at=DIRECTORY] [online]     run by bash as the user `you`
+        fails               it must fail
+        keep, paste         a line for a client, which it prints, is kept; that line is given to it
+        until=WORD          it is at work when it says that; while it is, the next block is run, and then it must end
+    file: on=MACHINE [as=root] PATH             appended to that file
+
+A block without one fails the test. What the text between the blocks claims is looked at in CLAIMS, what it takes for
+granted is made in BEFORE, both by section.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from .box import Box
+from .lab import ROOT, Lab, until
+
+VALUES = {"eth0": "s0"}
+"""What a reader would write in the place of a word of the README."""
+WEB = """
+import http.server, ssl
+server = http.server.ThreadingHTTPServer(("0.0.0.0", 443), http.server.SimpleHTTPRequestHandler)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain("/tmp/web.crt", "/tmp/web.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+DOCKER = """
+iptables -t nat -N DOCKER
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+iptables -t nat -A DOCKER ! -i s1 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.77.1.2:80
+iptables -N DOCKER
+iptables -N DOCKER-USER
+iptables -P FORWARD DROP
+iptables -A FORWARD -j DOCKER-USER
+iptables -A FORWARD -o s1 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables -A FORWARD -o s1 -j DOCKER
+iptables -A FORWARD -i s1 ! -o s1 -j ACCEPT
+iptables -A DOCKER -d 10.77.1.2/32 ! -i s1 -o s1 -p tcp -m tcp --dport 80 -j ACCEPT
+iptables -A DOCKER-USER -j RETURN
+echo 1 > /proc/sys/net/ipv4/ip_forward
+"""
+"""The rules of Docker 28 for `-p 8080:80` of a container 10.77.1.2 behind s1, since there may be no dockerd here."""
+OLD = """
+install -d -m 700 {0}
+cd {0}
+umask 077
+printf '[main]\\nknock_port = 4243\\n' > config
+echo 0 > counter
+echo AAECAwQFBgcICQoLDA0ODw== > cipher.key
+echo EBESExQVFhcYGRobHB0eHw== > mac.key
+"""
+"""A profile as knockknock 0.8 made them."""
+
+
+class Block(NamedTuple):
+    section: str
+    line: int
+    mark: str
+    text: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """All blocks of code of a page, indented or fenced, each with the comment before it, or without any."""
+    section = mark = ""
+    found: list[str] = []
+    fence = False
+    begin = 0
+    last = ""
+    for number, line in enumerate([*page.splitlines(), "end"], 1):
+        inside = fence or (line.startswith("    ") and (found or not last)) or (found and not line)
+        if line.startswith("```"):
+            fence = not fence
+            inside = True
+        if inside:
+            begin = begin or number
+            found.append("" if line.startswith("```") else line if fence else line[4:])
+        elif found:
+            yield Block(section, begin, mark, "\n".join(found).strip("\n") + "\n")
+            found, mark, begin = [], "", 0
+        if not inside and line:
+            heading = re.match(r"#+ (.*)", line)
+            section = heading[1] if heading else section
+            comment = re.fullmatch(r"<!-- ((?:run|file): .*) -->", line)
+            mark = comment[1] if comment else ""
+        last = line
+
+
+def shut(box: Box) -> None:
+    """What a reader does who takes his time: the door of the last knock, if it was not used, is closed by now."""
+    box.good("laptop", "sudo knockknock --close -p 22 server.example")
+    opened = "knockknock-daemon --status --source 10.77.0.2 | grep '^10.77.0.2 *tcp/22 '"
+    until(lambda: box.run("server", opened, user="root").returncode)
+
+
+def login(box: Box) -> bool:
+    """Whether ssh by itself, without a knock, gets in."""
+    shut(box)
+    return box.run("laptop", "ssh -F none -o ConnectTimeout=1 server.example true").returncode == 0
+
+
+def nothing(box: Box) -> None:
+    pass
+
+
+def empty_firewall(box: Box) -> None:
+    box.good("server", "systemctl stop knockknock; nft flush ruleset", user="root")
+    box.good("server", "rm -rf /etc/systemd/system/knockknock.service.d", user="root")
+
+
+def before_laptop(box: Box) -> None:
+    """A web server, and a profile that somebody wants to take away."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout /tmp/web.key -out /tmp/web.crt"
+    subject = "-subj /CN=server.example -addext subjectAltName=DNS:server.example"
+    box.good("server", f"{make} {subject} 2> /dev/null", user="root")
+    certificate = box.good("server", "cat /tmp/web.crt")
+    box.good("laptop", "cat >> /etc/ssl/certs/ca-certificates.crt", user="root", text=certificate)
+    box.good("server", "cat > /tmp/web.py; cd /; setsid -f python3 /tmp/web.py > /dev/null 2>&1", user="root", text=WEB)
+    box.good("server", "knockknock-genprofile old-laptop 4242; systemctl reload knockknock", user="root")
+
+
+def before_firewalld(box: Box) -> None:
+    box.good("server", "ufw disable", user="root")
+    empty_firewall(box)
+    box.good("server", "mkdir -p /run/dbus && dbus-daemon --system --fork", user="root")
+
+
+def before_docker(box: Box) -> None:
+    box.good("server", "systemctl stop firewalld", user="root")
+    empty_firewall(box)
+    box.good("server", "nft -f /etc/nftables.conf", user="root")
+    box.good("server", DOCKER, user="root")
+    box.good("server", "systemctl start knockknock", user="root")
+    box.lab.listen(80, host="other")
+    assert box.lab.connects("10.77.0.1", 8080), "a published port is open to all"
+
+
+def before_old(box: Box) -> None:
+    box.good("server", OLD.format("/etc/knockknock.d/profiles/old"), user="root")
+    box.good("laptop", OLD.format("~/.knockknock/old.example"))
+
+
+BEFORE: dict[str, Callable[[Box], object]] = {
+    "Without sudo": before_laptop,
+    "nftables": empty_firewall,
+    "ufw": empty_firewall,
+    "firewalld": before_firewalld,
+    "Docker": before_docker,
+    "Move from knockknock 0.8": before_old,
+}
+
+
+def closed(box: Box) -> None:
+    assert not login(box), "ssh is open without a knock"
+
+
+def after_docker(box: Box) -> None:
+    assert not box.lab.connects("10.77.0.1", 8080), "DOCKER-USER refuses"
+    closed(box)
+    box.good("laptop", "ssh server.example")
+
+
+def after_passwords(box: Box) -> None:
+    """Who has taken the profile gets in by it, without root."""
+    files = box.good("server", "tar -C /etc/knockknock.d/profiles/tablet -cf - . | base64", user="root")
+    place = "~/.knockknock/10.77.0.1"
+    box.good("laptop", f"umask 077; mkdir {place}; base64 -d | tar --no-same-permissions -C {place} -xf -", text=files)
+    closed(box)
+    box.good("laptop", "knockknock 10.77.0.1; ssh -F none -o ConnectTimeout=3 server.example true")
+
+
+def after_old(box: Box) -> None:
+    box.good("server", "sleep 0.3; journalctl -u knockknock | grep 'old: open tcp/22 for 10.77.0.2'")
+
+
+def after_pip(box: Box) -> None:
+    """It goes on as after the Debian package."""
+    box.good("other", "knockknock --version && knockknock-proxy --version && man -w knockknock.conf")
+    first = "~you/knockknock/minimal-firewall.sh --keep 22 && knockknock-genprofile laptop 4242"
+    box.good("other", first, user="root")
+    box.good("other", "knockknock-daemon --check && systemctl enable --now knockknock", user="root")
+    box.good("other", "knockknock-daemon --status", user="root")
+
+
+CLAIMS: dict[str, Callable[[Box], object]] = {
+    "Hide ssh in five minutes": closed,
+    "ssh": closed,
+    "Other programs": closed,
+    "nftables": closed,
+    "ufw": closed,
+    "firewalld": closed,
+    "Docker": after_docker,
+    "One-time passwords, for clients of xt_pknock": after_passwords,
+    "Move from knockknock 0.8": after_old,
+    "Without the Debian packages": after_pip,
+}
+
+
+@pytest.fixture
+def box() -> Iterator[Box]:
+    lab = Lab()
+    try:
+        yield Box(lab)
+    finally:
+        lab.close()
+
+
+class Reader:
+    """Does what the comments before the blocks say."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+        self._line = ""
+        self._at_work: list[tuple[str, subprocess.Popen[str]]] = []
+
+    def perform(self, block: Block) -> None:
+        kind, _, rest = block.mark.partition(": ")
+        words = dict(word.partition("=")[::2] for word in rest.split())
+        host = words.pop("on")
+        text = block.text
+        for word, value in VALUES.items():
+            text = re.sub(rf"\b{word}\b", value, text)
+        if kind == "file":
+            user = words.pop("as", "you")
+            (path,) = words
+            self._box.good(host, f"cat >> {path}", user=user, text=text)
+            return
+        where = f"README.md, line {block.line}:\n{text}"
+        assert not words.keys() - {"at", "online", "fails", "keep", "paste", "until"}, where
+        if "until" in words:
+            self._at_work.append((where, self._box.start(host, text, words["until"])))
+            return
+        if "fails" in words:
+            shut(self._box)
+        given = self._line if "paste" in words else ""
+        done = self._box.run(host, text, online="online" in words, at=words.get("at", "~/knockknock"), text=given)
+        assert (done.returncode != 0) == ("fails" in words), f"{where}\n{done.stdout}"
+        if "keep" in words:
+            (self._line,) = re.findall(r"^knockknock1:.*\n", done.stdout, re.MULTILINE)
+        for where, process in self._at_work:
+            said, _ = process.communicate(timeout=10)
+            assert process.returncode == 0, f"{where}\n{said}"
+        self._at_work.clear()
+
+
+def test_every_block_is_marked() -> None:
+    for block in blocks((ROOT / "README.md").read_text()):
+        assert block.mark, f"README.md, line {block.line}: say in a comment before it how it is tested"
+
+
+@pytest.mark.parametrize(
+    "page", ["text\n\n    ls\n", "text\n\n```sh\nls\n```\n", "<!-- run: on=x -->\ntext\n\n    ls\n"]
+)
+def test_unmarked_blocks_are_found(page: str) -> None:
+    assert [(block.mark, block.text) for block in blocks(page)] == [("", "ls\n")]
+
+
+def test_readme(box: Box) -> None:
+    """Somebody follows it from the first line to the last."""
+    reader = Reader(box)
+    section = ""
+    for block in blocks((ROOT / "README.md").read_text()):
+        if block.section != section:
+            CLAIMS.get(section, nothing)(box)
+            section = block.section
+            BEFORE.get(section, nothing)(box)
+        reader.perform(block)
+    CLAIMS.get(section, nothing)(box)
