@@ -85,7 +85,7 @@ def find(profiles: str, name: str) -> SynProfile:
     """The profile of a name, if it has keys. Raises ProfileError, ConfigError."""
     if profile := load(profiles, name):
         if not isinstance(profile, SynProfile):
-            raise ProfileError(f"{name} has no keys that could be changed: revoke it, and make it anew")
+            raise ProfileError(f"{name} is of a scheme whose secrets are not rotated: revoke it, and make it anew")
         return profile
     left = len(name) < 61 and load(profiles, f"{name}.old")
     rest = f", only {name}.old, which a rotation that was stopped has left: make {name} anew" if left else ""
