@@ -42,16 +42,19 @@ def configs(draw: st.DrawFn) -> Config:
         draw(paths),
         draw(paths),
         draw(st.sampled_from(["stderr", "syslog"])),
+        scan_allow=tuple(draw(st.lists(st.sampled_from(["192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"])))),
     )
+
+
+def written(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 @given(configs(), st.randoms(use_true_random=False), st.sampled_from([" = ", "=", ": ", "\t=\t"]))
 def test_configuration(one: Config, order: random.Random, sign: str) -> None:
-    lines = [
-        f"{key}{sign}{('yes' if value else 'no') if isinstance(value, bool) else value}"
-        for key, value in one._asdict().items()
-        if value != ""
-    ]
+    lines = [f"{key}{sign}{written(value)}" for key, value in one._asdict().items() if value not in ("", ())]
     order.shuffle(lines)
     assert config.parse("\n".join(["# made", "[main]", *lines]), WHERE) == one
 
