@@ -795,3 +795,19 @@ def test_profiles_of_a_client_are_listed(tmp_path: Path) -> None:
     code, output, complaint = run("knockknock", "--list", home=tmp_path)
     assert (code, output.count("\n")) == (1, 2)
     assert "10.0.0.1: " in complaint
+
+
+def test_the_doctor_knows_knocks_without_a_raw_socket(home: Path) -> None:
+    """An address of this machine: the way there is always good, and nothing is sent."""
+    place = home / ".knockknock" / "127.0.0.1"
+    place.mkdir(parents=True)
+    (place / "config").write_text("[main]\nscheme = sequence\nports = tcp/2002, udp/2001\nopens = tcp/22\n")
+    (place / "config").chmod(0o600)
+    place.chmod(0o700)
+    code, output, complaint = run("knockknock", "--doctor", "127.0.0.1", home=home)
+    assert (code, complaint) == (0, ""), output
+    assert "needs no raw socket" in output
+    assert "2 packet(s) would leave, to tcp/2002, udp/2001" in output
+    (place / "config").chmod(0o640)
+    code, output, complaint = run("knockknock", "--doctor", "127.0.0.1", home=home)
+    assert (code, "a group may read" in output) == (1, True)

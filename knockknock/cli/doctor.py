@@ -10,9 +10,10 @@ import struct
 import subprocess
 import sys
 
-from .. import client, clock, hosts, moment, rawsend, route, store
+from .. import client, clock, hosts, moment, plain, rawsend, route, schemes, store
 from ..errors import KnockError, SendError
-from ..request import Request, Verb
+from ..request import PROTOCOL_NAMES, Request, Verb
+from ..schemes import Profile as AnyProfile
 from ..schemes.synprofile import Profile
 
 CARRIED = {
@@ -44,7 +45,7 @@ class Doctor:
 def command(options: argparse.Namespace) -> None:
     """Look at everything. Raises KnockError if something is bad."""
     doctor = Doctor()
-    sends(doctor)
+    allowed, how = raw()
     home = client.become_invoker()
     place = f"{home}/.knockknock"
     name, names = options.host, [options.host]
@@ -58,9 +59,13 @@ def command(options: argparse.Namespace) -> None:
             doctor.wrong(error)
     profile = None
     try:
-        profile = client.find_profile(place, *names)
+        profile = client.find_any(place, *names)
     except KnockError as error:
         doctor.wrong(error)
+    if profile and not schemes.load(profile.scheme).RAW:
+        doctor.good(f"a knock by {profile.kind} needs no raw socket")
+    else:
+        (doctor.good if allowed else doctor.wrong)(how)
     if profile:
         of_profile(doctor, f"{place}/{profile.name}", profile)
     try:
@@ -71,7 +76,7 @@ def command(options: argparse.Namespace) -> None:
         doctor.good(f"{name} is {', '.join(address for _, address in addresses)}")
         for address in addresses:
             way(doctor, options, f"{place}/{profile.name}" if profile else "", profile, address)
-    if profile:
+    if isinstance(profile, Profile):
         path(doctor, profile)
     if doctor.bad:
         sys.stdout.flush()
@@ -84,37 +89,37 @@ def _settings(options: argparse.Namespace, place: str) -> hosts.Host:
     return configure(options, f"{place}/config")
 
 
-def sends(doctor: Doctor) -> None:
-    """Whether a knock may be sent, and how."""
+def raw() -> tuple[bool, str]:
+    """Whether a raw packet may be sent, and how or why not."""
     try:
-        for raw in client.open_raw().values():
-            raw.close()
-        doctor.good(f"a raw socket is allowed ({'root' if os.geteuid() == 0 else 'a capability'})")
-        return
+        for one in client.open_raw().values():
+            one.close()
+        return True, f"a raw socket is allowed ({'root' if os.geteuid() == 0 else 'a capability'})"
     except SendError as error:
-        reason = error
+        reason = str(error)
     if near := rawsend._by_socket():
         near.close()
-        doctor.good(f"no raw socket here, but knocks are sent by systemd ({rawsend.SOCKET})")
-        return
+        return True, f"no raw socket here, but knocks are sent by systemd ({rawsend.SOCKET})"
     words = ["sudo", "-n", "-l", "-u", "root", "--", os.path.abspath(sys.argv[0]), "--send"]
     with contextlib.suppress(OSError):
         if not subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode:
-            doctor.good("no raw socket here, but sudo sends knocks without a password")
-            return
-    doctor.wrong(reason)
+            return True, "no raw socket here, but sudo sends knocks without a password"
+    return False, reason
 
 
-def of_profile(doctor: Doctor, directory: str, profile: Profile) -> None:
+def of_profile(doctor: Doctor, directory: str, profile: AnyProfile) -> None:
     """Files, expiry, clock and counter."""
     status = os.stat(directory)
     if status.st_mode & 0o022 or status.st_uid not in (os.geteuid(), 0):
         doctor.wrong(f"others may write in {directory}: chmod 700 {directory}")
-    elif any(os.stat(f"{directory}/{key}").st_mode & stat.S_IRWXG for key in ("cipher.key", "mac.key")):
-        doctor.wrong(f"a group may read the keys in {directory}: chmod -R go= {directory}")
+    elif any(os.stat(f"{directory}/{file}").st_mode & stat.S_IRWXG for file in os.listdir(directory)):
+        doctor.wrong(f"a group may read what is in {directory}: chmod -R go= {directory}")
     else:
         doctor.good(f"{directory} can be read, and only by you")
     now = clock.seconds()
+    if not isinstance(profile, Profile):
+        doctor.good(f"the clock says {moment.show(now)}")
+        return
     if profile.expires is not None and profile.expires <= now:
         doctor.wrong(f"the profile expired on {moment.show(profile.expires)}: ask for a new one")
     counted = profile.clock or profile.expires is not None
@@ -131,21 +136,21 @@ def of_profile(doctor: Doctor, directory: str, profile: Profile) -> None:
 
 
 def way(
-    doctor: Doctor, options: argparse.Namespace, directory: str, profile: Profile | None, address: tuple[int, str]
+    doctor: Doctor, options: argparse.Namespace, directory: str, profile: AnyProfile | None, address: tuple[int, str]
 ) -> None:
     """Route, source address, and the packet that would leave to one address."""
     family, destination = address
-    port = profile.knock_port if profile else 1
+    port = next(iter(profile.knock_ports))[1] if profile else 1
     try:
         source, mtu = route.find(family, destination, port, options.source or "")
     except SendError as error:
         (doctor.note if options.family is None else doctor.wrong)(str(error))
         return
     doctor.good(f"to {destination} there is a way, from {source}, MTU {mtu}")
-    plain = destination.partition("%")[0]
-    if ipaddress.ip_address(source.partition("%")[0]).is_private and ipaddress.ip_address(plain).is_global:
+    bare = destination.partition("%")[0]
+    if ipaddress.ip_address(source.partition("%")[0]).is_private and ipaddress.ip_address(bare).is_global:
         text = f"{source} is a private address, so the server sees another one (NAT)"
-        if profile and profile.bind_source and not options.source:
+        if profile and _bound(profile) and not options.source:
             doctor.wrong(f"{text}, and the profile binds the source: say --source with the one that it sees")
         else:
             doctor.note(text)
@@ -153,7 +158,9 @@ def way(
         doctor.note(
             f"an MTU of {mtu} is a tunnel's: one that ends connections (a proxy) makes SYNs of its own, no knocks"
         )
-    if not profile:
+    if profile and not isinstance(profile, Profile):
+        _without_raw(doctor, directory, profile, options.source or source)
+    if not isinstance(profile, Profile):
         return
     asked = [Request(Verb.OPEN, protocol, number) for protocol, number in options.ports or ()]
     if wrong := [one for one in asked if not profile.permits(one)]:
@@ -166,6 +173,22 @@ def way(
             doctor.good(f"{knock.request}, counter {knock.counter}, would leave as {fields(knock.packet, port)}")
     except KnockError as error:
         doctor.wrong(error)
+
+
+def _bound(profile: AnyProfile) -> bool:
+    """Whether a knock is good from one address only."""
+    return profile.bind_source if isinstance(profile, Profile) else schemes.load(profile.scheme).BOUND
+
+
+def _without_raw(doctor: Doctor, directory: str, profile: AnyProfile, source: str) -> None:
+    """The packets that would leave, for a scheme of plain ones; uses nothing up."""
+    try:
+        found = plain.packets(directory, profile, Verb.OPEN, route.packed(route.family_of(source), source), dry=True)
+    except KnockError as error:
+        doctor.wrong(error)
+    else:
+        ports = ", ".join(f"{PROTOCOL_NAMES[one.protocol]}/{one.port}" for one in found)
+        doctor.good(f"{len(found)} packet(s) would leave, to {ports}")
 
 
 def fields(packet: bytes, port: int) -> str:
