@@ -116,7 +116,7 @@ def reload(keeper: Gatekeeper, config: Config) -> tuple[float, float]:
     def work() -> Generator[None, None, None]:
         found = yield from loading.find(config, frozenset(), keeper)
         keeper.settings = loading.settings(config)
-        yield from loading.apply(keeper, found)
+        yield from loading.apply(keeper, found, config.state)
 
     gc.disable()
     longest, begin = 0.0, time.perf_counter()
