@@ -110,10 +110,11 @@ def raw() -> tuple[bool, str]:
 def of_profile(doctor: Doctor, directory: str, profile: AnyProfile) -> None:
     """Files, expiry, clock and counter."""
     status = os.stat(directory)
+    secret = ("cipher.key", "mac.key") if isinstance(profile, Profile) else os.listdir(directory)
     if status.st_mode & 0o022 or status.st_uid not in (os.geteuid(), 0):
         doctor.wrong(f"others may write in {directory}: chmod 700 {directory}")
-    elif any(os.stat(f"{directory}/{file}").st_mode & stat.S_IRWXG for file in os.listdir(directory)):
-        doctor.wrong(f"a group may read what is in {directory}: chmod -R go= {directory}")
+    elif any(os.stat(f"{directory}/{file}").st_mode & stat.S_IRWXG for file in secret):
+        doctor.wrong(f"a group may read the keys in {directory}: chmod -R go= {directory}")
     else:
         doctor.good(f"{directory} can be read, and only by you")
     now = clock.seconds()
