@@ -432,7 +432,19 @@ def on_terminal(network: Network, *options: str) -> tuple[subprocess.Popen[bytes
     """The script on a terminal of its own, when it has begun to wait for Enter."""
     terminal, slave = pty.openpty()
     shell = subprocess.Popen(
-        ["setsid", "--ctty", "ip", "netns", "exec", network.server, str(SCRIPT), *options],
+        # As on a login, whatever ignores hangups here (nohup).
+        [
+            "setsid",
+            "--ctty",
+            "env",
+            "--default-signal=HUP",
+            "ip",
+            "netns",
+            "exec",
+            network.server,
+            str(SCRIPT),
+            *options,
+        ],
         env=network.environment,
         stdin=slave,
         stdout=slave,
