@@ -12,6 +12,7 @@ import resource
 import socket
 import stat
 import sys
+from importlib import import_module
 
 from .. import __version__, client, privsep, store
 from ..errors import ConfigError, KnockError, PrivilegeError
@@ -19,6 +20,9 @@ from ..proxy import Login
 from . import formatter, run
 
 log = logging.getLogger("knockknock")
+
+LATER = ("clock", "moment", "rawsend", "schemes.syn")
+"""Modules that a knock imports: now, as who we become may not be allowed to read them."""
 
 
 def _seconds(text: str) -> float:
@@ -187,6 +191,8 @@ def command(arguments: list[str]) -> None:
         ) from None
     for word in schemes.SCHEMES:
         schemes.load(word)
+    for name in LATER:
+        import_module(f"knockknock.{name}")
     if options.print_pac:
         home = become(options.user) if options.user else client.become_invoker()
         profiles = options.profiles or f"{home}/.knockknock"

@@ -15,7 +15,7 @@ from scapy.utils import rdpcap
 
 from ..helpers import NOBODY, VIEW
 from . import web
-from .lab import KNOCK_PORT, Daemon, Lab, until
+from .lab import KNOCK_PORT, ROOT, Daemon, Lab, until
 
 HOST = "door.test"
 WEB = 8080
@@ -381,3 +381,17 @@ def test_beyond_loopback(house: House) -> None:
     assert "FindProxyForURL" in ask("client", "-u", "me:secret", "http://127.0.0.1:1082/proxy.pac")
     assert "secret" not in proxy.log()
     assert proxy.stop() == 0
+
+
+def test_modules_that_a_knock_takes_are_there_before_root_is_gone(house: House, tmp_path: Path) -> None:
+    """Root's own Python, in a directory that nobody may enter."""
+    modules = tmp_path / "roots"
+    shutil.copytree(ROOT / "knockknock", modules / "knockknock")
+    modules.chmod(0o700)
+    code = f"import sys; sys.path.insert(0, {str(modules)!r}); from knockknock.cli.proxy import main; main()"
+    words = ["--listen", "127.0.0.1:1090", "--user", "nobody", "--profiles", str(house.lab.home / ".knockknock")]
+    log = house.lab.directory / "roots.log"
+    with log.open("w") as file:
+        house.lab.start("client", sys.executable, "-c", code, *words, stderr=file, env=house.lab.environment())
+    until(lambda: "listening at" in log.read_text(), 10)
+    assert "<svg" in house.curl("--proxy", "socks5h://127.0.0.1:1090", *SOCKS5H[2:])
