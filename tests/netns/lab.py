@@ -191,6 +191,25 @@ class Lab:
         asked = [word for port in ports for word in ("-p", port)]
         return self.run("client", *self.program("knockknock"), *asked, *options, host, check=check)
 
+    def sshd(self) -> list[str]:
+        """Start a real sshd on the server; the ssh command that root's login takes, without host and command."""
+        keys = self.directory / "ssh"
+        keys.mkdir()
+        for name in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
+        os.makedirs("/run/sshd", exist_ok=True)
+        options = {
+            "HostKey": keys / "host",
+            "AuthorizedKeysFile": keys / "user.pub",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PidFile": "none",
+        }
+        words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        self.start("server", "/usr/sbin/sshd", "-D", "-f", "/dev/null", *words)
+        until(lambda: self.run("server", "ss", "-Hltn", "sport = :22").stdout)
+        return ["ssh", "-i", str(keys / "user"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+
     def listen(self, port: int, host: str = "server") -> socket.socket:
         """A service on all addresses of a host; it answers without anybody who accepts."""
         with inside(self.ns(host)):

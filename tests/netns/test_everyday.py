@@ -1,7 +1,6 @@
 """The client in daily use: ssh through it, programs that it starts, hosts with several addresses, lost knocks."""
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -34,24 +33,8 @@ def knocks(lab: Lab, host: str = HOST) -> int:
 @pytest.fixture
 def sshd(lab: Lab) -> list[str]:
     """A real sshd on the server; the ssh command that logs in there from the client, without host and command."""
-    keys = lab.directory / "ssh"
-    keys.mkdir()
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
-    os.makedirs("/run/sshd", exist_ok=True)
-    options = {
-        "HostKey": keys / "host",
-        "AuthorizedKeysFile": keys / "user.pub",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PidFile": "none",
-    }
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    lab.start("server", "/usr/sbin/sshd", "-D", "-f", "/dev/null", *words)
-    until(lambda: lab.run("server", "ss", "-Hltn", "sport = :22").stdout)
-    command = ["ssh", "-i", str(keys / "user"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     proxy = " ".join(KNOCKKNOCK)
-    return [*command, "-o", "LogLevel=ERROR", "-o", f"ProxyCommand={proxy} -p %p --stdio %h"]
+    return [*lab.sshd(), "-o", "LogLevel=ERROR", "-o", f"ProxyCommand={proxy} -p %p --stdio %h"]
 
 
 @contextlib.contextmanager

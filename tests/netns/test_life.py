@@ -23,25 +23,9 @@ def client_profile(lab: Lab) -> Path:
 
 def test_ssh_login(lab: Lab) -> None:
     """A real sshd behind the closed door: no answer, a knock, a login; and the next login needs a knock of its own."""
-    keys = lab.directory / "ssh"
-    keys.mkdir()
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
-    (keys / "authorized").write_text((keys / "user.pub").read_text())
-    os.makedirs("/run/sshd", exist_ok=True)
-    options = {
-        "HostKey": keys / "host",
-        "AuthorizedKeysFile": keys / "authorized",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PidFile": "none",
-    }
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    lab.start("server", "/usr/sbin/sshd", "-D", "-f", "/dev/null", *words)
-    until(lambda: lab.run("server", "ss", "-Hltn", "sport = :22").stdout)
+    ssh = lab.sshd()
     lab.mint("laptop")
     lab.daemon()
-    ssh = ["ssh", "-i", str(keys / "user"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     ssh += ["-o", "ConnectTimeout=1", f"root@{HOST}", "echo", "hello from", "$SSH_CONNECTION"]
     assert lab.run("client", *ssh, check=False).returncode == 255
     lab.knock(HOST)
