@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from . import route, store, tcpip
+from . import counters, route, store, tcpip
 from .errors import ProfileError, SendError
 from .request import Request
 from .schemes import Carried
@@ -182,7 +182,7 @@ def prepare(
         time = clock.seconds()
     for offset, request in enumerate(requests):
         while True:
-            counter = store.next_counter(directory, offset, time) if dry else store.take_counter(directory, time)
+            counter = counters.next_counter(directory, offset, time) if dry else counters.take_counter(directory, time)
             fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
             # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
             if fields.ident or family == socket.AF_INET6 or dry:

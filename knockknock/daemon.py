@@ -3,7 +3,8 @@
 import gc
 import heapq
 import logging
-import selectors
+import math
+import select
 import signal
 import socket
 import time
@@ -12,7 +13,7 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
-from . import clock, facts, grant, loading, running, status, store
+from . import clock, counters, facts, grant, loading, running, status, store
 from .config import KEYS, Config
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
@@ -51,13 +52,22 @@ AT_RESTART = (
 
 PORTION = 100
 """Lines or messages gone through before the daemon looks at signals and at the helper."""
-LOOK = 0.001
-"""Seconds until the source is looked at again in a flood: the kernel wakes a reader of its log at its next timer tick
-only, up to 10 ms later, by when a flood has filled the ring."""
+REST = 1
+"""Milliseconds that the source is left alone after something came: so a flood is heard in portions, and not packet by
+packet, each of which would cost what it takes to wake up. Then it is looked at again, because the kernel wakes a reader
+of its log at its next timer tick only, up to 10 ms later, by when a flood has filled the ring."""
 COMPLAINT = 1.0
 """Seconds between two sentences about what a source has lost."""
 STEP = 0.005
 """Seconds of a reload's work at a time, while nothing is to be heard."""
+
+
+def _poll(*fds: int) -> select.poll:
+    """Waits until one of these can be read."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return poll
 
 
 def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
@@ -81,7 +91,6 @@ class Daemon:
         helper.meanwhile = source.drain
         self._stop = self._reload = False
         self._coming = source.read()
-        self._flood = False
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
         self._work: Iterator[None] | None = None
@@ -95,24 +104,25 @@ class Daemon:
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._source.fileno(), selectors.EVENT_READ)
-            selector.register(self._helper.fileno(), selectors.EVENT_READ)
-            selector.register(awake, selectors.EVENT_READ)
-            if (asked := self._observers.answer(self._status)) >= 0:
-                selector.register(asked, selectors.EVENT_READ)
-            ready()
-            again: float | None = None
-            while not self._stop:
-                wait = self._observers.wait(time.monotonic()) if again is None else again
-                readable = {key.fd for key, _ in selector.select(0 if self._reload or self._work else wait)}
-                self._tell(more=self._helper.fileno() in readable)
-                if awake.fileno() in readable:
+        asked, helper = self._observers.answer(self._status), self._helper.fileno()
+        others = _poll(helper, awake.fileno(), *([asked] if asked >= 0 else []))
+        every = _poll(self._source.fileno(), helper, awake.fileno(), *([asked] if asked >= 0 else []))
+        ready()
+        rest: int | None = None
+        while not self._stop:
+            if self._reload or self._work:
+                rest = 0
+            elif rest is None and (seconds := self._observers.wait(time.monotonic())) is not None:
+                rest = math.ceil(seconds * 1000)
+            for fd, _ in (others if rest == REST else every).poll(rest):
+                if fd == awake.fileno():
                     awake.recv(4096)
-                again = self._listen()
-                self._step(STEP if again is None else 0)
-                self._observers.serve(time.monotonic())
-                self._tell(more=False)
+                elif fd == helper:
+                    self._tell(more=True)
+            rest = self._listen()
+            self._step(0 if rest == 0 else STEP)
+            self._observers.serve(time.monotonic())
+            self._tell(more=False)
 
     def _tell(self, more: bool) -> None:
         """Log what the helper has said by itself; more: there is something to be read. Raises PrivilegeError."""
@@ -125,8 +135,8 @@ class Daemon:
         else:
             self._stop = True
 
-    def _listen(self) -> float | None:
-        """Go through some of what has come; in how many seconds to look again, None: when there is something."""
+    def _listen(self) -> int | None:
+        """Go through some of what has come; in how many milliseconds to look again, None: when there is something."""
         hear, now = self._keeper.hear, time.monotonic()
         self._keeper.move(clock.seconds())
         portion = list(islice(self._coming, PORTION))
@@ -139,11 +149,9 @@ class Daemon:
             self._complained = now
             log.warning("%s", complaint)
         if len(portion) == PORTION:
-            self._flood = True
             return 0
-        flood, self._flood = self._flood, False
         self._coming = self._source.read()
-        return LOOK if flood else None
+        return REST if portion else None
 
     def _step(self, seconds: float) -> None:
         """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
@@ -164,7 +172,7 @@ class Daemon:
         heard = facts.of(event)
         try:
             if not isinstance(event, Quiet) and event.memory is not None:
-                store.store_memory(f"{self._config.state}/{event.profile}", event.memory)
+                counters.remember(f"{self._config.state}/{event.profile}", event.memory)
                 self._source.drain()
         except CounterError as error:
             self._report(logging.ERROR, facts.failed(heard, str(error)))

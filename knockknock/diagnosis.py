@@ -68,9 +68,9 @@ def _exact(packet: Packet, profile: Profile, centre: int, source: bytes) -> tupl
     if (sealed := scheme.carried(profile.format, packet)) is None:
         return None
     first, end = max(0, centre - REACH), min(centre + REACH, MAX_COUNTER + 1)
-    kinds = scheme.kinds(profile.format)
+    match = scheme.matcher(profile, sealed, source, scheme.kinds(profile.format))
     for counter, stream in enumerate(scheme.keystreams(profile, first, end - first), first):
-        if request := scheme.match(profile, counter, stream, sealed, source, kinds):
+        if request := match(counter, stream):
             return counter, request
     return None
 

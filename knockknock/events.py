@@ -28,8 +28,11 @@ class Accepted(NamedTuple):
     """That it had; None for a scheme that has none."""
     request: Request
     grant: Grant
-    memory: str | None = None
-    """What the profile's file in the state directory must hold before the knock is obeyed; None: as it is."""
+    memory: int | str | None = None
+    """What the profile's file in the state directory must hold before the knock is obeyed: a counter, or a text.
+
+    None: as it is.
+    """
     warning: str = ""
     """A sentence for the log, about what will soon go wrong."""
 
@@ -44,7 +47,7 @@ class Refused(NamedTuple):
     counter: int | None = None
     """The counter that is now used up (NOT_PERMITTED, EXPIRED), else None."""
     request: Request | None = None
-    memory: str | None = None
+    memory: int | str | None = None
     """As in Accepted."""
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, cast
 
-from . import clock, moment, schemes, store
+from . import clock, counters, moment, schemes, store
 from .config import Config
 from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
@@ -59,7 +59,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
 def recalled(config: Config, profile: Profile) -> Any:
     """What is known of a profile's used knocks: for most, the next counter that is acceptable. Raises CounterError."""
     latest = clock.seconds() + config.clock_skew + 1
-    return store.server_memory(config.state, config.profiles, profile, latest)
+    return counters.server_memory(config.state, config.profiles, profile, latest)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
@@ -121,8 +121,8 @@ def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any) -> An
         return counter
     if any(getattr(before, field) != getattr(profile, field) for field in fields):
         return counter
-    counter = max(counter, store.server_memory(state, "", before))
-    store.store_counter(f"{state}/{profile.name}", counter)
+    counter = max(counter, counters.server_memory(state, "", before))
+    counters.store_counter(f"{state}/{profile.name}", counter)
     keeper.remove(name)
     return counter
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
-from . import running, schemes, store
+from . import counters, running, schemes, store
 from .errors import ProfileError
 from .profile import check_name, write_config
 from .schemes import Profile
@@ -50,7 +50,7 @@ def _begin(state: str, profile: Profile, owner: Owner) -> None:
     if os.path.lexists(path):
         running.reload(state)
     if (memory := schemes.load(profile.scheme).first(profile)) is not None:
-        store.store_memory(path, memory, owner)
+        counters.store_memory(path, memory, owner)
 
 
 def load(profiles: str, name: str) -> Profile | None:
@@ -106,7 +106,7 @@ def rotate(
         revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
     running.reload(state)  # one that cannot is to say so before anything has changed
     if until > now:
-        store.store_counter(f"{state}/{old}", store.server_memory(state, profiles, current), owner)
+        counters.store_counter(f"{state}/{old}", counters.server_memory(state, profiles, current), owner)
         _rename(profiles, current, old, min(until, current.expires or until))
     else:
         revoke(profiles, current.name)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from .tcpoptions import timestamp
+
 TCP, UDP = 6, 17
 """Protocol numbers (IANA)."""
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
@@ -22,8 +24,8 @@ class Packet(NamedTuple):
     acknowledgment: int
     window: int
     """As on the wire, not scaled."""
-    timestamp: int | None
-    """TSval of the TCP timestamps option (RFC 7323), None without one."""
+    options: bytes = b""
+    """Of TCP, as they came: not more than 40 bytes, of which the sender chose each."""
     payload: bytes = b""
     """What follows the TCP or UDP header, as far as the source copied it; always empty from a source that does not give
     it."""
@@ -31,3 +33,8 @@ class Packet(NamedTuple):
     """6 (TCP) or 17 (UDP)."""
     flags: int = SYN
     """The six control bits of TCP, 0 for UDP."""
+
+    @property
+    def timestamp(self) -> int | None:
+        """TSval of the TCP timestamps option (RFC 7323), None without one."""
+        return timestamp(self.options)

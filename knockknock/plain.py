@@ -5,7 +5,7 @@ import os
 import socket
 import time
 
-from . import clock, route, schemes, store
+from . import clock, counters, route, schemes
 from .errors import SendError
 from .packet import TCP
 from .request import PROTOCOL_NAMES, Verb
@@ -24,11 +24,11 @@ def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry:
     scheme, counter, now = schemes.load(profile.scheme), 0, clock.seconds()
     counted = scheme.counter(profile) is not None
     if counted:
-        counter = store.next_counter(directory, 0)
+        counter = counters.next_counter(directory, 0)
     found = scheme.sends(profile, verb, counter, source, now)  # what cannot be said uses nothing up
     if dry or not counted or verb is Verb.CLOSE:
         return found
-    return scheme.sends(profile, verb, store.take_counter(directory), source, now)
+    return scheme.sends(profile, verb, counters.take_counter(directory), source, now)
 
 
 def leaves(profile: Profile, address: tuple[int, str], source: str) -> str:

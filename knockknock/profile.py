@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from . import ini, schemes
-from .errors import ConfigError, CounterError, ProfileError
+from .errors import ConfigError, ProfileError
 from .schemes import Profile
 
 KEY_SIZES = (16, 32)
@@ -71,14 +71,6 @@ def write_config(profile: Profile) -> str:
     """The config text that parse_config() reads back."""
     word = [] if profile.scheme == schemes.DEFAULT else [f"scheme = {profile.scheme}"]
     return "\n".join(["[main]", *word, *schemes.load(profile.scheme).write(profile), ""])
-
-
-def parse_counter(text: str, where: str) -> int:
-    """The next counter to be used or accepted, from decimal digits. Raises CounterError."""
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
-        raise CounterError(f"{where} does not hold a counter; mint the profile anew with knockknock-genprofile")
-    return int(text)
 
 
 def parse_key(text: str, where: str) -> bytes:

@@ -8,8 +8,8 @@ from . import __version__, facts, schemes, store
 from .errors import CounterError, FirewallError
 from .gatekeeper import Reason
 from .privsep import Helper
-from .profile import parse_counter
 from .schemes import Profile
+from .slots import parse_counter
 from .sources import Source
 
 PROFILES = 1000

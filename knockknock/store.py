@@ -1,18 +1,15 @@
-"""Profiles and counters on disk: permissions, locking, fsync, rename."""
+"""Profiles on disk, and how a file is put in place: permissions, fsync, rename."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterator
 
 from . import config as configuration
 from . import schemes
-from .errors import ConfigError, CounterError, KnockError, ProfileError
-from .profile import MAX_COUNTER, check_name, named, parse_config, parse_counter, shown
+from .errors import ConfigError, KnockError, ProfileError
+from .profile import check_name, named, parse_config, shown
 from .schemes import Profile
 
 MAX_FILE = 65536
@@ -151,97 +148,3 @@ def directory_fd(path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def read_counter(path: str) -> int:
-    """The next counter to be used or accepted, in a file of decimal digits. Raises CounterError, FileNotFoundError."""
-    try:
-        return parse_counter(read(path), path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise CounterError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def next_counter(directory: str, ahead: int, clock: int = 0) -> int:
-    """The counter that a client's knock would have that many knocks from now, left as it is. Raises CounterError.
-
-    clock: as for take_counter().
-    """
-    path = f"{directory}/counter"
-    try:
-        return _usable(path, _from(path, clock) + ahead)
-    except FileNotFoundError:
-        raise CounterError(f"{path} is missing: mint the profile anew with knockknock-genprofile") from None
-
-
-def _usable(path: str, counter: int) -> int:
-    if counter > MAX_COUNTER:
-        raise CounterError(f"{path}: all counters are used up; mint the profile anew with knockknock-genprofile")
-    return counter
-
-
-def store_counter(path: str, counter: int, owner: tuple[int, int] = (-1, -1)) -> None:
-    """Make a counter durable. Raises CounterError, with the old one in place."""
-    store_memory(path, f"{counter}\n", owner)
-
-
-def store_memory(path: str, text: str, owner: tuple[int, int] = (-1, -1)) -> None:
-    """Make what a profile has used up durable. Raises CounterError, with what was there in place."""
-    try:
-        write_durably(path, text, 0o600, owner)
-    except OSError as error:
-        raise CounterError(f"the counter {path} cannot be stored: {error.strerror}") from None
-
-
-def server_memory(state: str, profiles: str, profile: Profile, latest: int = 0) -> Any:
-    """What the server knows of a profile's used knocks; latest: as in schemes.Scheme.recall(). Raises CounterError.
-
-    A profile that knockknock 0.8 made brings its counter along.
-    """
-    recall, path = schemes.load(profile.scheme).recall, f"{state}/{profile.name}"
-    try:
-        return recall(profile, read(path), path, latest)
-    except FileNotFoundError:
-        if not profile.legacy:
-            return recall(profile, None, path, latest)
-    except OSError as error:
-        raise CounterError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return read_counter(f"{profiles}/{profile.name}/counter")
-    except FileNotFoundError:
-        raise CounterError(f"{profiles}/{profile.name} has no counter; mint the profile anew") from None
-
-
-def _from(path: str, clock: int) -> int:
-    """The next counter of a client, by its file and by the clock, whichever is further."""
-    try:
-        return max(read_counter(path), clock)
-    except FileNotFoundError:
-        if not clock:
-            raise
-        return clock
-
-
-def take_counter(directory: str, clock: int = 0) -> int:
-    """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError.
-
-    clock: seconds since 1970 for a profile that counts by it, of which a lost file is no loss; 0 for others.
-    """
-    path = f"{directory}/counter"
-    try:
-        with directory_fd(directory) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            counter = _usable(path, _from(path, clock))
-            store_counter(path, counter + 1)
-            return counter
-    except OSError as error:
-        raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
-
-
-def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
-    """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
-    if profile.legacy and not os.path.exists(path := f"{state}/{profile.name}"):
-        counter = server_memory(state, profiles, profile)
-        with become():
-            store_counter(path, counter)

@@ -82,7 +82,7 @@ def resident() -> int:
 
 def hear_junk(keeper: Gatekeeper) -> float:
     bits = random.getrandbits
-    junk = [Packet(SOURCE, 1, KNOCK_PORT, bits(16), bits(32), 0, bits(16), None) for _ in range(JUNK)]
+    junk = [Packet(SOURCE, 1, KNOCK_PORT, bits(16), bits(32), 0, bits(16)) for _ in range(JUNK)]
     times = []
     for _ in range(5):
         begin = time.process_time()
@@ -101,7 +101,7 @@ def hear_knocks(keeper: Gatekeeper) -> float:
             one = keeper.profile(name)
             assert one
             fields = syn.carry(one.format, syn.seal(one, counter, Request(Verb.OPEN, TCP, 22), SOURCE))
-            knocks.append(Packet(SOURCE, 1, KNOCK_PORT, fields.ident, fields.sequence, 0, fields.window or 0, None))
+            knocks.append(Packet(SOURCE, 1, KNOCK_PORT, fields.ident, fields.sequence, 0, fields.window or 0))
     begin = time.process_time()
     events = [keeper.hear(packet, 1.0) for packet in knocks]
     cost = (time.process_time() - begin) / len(knocks) * 1e6

@@ -36,8 +36,8 @@ OTP_PORT = 4000
 def packet(port: int, protocol: int = TCP, source: bytes = SOURCE) -> Packet:
     bits = random.getrandbits
     if protocol == UDP:
-        return Packet(source, 1024 + bits(15), port, bits(16), 0, 0, 0, None, b"", UDP, 0)
-    return Packet(source, 1024 + bits(15), port, bits(16), bits(32), 0, bits(16), None)
+        return Packet(source, 1024 + bits(15), port, bits(16), 0, 0, 0, b"", b"", UDP, 0)
+    return Packet(source, 1024 + bits(15), port, bits(16), bits(32), 0, bits(16))
 
 
 PASSWORDS = otp.Profile("otp", os.urandom(28), os.urandom(28), OTP_PORT, "portable", DOOR)
@@ -99,7 +99,7 @@ def parsed(name: str, key: str, wanted: str) -> float:
         line = sample["line"].encode()
         return cost(lambda: [parse(line) for _ in range(PACKETS)], PACKETS)
     message, parser = bytes.fromhex(sample["hex"]), Parser(19275)
-    return cost(lambda: [parser.packets(message, len(message)) for _ in range(PACKETS)], PACKETS)
+    return cost(lambda: [parser.packets(message, 0, len(message)) for _ in range(PACKETS)], PACKETS)
 
 
 def knocks() -> float:

@@ -64,6 +64,11 @@ def load_profiles(place: str) -> tuple[list[AnyProfile], dict[str, KnockError]]:
     return good, {name: one for name, one in found if isinstance(one, KnockError)}
 
 
+def stamped(timestamp: int) -> bytes:
+    """TCP options with a timestamps option (RFC 7323)."""
+    return b"\x08\x0a" + timestamp.to_bytes(4, "big") + bytes(4) + b"\1\1"
+
+
 def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label: int = 0) -> Packet:
     """The packet that carries some fields, as a source sees it; label: the upper 4 bits of a flow label."""
     return Packet(
@@ -74,7 +79,7 @@ def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label:
         fields.sequence,
         fields.acknowledgment,
         64240 if fields.window is None else fields.window,
-        1289561113 if fields.timestamp is None else fields.timestamp,
+        stamped(1289561113 if fields.timestamp is None else fields.timestamp),
     )
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from knockknock import __version__, client, enrolment, store
+from knockknock import __version__, client, counters, enrolment, store
 from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
@@ -344,7 +344,7 @@ def test_pcap(home: Path, reachable: str, umask: int) -> None:
     for packet in packets:
         tcp = packet[TCP]
         source = socket.inet_aton(packet.src)
-        event = keeper.hear(Packet(source, tcp.sport, tcp.dport, packet.id, tcp.seq, tcp.ack, tcp.window, None), 1.0)
+        event = keeper.hear(Packet(source, tcp.sport, tcp.dport, packet.id, tcp.seq, tcp.ack, tcp.window), 1.0)
         assert isinstance(event, Accepted)
         heard.append((event.counter, event.grant.order, event.grant.protocol, event.grant.port, event.grant.address))
     assert heard == [(5, Order.OPEN_ONCE, 6, 22, source), (6, Order.OPEN_ONCE, 17, 53, source)]
@@ -498,7 +498,7 @@ def test_minted(server: Path, words: list[str], format: str, ports: str, size: i
         "alice", made.cipher_key, made.mac_key, 4242, format, parse_ports(ports), bound, legacy=False
     )
     assert (len(made.cipher_key), len(made.mac_key)) == (size, size)
-    assert store.server_memory(f"{server}/var", f"{server}/etc/profiles", made) == 0
+    assert counters.server_memory(f"{server}/var", f"{server}/etc/profiles", made) == 0
     assert tree(server / "var") == {"alice": b"0\n"}, "in the state directory there is a counter and no key"
     assert enrolment.decode(output.splitlines()[-1]) == (made._replace(name=socket.gethostname()), 0)
     assert f"sudo knockknock -p {'51820/udp' if bound else ports.partition('/')[2]} " in output
@@ -526,7 +526,7 @@ def test_bad_names(server: Path, name: str) -> None:
 @pytest.mark.usefixtures("daemon_user")
 def test_an_existing_name(server: Path) -> None:
     assert mint(server, "alice", "4242")[0] == 0
-    store.store_counter(f"{server}/var/alice", 9)
+    counters.store_counter(f"{server}/var/alice", 9)
     before = tree(server)
     code, output, complaint = mint(server, "alice", "4243")
     assert (code, output) == (1, "")
@@ -727,7 +727,7 @@ def test_enrolled(tmp_path: Path) -> None:
     assert f"Wrote {place}: knocks at port 4242, may open udp/51820." in output
     assert "knockknock -p 51820/udp server.example" in output
     assert store.load_profile(str(place)) == made
-    assert store.read_counter(f"{place}/counter") == 7
+    assert counters.read_counter(f"{place}/counter") == 7
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / ".knockknock").rglob("*")}
     files = ("cipher.key", "mac.key", "config", "counter")
     assert modes == {"server.example": 0o700, **dict.fromkeys(files, 0o600)}
@@ -738,7 +738,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     one = profile("server.example")
     other = enrolment.encode(one._replace(mac_key=bytes(32)), 0)
     assert enrolled(tmp_path, enrolment.encode(one, 0))[0] == 0
-    store.store_counter(f"{place}/counter", 5)
+    counters.store_counter(f"{place}/counter", 5)
     before = tree(tmp_path)
     for words in ([], ["--replace"]):
         code, output, complaint = enrolled(tmp_path, enrolment.encode(one, 0), *words)
@@ -751,7 +751,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     replaced = store.load_profile(str(place))
     assert isinstance(replaced, Profile)
     assert replaced.mac_key == bytes(32)
-    assert store.read_counter(f"{place}/counter") == 0
+    assert counters.read_counter(f"{place}/counter") == 0
     assert os.listdir(tmp_path / ".knockknock") == ["server.example"]
 
 

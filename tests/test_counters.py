@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import store
+from knockknock import counters
 from knockknock.errors import ConfigError, CounterError
 from knockknock.gatekeeper import Accepted, Gatekeeper, Reason, Refused, Settings
 from knockknock.profile import parse_config, write_config
 from knockknock.schemes.ear import Ear
-from knockknock.schemes.synlistener import RESYNCS_PER_SECOND, SynListener
+from knockknock.schemes.synlistener import SEARCHED_PER_SECOND, SynListener
 from knockknock.schemes.synprofile import Profile
 
 from .helpers import OPEN_22, knock, profile
@@ -149,7 +149,7 @@ def test_a_flood_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     listener, junk = keeper(profile(), 0, resync=FAR), knock(profile("mallory")._replace(mac_key=bytes(16)), 3)
     for number in range(3000):
         listener.hear(junk, 1.0 + number / 1000)
-    assert tried <= 4 * RESYNCS_PER_SECOND
+    assert tried <= 4 * SEARCHED_PER_SECOND
 
 
 def test_it_can_be_turned_off() -> None:
@@ -164,16 +164,16 @@ def test_the_clients_counter(tmp_path: Path) -> None:
     """The time, or the last one used and one more; a lost file is no loss, a damaged one is said."""
     directory, path = str(tmp_path), tmp_path / "counter"
     with pytest.raises(CounterError):
-        store.take_counter(directory)
-    assert store.next_counter(directory, 1, NOW) == NOW + 1
+        counters.take_counter(directory)
+    assert counters.next_counter(directory, 1, NOW) == NOW + 1
     assert not path.exists()
-    assert [store.take_counter(directory, NOW) for _ in range(3)] == [NOW, NOW + 1, NOW + 2]
-    assert store.take_counter(directory, NOW - 3600) == NOW + 3, "a clock that was set back"
-    assert store.take_counter(directory, NOW + 10) == NOW + 10
+    assert [counters.take_counter(directory, NOW) for _ in range(3)] == [NOW, NOW + 1, NOW + 2]
+    assert counters.take_counter(directory, NOW - 3600) == NOW + 3, "a clock that was set back"
+    assert counters.take_counter(directory, NOW + 10) == NOW + 10
     assert path.read_text() == f"{NOW + 11}\n"
     path.write_text("five\n")
     with pytest.raises(CounterError):
-        store.take_counter(directory, NOW)
+        counters.take_counter(directory, NOW)
 
 
 def test_in_a_profiles_config() -> None:

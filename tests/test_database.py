@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import database, enrolment, loading, minting, policy, store
+from knockknock import counters, database, enrolment, loading, minting, policy, store
 from knockknock.config import Config
 from knockknock.errors import CounterError, KnockError, ProfileError
 from knockknock.gatekeeper import Accepted, Gatekeeper
@@ -52,17 +52,17 @@ def write(place: Config, statement: str, *values: object) -> None:
 def test_what_is_minted_is_read(place: Config) -> None:
     mint(place, "bob", "alice")
     assert load_profiles(place.profiles) == ([new("alice"), new("bob")], {})
-    assert store.server_memory(place.state, place.profiles, new("bob")) == 0
+    assert counters.server_memory(place.state, place.profiles, new("bob")) == 0
     assert stat.S_IMODE(os.stat(place.profiles).st_mode) == 0o640
     assert os.listdir(os.path.dirname(place.profiles)) == ["profiles.db"]
 
 
 def test_a_name_is_given_once_and_its_counter_stays(place: Config) -> None:
     mint(place, "alice")
-    store.store_counter(f"{place.state}/alice", 77)
+    counters.store_counter(f"{place.state}/alice", 77)
     with pytest.raises(ProfileError, match=r"there is a profile alice in .*already"):
         mint(place, "alice")
-    assert store.read_counter(f"{place.state}/alice") == 77
+    assert counters.read_counter(f"{place.state}/alice") == 77
 
 
 def test_a_mint_that_fails_leaves_no_row(place: Config, tmp_path: Path) -> None:

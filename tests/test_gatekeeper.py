@@ -14,9 +14,9 @@ from knockknock.schemes import syn
 from knockknock.schemes.synlistener import EXPLAINED_PER_SECOND
 from knockknock.schemes.synprofile import FORMATS, Profile
 
-from .helpers import KNOCK_PORT, OPEN_22, SOURCE, SOURCE6, keeper_of, knock, profile
+from .helpers import KNOCK_PORT, OPEN_22, SOURCE, SOURCE6, keeper_of, knock, profile, stamped
 
-NOISE = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3, 4)
+NOISE = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3, stamped(4))
 CLOSE_22 = Request(Verb.CLOSE, TCP, 22)
 
 
@@ -77,7 +77,7 @@ def test_replays_outside_the_explained_window_are_refused_too() -> None:
 def test_what_is_accepted() -> None:
     one = profile()
     assert keeper(one).hear(knock(one, 7), 1.0) == Accepted(
-        "alice", 7, OPEN_22, Grant(Order.OPEN_ONCE, SOURCE, TCP, 22, 15), "8\n"
+        "alice", 7, OPEN_22, Grant(Order.OPEN_ONCE, SOURCE, TCP, 22, 15), 8
     )
 
 

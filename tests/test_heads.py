@@ -67,7 +67,7 @@ def test_room_for_what_is_expected() -> None:
 
 def packet(profile: Profile, counter: int) -> Packet:
     fields = syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, TCP, 22), b"\x0a\x4d\0\2"))
-    return Packet(b"\x0a\x4d\0\2", 1, profile.knock_port, fields.ident, fields.sequence, 0, fields.window or 0, None)
+    return Packet(b"\x0a\x4d\0\2", 1, profile.knock_port, fields.ident, fields.sequence, 0, fields.window or 0)
 
 
 def test_a_thousand_profiles_at_one_port() -> None:

@@ -40,7 +40,8 @@ PURE = [
         "hosts",
         "sources.logline",
         "sources.nfpacket",
-        "sources.tcpoptions",
+        "slots",
+        "tcpoptions",
     )
     or name.startswith("knockknock.schemes")
 ]
@@ -105,7 +106,7 @@ def test_nothing_imports_the_commands(name: str) -> None:
 def test_sources_know_no_keys() -> None:
     for name in FILES:
         if name.startswith("knockknock.sources."):
-            pure = {f"knockknock.sources.{one}" for one in ("logline", "nfpacket", "tcpoptions")}
+            pure = {f"knockknock.sources.{one}" for one in ("logline", "nfpacket", "datagrams")}
             assert ours(name) <= {"knockknock.errors", "knockknock.packet"} | pure
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import minting, store
+from knockknock import counters, minting, store
 from knockknock.errors import ConfigError, CounterError, KnockError, ProfileError
 from knockknock.profile import MAX_COUNTER
 from knockknock.schemes.synprofile import Profile
@@ -53,7 +53,7 @@ def traced(script: str, directory: Path, calls: str, umask: int = 0o022) -> list
     log = directory.parent / "strace"
     words = ["strace", "-f", "-y", "-s", "200", "-e", f"trace={calls}", "-o", str(log)]
     subprocess.run(
-        [*words, sys.executable, "-c", f"import os; from knockknock import minting, store\n{script}"],
+        [*words, sys.executable, "-c", f"import os; from knockknock import counters, minting\n{script}"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         umask=umask,
         check=True,
@@ -74,7 +74,7 @@ def test_durable_order(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     (place / "counter").write_text("41\n")
-    calls = traced(f"store.take_counter({str(place)!r})", place, "/^(open|write|fsync|fdatasync|rename)")
+    calls = traced(f"counters.take_counter({str(place)!r})", place, "/^(open|write|fsync|fdatasync|rename)")
     begin = next(at for at, call in enumerate(calls) if "O_CREAT" in call)
     order = [short(call) for call in calls[begin:] if "O_RDONLY" not in call]
     assert order == [
@@ -93,7 +93,7 @@ def test_a_counter_is_read_under_the_lock(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     (place / "counter").write_text("41\n")
-    calls = traced(f"store.take_counter({str(place)!r})", place, "/^(open|flock|rename|close)")
+    calls = traced(f"counters.take_counter({str(place)!r})", place, "/^(open|flock|rename|close)")
     order = [short(call) for call in calls]
     lock, read, renamed = (
         order.index("flock ."),
@@ -160,20 +160,20 @@ def test_mint_and_load(tmp_path: Path) -> None:
     minting.mint(profiles, state, new("alice"), ME)
     assert store.load_profile(f"{profiles}/alice") == new("alice")
     assert load_profiles(profiles) == ([new("alice"), new("bob")], {})
-    assert store.server_memory(state, profiles, new("alice")) == 0
-    assert store.take_counter(f"{profiles}/alice") == 0
-    assert store.server_memory(state, profiles, new("alice")) == 0
+    assert counters.server_memory(state, profiles, new("alice")) == 0
+    assert counters.take_counter(f"{profiles}/alice") == 0
+    assert counters.server_memory(state, profiles, new("alice")) == 0
 
 
 def test_an_existing_name_is_left_alone(tmp_path: Path) -> None:
     profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
     minting.mint(profiles, state, new(), ME)
-    store.store_counter(f"{state}/alice", 77)
+    counters.store_counter(f"{state}/alice", 77)
     before = tree(tmp_path)
     with pytest.raises(ProfileError, match=f"there is a profile {profiles}/alice already"):
         minting.mint(profiles, state, new()._replace(mac_key=bytes(32)), ME)
     assert tree(tmp_path) == before
-    assert store.server_memory(state, profiles, new()) == 77
+    assert counters.server_memory(state, profiles, new()) == 77
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link", "empty directory"])
@@ -189,10 +189,10 @@ def test_whatever_has_the_name_is_left_alone(tmp_path: Path, kind: str) -> None:
 def test_a_profile_that_was_removed_is_minted_with_a_counter_of_its_own(tmp_path: Path) -> None:
     profiles, state = str(tmp_path / "profiles"), str(tmp_path / "var")
     minting.mint(profiles, state, new(), ME)
-    store.store_counter(f"{state}/alice", 77)
+    counters.store_counter(f"{state}/alice", 77)
     shutil.rmtree(f"{profiles}/alice")
     minting.mint(profiles, state, new(), ME)
-    assert store.server_memory(state, profiles, new()) == 0
+    assert counters.server_memory(state, profiles, new()) == 0
 
 
 @needs_root
@@ -218,13 +218,13 @@ import sys
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(200):
-    print(store.take_counter(sys.argv[1]))
+    print(counters.take_counter(sys.argv[1]))
 """
 
 
 def test_two_processes_never_share_a_counter(tmp_path: Path) -> None:
     place = write_profile(tmp_path, profile(), 1000)
-    words = [sys.executable, "-c", f"from knockknock import store\n{TAKE}", str(place)]
+    words = [sys.executable, "-c", f"from knockknock import counters\n{TAKE}", str(place)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     runs = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
     for run in runs:
@@ -246,10 +246,10 @@ def test_a_full_disk_leaves_the_counter_whole(small_disk: Path) -> None:
         (small_disk / "filler").write_bytes(bytes(1 << 20))
     for _ in range(3):
         with pytest.raises(CounterError, match=r"counter .*/counter cannot be stored: No space left on device"):
-            store.take_counter(str(small_disk))
+            counters.take_counter(str(small_disk))
         assert (small_disk / "counter").read_text() == "41\n"
     (small_disk / "filler").unlink()
-    assert store.take_counter(str(small_disk)) == 41
+    assert counters.take_counter(str(small_disk)) == 41
     assert tree(small_disk) == {"counter": b"42\n"}
 
 
@@ -257,9 +257,9 @@ def test_a_directory_that_is_read_only(small_disk: Path) -> None:
     (small_disk / "counter").write_text("41\n")
     remount(small_disk, "ro")
     with pytest.raises(CounterError, match="Read-only file system"):
-        store.take_counter(str(small_disk))
+        counters.take_counter(str(small_disk))
     with pytest.raises(CounterError, match="Read-only file system"):
-        store.store_counter(str(small_disk / "counter"), 42)
+        counters.store_counter(str(small_disk / "counter"), 42)
     with pytest.raises(ProfileError, match="Read-only file system"):
         minting.mint(str(small_disk / "profiles"), str(small_disk / "var"), new(), ME)
     assert tree(small_disk) == {"counter": b"41\n"}
@@ -270,9 +270,9 @@ def test_what_an_interrupted_write_left_behind_does_no_harm(tmp_path: Path) -> N
     secret = tmp_path / "elsewhere"
     secret.write_text("mine")
     (place / ".counter.new").symlink_to(secret)
-    assert store.take_counter(str(place)) == 5
+    assert counters.take_counter(str(place)) == 5
     assert secret.read_text() == "mine"
-    assert store.read_counter(str(place / "counter")) == 6
+    assert counters.read_counter(str(place / "counter")) == 6
     assert not (place / ".counter.new").exists()
 
 
@@ -291,45 +291,45 @@ NO_COUNTERS += [str(MAX_COUNTER + 2).encode(), b"0" * 21, b"9" * 20, b"1" * 5000
 @pytest.mark.parametrize(("text", "counter"), COUNTERS)
 def test_counter(tmp_path: Path, text: str, counter: int) -> None:
     (tmp_path / "counter").write_text(text)
-    assert store.read_counter(str(tmp_path / "counter")) == counter
+    assert counters.read_counter(str(tmp_path / "counter")) == counter
 
 
 @pytest.mark.parametrize("data", NO_COUNTERS, ids=lambda data: repr(data[:24]))
 def test_no_counter(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "counter").write_bytes(data)
     with pytest.raises(CounterError, match=f"^{tmp_path}/counter "):
-        store.read_counter(str(tmp_path / "counter"))
+        counters.read_counter(str(tmp_path / "counter"))
     with pytest.raises(CounterError, match=f"{tmp_path}/counter "):
-        store.take_counter(str(tmp_path))
+        counters.take_counter(str(tmp_path))
     assert (tmp_path / "counter").read_bytes() == data
 
 
 def test_the_last_counter_is_taken_once(tmp_path: Path) -> None:
     place = str(write_profile(tmp_path, profile(), MAX_COUNTER))
-    assert store.take_counter(place) == MAX_COUNTER
+    assert counters.take_counter(place) == MAX_COUNTER
     for _ in range(2):
         with pytest.raises(CounterError, match="all counters are used up"):
-            store.take_counter(place)
+            counters.take_counter(place)
 
 
 def test_a_counter_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        store.read_counter(str(tmp_path / "counter"))
+        counters.read_counter(str(tmp_path / "counter"))
     with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
-        store.take_counter(str(tmp_path))
+        counters.take_counter(str(tmp_path))
     with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
-        store.take_counter(str(tmp_path / "nowhere"))
+        counters.take_counter(str(tmp_path / "nowhere"))
     (tmp_path / "counter").mkdir()
     with pytest.raises(CounterError, match="Is a directory"):
-        store.read_counter(str(tmp_path / "counter"))
+        counters.read_counter(str(tmp_path / "counter"))
 
 
 def test_a_lost_counter_of_the_server_is_an_error(tmp_path: Path) -> None:
     write_profile(tmp_path / "profiles", profile(), 3)
     (tmp_path / "var").mkdir()
     with pytest.raises(CounterError, match=r"is gone, and with it the memory of used knocks: remove .*alice"):
-        store.server_memory(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
-    store.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), contextlib.nullcontext)
+        counters.server_memory(str(tmp_path / "var"), str(tmp_path / "profiles"), profile())
+    counters.adopt(str(tmp_path / "var"), str(tmp_path / "profiles"), profile(), contextlib.nullcontext)
     assert tree(tmp_path / "var") == {}
 
 
@@ -338,16 +338,16 @@ def test_a_counter_of_old_is_adopted_once(tmp_path: Path) -> None:
     old = profile(format="classic", legacy=True)
     counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
     (tmp_path / "var").mkdir()
-    assert store.server_memory(state, profiles, old) == 321
-    store.adopt(state, profiles, old, contextlib.nullcontext)
+    assert counters.server_memory(state, profiles, old) == 321
+    counters.adopt(state, profiles, old, contextlib.nullcontext)
     assert tree(tmp_path / "var") == {"alice": b"321\n"}
     assert (tmp_path / "var" / "alice").stat().st_mode & 0o7777 == 0o600
     counter.write_text("5\n")
-    store.adopt(state, profiles, old, contextlib.nullcontext)
-    assert store.server_memory(state, profiles, old) == 321
-    store.store_counter(f"{state}/alice", 322)
-    store.adopt(state, profiles, old, contextlib.nullcontext)
-    assert store.server_memory(state, profiles, old) == 322
+    counters.adopt(state, profiles, old, contextlib.nullcontext)
+    assert counters.server_memory(state, profiles, old) == 321
+    counters.store_counter(f"{state}/alice", 322)
+    counters.adopt(state, profiles, old, contextlib.nullcontext)
+    assert counters.server_memory(state, profiles, old) == 322
 
 
 def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
@@ -355,10 +355,10 @@ def test_a_counter_of_old_that_cannot_be_adopted(tmp_path: Path) -> None:
     old = profile(format="classic", legacy=True)
     counter = write_profile(tmp_path / "profiles", old, 321) / "counter"
     with pytest.raises(CounterError, match="No such file or directory"):
-        store.adopt(state, profiles, old, contextlib.nullcontext)
+        counters.adopt(state, profiles, old, contextlib.nullcontext)
     counter.unlink()
     with pytest.raises(CounterError, match="has no counter; mint the profile anew"):
-        store.server_memory(state, profiles, old)
+        counters.server_memory(state, profiles, old)
 
 
 @pytest.mark.parametrize("file", ["cipher.key", "mac.key"])
@@ -421,9 +421,9 @@ def test_half_written_counter_never_takes_the_old_ones_place(tmp_path: Path) -> 
     place = tmp_path / "counter"
     place.write_text("7\n")
     script = (
-        "import resource, sys; from knockknock import store; from knockknock.errors import CounterError\n"
+        "import resource, sys; from knockknock import counters; from knockknock.errors import CounterError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
-        "try:\n    store.store_counter(sys.argv[1], 12)\nexcept CounterError:\n    sys.exit(3)"
+        "try:\n    counters.store_counter(sys.argv[1], 12)\nexcept CounterError:\n    sys.exit(3)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(place)], cwd=ROOT, capture_output=True, check=False)
     assert (done.returncode, place.read_text()) == (3, "7\n"), done.stderr

@@ -104,7 +104,7 @@ def test_acknowledgment_number_is_no_knock(format: str) -> None:
 
 
 def test_stealth_needs_a_timestamp() -> None:
-    packet = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3, None)
+    packet = Packet(SOURCE, 40000, KNOCK_PORT, 1, 2, 0, 3)
     assert syn.carried("stealth", packet) is None
     assert syn.carried("compact", packet) == bytes.fromhex("0001000000020003")
     assert profile(format="stealth").needs == {"tcp timestamps"}

@@ -9,7 +9,20 @@ import socket
 import sys
 from collections.abc import Callable
 
-from .. import __version__, config, daemon, loading, observers, privsep, running, sandbox, sources, store, syslog
+from .. import (
+    __version__,
+    config,
+    counters,
+    daemon,
+    loading,
+    observers,
+    privsep,
+    running,
+    sandbox,
+    sources,
+    store,
+    syslog,
+)
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
 from . import doctor_server, formatter, run, scan, status
@@ -166,7 +179,7 @@ def serve(path: str, pid_file: str | None) -> None:
     source = sources.open_source(settings)
     found = loading.look(settings, source.GIVES)
     for profile, _ in found.changes:
-        store.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
+        counters.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
     keeper = loading.start(settings, found)
     gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
     gc.enable()

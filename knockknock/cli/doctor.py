@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 
-from .. import client, clock, hosts, moment, plain, rawsend, route, schemes, store
+from .. import client, clock, counters, hosts, moment, plain, rawsend, route, schemes
 from ..errors import KnockError, SendError
 from ..request import PROTOCOL_NAMES, Request, Verb
 from ..schemes import Profile as AnyProfile
@@ -126,7 +126,7 @@ def of_profile(doctor: Doctor, directory: str, profile: AnyProfile) -> None:
     counted = profile.clock or profile.expires is not None
     doctor.good(f"the clock says {moment.show(now)}{', which this profile goes by' if counted else ''}")
     try:
-        counter = store.next_counter(directory, 0, now if profile.clock else 0)
+        counter = counters.next_counter(directory, 0, now if profile.clock else 0)
         doctor.good(f"the next counter is {counter}")
         if profile.clock and counter > now + 1:
             doctor.wrong(f"the clock was set back: knocks were counted up to {moment.show(counter - 1)}")

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .. import client, clock, schemes, store
+from .. import client, clock, counters, schemes, store
 from ..errors import KnockError
 from ..schemes.synprofile import Profile
 from . import columns, expiry
@@ -21,7 +21,7 @@ def command(_options: argparse.Namespace) -> None:
             counter = None
             if schemes.load(profile.scheme).counter(profile) is not None:
                 by_clock = isinstance(profile, Profile) and profile.clock
-                counter = store.next_counter(f"{place}/{name}", 0, now if by_clock else 0)
+                counter = counters.next_counter(f"{place}/{name}", 0, now if by_clock else 0)
         except KnockError as error:
             bad.append(f"{name}: {error}")
             continue

@@ -5,6 +5,7 @@ one rule accepts what bears the mark, because to accept in one base chain does n
 """
 
 import ctypes
+import errno
 import ipaddress
 import json
 from collections.abc import Collection
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..errors import FirewallError
 from ..grant import Grant, Order
-from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE
+from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE, elements
 
 PRIORITY = -10
 """Of our base chain: before the chains that filter, which are at 0 (filter) or, firewalld's, at 10."""
@@ -173,36 +174,25 @@ class Firewall:
     def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
         self._ports, self._any_flags = ports, any_flags
         commands = []
-        for name, elements in (
+        for name, held in (
             ("knock_ports", [f"{protocol} . {port}" for protocol, port in ports]),
             ("any_flags", [str(port) for port in any_flags]),
         ):
             commands.append(f"flush set inet {NAME} {name}")
-            if elements:
-                commands.append(f"add element inet {NAME} {name} {{ {', '.join(elements)} }}")
+            if held:
+                commands.append(f"add element inet {NAME} {name} {{ {', '.join(held)} }}")
         self._library.run("\n".join(commands))
 
     def open(self, grant: Grant) -> None:
-        name = "once" if grant.order is Order.OPEN_ONCE else "open"
-        door = f"element inet {NAME} {name}{_family(grant)} {{ {_element(grant)}"
-        new = f"create {door} timeout {grant.seconds}s }}"
-        try:
-            self._library.run(new)
-        except FirewallError:
-            # It is there already, and its time begins anew only if it is taken out first.
-            try:
-                self._library.run(f"delete {door} }}\nadd {door} timeout {grant.seconds}s }}")
-            except FirewallError:
-                self._library.run(new)  # in between, a connection has used it up
+        name = ("once" if grant.order is Order.OPEN_ONCE else "open") + _family(grant)
+        new, old = elements.create(name, grant), elements.delete(name, grant)
+        # Where it is already, its time begins anew only if it is taken out first; until then it may be used up.
+        if not (_done(new, unless=errno.EEXIST) or _done(old, new, unless=errno.ENOENT)):
+            _done(new)
 
     def close(self, grant: Grant) -> None:
-        element = _element(grant)
-        commands = [
-            f"{command} element inet {NAME} {name}{_family(grant)} {{ {element} }}"
-            for name in ("once", "open")
-            for command in ("add", "delete")
-        ]
-        self._library.run("\n".join(commands))
+        for name in ("once", "open"):
+            _done(elements.delete(name + _family(grant), grant), unless=errno.ENOENT)
 
     def status(self) -> list[Grant]:
         doors = []
@@ -218,10 +208,16 @@ class Firewall:
             self._library.run("\n".join(commands))
 
 
-def _family(grant: Grant) -> int:
-    return 4 if len(grant.address) == 4 else 6
+def _family(grant: Grant) -> str:
+    return "4" if len(grant.address) == 4 else "6"
 
 
-def _element(grant: Grant) -> str:
-    """Made of numbers alone: an address, a protocol, a port."""
-    return f"{ipaddress.ip_address(grant.address)} . {grant.protocol} . {grant.port}"
+def _done(*messages: bytes, unless: int = 0) -> bool:
+    """Have elements changed; False: refused with that error number. Raises FirewallError for any other."""
+    try:
+        elements.change(messages)
+    except OSError as error:
+        if error.errno == unless:
+            return False
+        raise FirewallError(f"nftables refused: {error.strerror or error}") from None
+    return True

@@ -90,13 +90,12 @@ class Ear:
     def _find(
         self, streams: list[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
     ) -> tuple[int, Request] | None:
-        profile, match = self.profile, syn.match
+        profile, match = self.profile, None
         head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
-        kinds = _kinds(profile.format, profile.ports)
         for counter, (mask, stream) in enumerate(streams, first):
             if (head ^ mask) in ports:
-                request = match(profile, counter, stream, sealed, source, kinds)
-                if request and profile.permits(request):
+                match = match or syn.matcher(profile, sealed, source, _kinds(profile.format, profile.ports))
+                if (request := match(counter, stream)) and profile.permits(request):
                     return counter, request
         return None
 
@@ -105,9 +104,9 @@ class Ear:
         first, end = max(0, self.next - self.window), min(self.next + self.window, MAX_COUNTER + 1)
         if self.profile.clock:
             first, end = self.kept()
-        kinds = syn.kinds(self.profile.format)
+        match = syn.matcher(self.profile, sealed, source, syn.kinds(self.profile.format))
         for counter, stream in enumerate(syn.keystreams(self.profile, first, end - first), first):
-            if request := syn.match(self.profile, counter, stream, sealed, source, kinds):
+            if request := match(counter, stream):
                 return counter, request
         return None
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import ini
 from ..errors import ConfigError, CounterError, SendError
 from ..packet import ACK, FIN, PSH, RST, SYN, URG
-from ..profile import parse_counter, parse_key
+from ..profile import parse_key
 from ..profile import write_key as write_key
 from ..request import PROTOCOL_NAMES, Ports, Request, Verb, parse_ports, port_number, protocol_number
+from ..slots import parse_counter
 from . import KnockPort, Sending, Settings
 
 if TYPE_CHECKING:

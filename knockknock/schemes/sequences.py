@@ -102,7 +102,7 @@ class SequenceListener:
             self._used[profile.name] = track.number + 1
             self._displace(profile.name)
             self._place(profile)
-            memory, left = f"{track.number + 1}\n", len(profile.sequences) - track.number - 1
+            memory, left = track.number + 1, len(profile.sequences) - track.number - 1
             if left <= FEW:
                 warning = (
                     f"{left or 'no'} one-time sequences are left: append new ones to {profile.one_time}, on both sides"

@@ -1,8 +1,9 @@
 """The encrypted SYN: PROTOCOL.md steps 1 to 7. Pure functions of a profile, a counter and a packet."""
 
 import hmac
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -11,6 +12,9 @@ from ..request import TCP, UDP, Kind, Request, Verb
 from . import Carried
 from .synprofile import FORMATS as FORMATS
 from .synprofile import Profile
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.hmac import HMAC
 
 LABEL = b"knockknock-2"
 _COMPACT, _CLASSIC, _STEALTH = Struct("!HIH").pack, Struct("!HIIH").pack, Struct("!HII").pack
@@ -47,12 +51,19 @@ def _counter(profile: Profile, counter: int) -> bytes:
     return b"" if profile.format == "classic" else counter.to_bytes(8, "big")
 
 
-def _tag(profile: Profile, counter: int, kind: Kind, port: bytes, source: bytes) -> bytes:
-    """The truncated HMAC-SHA1 of a request (steps 3 and 4)."""
-    message = _before(profile, kind) + _counter(profile, counter) + port
-    if profile.bind_source:
-        message += source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
-    return hmac.digest(profile.mac_key, message, "sha1")[: _SIZES[profile.format] - 2]
+def _bound(profile: Profile, source: bytes) -> bytes:
+    """The source at the end of the message, if the profile binds it (step 4)."""
+    if not profile.bind_source:
+        return b""
+    return source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
+
+
+def _keyed(profile: Profile) -> "HMAC":
+    """Copies of it give the HMACs of messages in a third of the time of hmac.digest, which hashes the key each time."""
+    from cryptography.hazmat.primitives import hashes  # a client, who needs neither, starts faster without
+    from cryptography.hazmat.primitives.hmac import HMAC
+
+    return HMAC(profile.mac_key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
@@ -62,20 +73,17 @@ def _xor(left: bytes, right: bytes) -> bytes:
 def seal(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
     """The sealed bytes of one request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
     port = request.port.to_bytes(2, "big")
-    tag = _tag(profile, counter, (request.verb, request.protocol), port, source)
+    message = _before(profile, (request.verb, request.protocol)) + _counter(profile, counter) + port
+    tag = hmac.digest(profile.mac_key, message + _bound(profile, source), "sha1")[: _SIZES[profile.format] - 2]
     return _xor(port + tag, keystreams(profile, counter, 1)[0])
 
 
 def heads(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[int]:
     """The first 32 bits of what seal() makes of each of some requests with each of count counters from first on.
 
-    For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start. A
-    copy of an HMAC that has its key takes a third of the time of hmac.digest, which hashes the key again and again.
+    For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
     """
-    from cryptography.hazmat.primitives import hashes  # a client, who needs neither, starts faster without
-    from cryptography.hazmat.primitives.hmac import HMAC
-
-    keyed = HMAC(profile.mac_key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
+    keyed = _keyed(profile)
     parts = [
         (_before(profile, (one.verb, one.protocol)), one.port.to_bytes(2, "big"), one.port << 16) for one in requests
     ]
@@ -87,16 +95,28 @@ def heads(profile: Profile, first: int, count: int, requests: Sequence[Request])
             yield mask ^ (high | int.from_bytes(tag.finalize()[:2], "big"))
 
 
-def match(
-    profile: Profile, counter: int, keystream: bytes, sealed: bytes, source: bytes, kinds: Iterable[Kind]
-) -> Request | None:
-    """The request of one of some kinds that sealed bytes hold with a right tag, compared in constant time (step 9)."""
-    plain = _xor(sealed, keystream)
-    port, tag, found = plain[:2], plain[2:], None
-    for kind in kinds:
-        if hmac.compare_digest(tag, _tag(profile, counter, kind, port, source)):
-            found = Request(*kind, int.from_bytes(port, "big"))
-    return found
+def matcher(
+    profile: Profile, sealed: bytes, source: bytes, kinds: Iterable[Kind]
+) -> Callable[[int, bytes], Request | None]:
+    """Tells the request that sealed bytes hold with a right tag, of some kinds, from a counter and its keystream.
+
+    Tags are compared in constant time (step 9).
+    """
+    keyed, bound = _keyed(profile), _bound(profile, source)
+    befores = [(kind, _before(profile, kind)) for kind in kinds]
+
+    def match(counter: int, keystream: bytes) -> Request | None:
+        plain = _xor(sealed, keystream)
+        port, tag, found = plain[:2], plain[2:], None
+        rest = _counter(profile, counter) + port + bound
+        for kind, before in befores:
+            made = keyed.copy()
+            made.update(before + rest)
+            if hmac.compare_digest(tag, made.finalize()[: len(tag)]):
+                found = Request(*kind, int.from_bytes(port, "big"))
+        return found
+
+    return match
 
 
 def carry(format: str, sealed: bytes) -> Carried:
@@ -106,6 +126,11 @@ def carry(format: str, sealed: bytes) -> Carried:
         return Carried(ident, sequence, timestamp=int.from_bytes(rest, "big"))
     acknowledgment = int.from_bytes(rest[:-2], "big")
     return Carried(ident, sequence, acknowledgment, window=int.from_bytes(rest[-2:], "big"))
+
+
+def head(packet: Packet) -> int:
+    """The first 32 of the sealed bits that a packet may carry: the same header fields in every format (step 6)."""
+    return (packet.ident & 0xFFFF) << 16 | packet.sequence >> 16
 
 
 def carried(format: str, packet: Packet) -> bytes | None:

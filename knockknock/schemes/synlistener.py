@@ -12,13 +12,12 @@ from .heads import Heads
 from .synprofile import Profile
 
 EXPLAINED_PER_SECOND = 10
-"""How many refused packets a second are looked at for a reason, which costs many times a plain refusal."""
+"""How many refused packets a second are told of one by one, with the reason as far as the table knows it."""
+SEARCHED_PER_SECOND = 2
+"""For how many of these it is searched beyond the table, which costs a thousand times a plain refusal: for ports that
+are not permitted, and for counters far ahead."""
 EXPLAINED_PROFILES = 30
 """Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
-
-
-RESYNCS_PER_SECOND = 2
-"""How many of these are tried beyond the look-ahead window, which is a thousand counters for each profile."""
 
 
 class _Format(NamedTuple):
@@ -35,6 +34,8 @@ class SynListener:
     def __init__(self, settings: Settings, expected: int) -> None:
         self.settings = settings
         self._ports: dict[int, dict[str, _Format]] = {}
+        self._untabled: set[int] = set()
+        """Those of these ports where profiles knock whose knocks are in no table."""
         self._ears: dict[str, Ear] = {}
         self._numbered: list[Ear | None] = []
         self._free: list[int] = []
@@ -65,6 +66,7 @@ class SynListener:
         group.all[profile.name] = ear
         if not ear.requests:
             group.untabled[profile.name] = ear
+            self._untabled.add(profile.knock_port)
         self._swap(number, (), ear.tabled())
 
     def remove(self, name: str) -> None:
@@ -76,6 +78,8 @@ class SynListener:
         group = self._ports[port][format]
         del group.all[name]
         group.untabled.pop(name, None)
+        if not any(one.untabled for one in self._ports[port].values()):
+            self._untabled.discard(port)
         if not group.all:
             del self._ports[port][format]
         if not self._ports[port]:
@@ -109,11 +113,11 @@ class SynListener:
         formats = self._ports.get(packet.port)
         if not formats or packet.flags != SYN:
             return None
+        # Nearly every packet of a flood ends here: nobody's.
+        if not (numbers := self._heads.find(syn.head(packet))) and packet.port not in self._untabled:
+            return self._refuse(packet, now)
         for format, group in formats.items():
             if (sealed := syn.carried(format, packet)) is None:
-                continue
-            # Nearly every packet of a flood ends here: nobody's.
-            if not (numbers := self._heads.find(int.from_bytes(sealed[:4], "big"))) and not group.untabled:
                 continue
             for ear in (*self._named(numbers, group), *group.untabled.values()):
                 if heard := ear.hear(sealed, packet.source):
@@ -123,9 +127,9 @@ class SynListener:
     def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
         self._use_up(ear, counter)
         if ear.profile.expires is not None and self._clock >= ear.profile.expires:
-            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request, f"{counter + 1}\n")
+            return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request, counter + 1)
         grant = granted(self.settings, request, packet.source, ear.profile.single_use)
-        return Accepted(ear.profile.name, counter, request, grant, f"{counter + 1}\n")
+        return Accepted(ear.profile.name, counter, request, grant, counter + 1)
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
         """The profiles of a group among some numbers of the table: nearly always none, or the one."""
@@ -146,13 +150,12 @@ class SynListener:
         if self._explained > EXPLAINED_PER_SECOND:
             self._quiet += 1
             return None
-        far = self.settings.resync if self._explained <= RESYNCS_PER_SECOND else 0
+        search, far = self._explained <= SEARCHED_PER_SECOND, self.settings.resync
         for format, group in self._ports[packet.port].items():
             if (sealed := syn.carried(format, packet)) is None:
                 continue
-            few = len(group.all) <= EXPLAINED_PROFILES
-            numbers = self._heads.find(int.from_bytes(sealed[:4], "big"))
-            for ear in group.all.values() if few else self._named(numbers, group):
+            few = search and len(group.all) <= EXPLAINED_PROFILES
+            for ear in group.all.values() if few else self._named(self._heads.find(syn.head(packet)), group):
                 if found := ear.explain(sealed, packet.source):
                     return self._explained_refusal(ear, *found, packet)
                 if few and far and (found := ear.hear_ahead(sealed, packet.source, far)):
@@ -170,4 +173,4 @@ class SynListener:
         if counter < ear.next:
             return Refused(Reason.REPLAY, packet, ear.profile.name, None, request)
         self._use_up(ear, counter)
-        return Refused(Reason.NOT_PERMITTED, packet, ear.profile.name, counter, request, f"{counter + 1}\n")
+        return Refused(Reason.NOT_PERMITTED, packet, ear.profile.name, counter, request, counter + 1)

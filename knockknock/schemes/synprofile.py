@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ini
 from ..errors import ConfigError, CounterError
-from ..profile import parse_counter, parse_key
+from ..profile import parse_key
 from ..profile import write_key as write_key
 from ..request import ANY_TCP, TCP, Ports, Request, parse_ports, permitted, port_number
+from ..slots import parse_counter
 from . import KnockPort, Settings
 
 if TYPE_CHECKING:

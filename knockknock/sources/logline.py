@@ -9,7 +9,6 @@ import re
 from binascii import unhexlify
 
 from ..packet import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet
-from .tcpoptions import timestamp
 
 PREFIX = "knockknock "
 """What the LOG rule writes before the packet."""
@@ -23,36 +22,36 @@ _SIZE = rb"(?:0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655
 _ADDRESS = rb"BYTE\.BYTE\.BYTE\.BYTE"
 _STAMP = rb"""(?:
     [A-Z][a-z]{2}[ ][ 0-9][0-9][ ][0-9:]{8}                                   # RFC 3164
-  | [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})
+  | [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9}|)(?:Z|[+-][0-9]{2}:?[0-9]{2})
 )"""
 _PRINTK = rb"\[[ ]{0,16}[0-9]{1,16}\.[0-9]{6}\][ ]"
 _FRONT = rb"""(?:
-    STAMP[ ][!-~]{1,255}[ ]kernel:[ ](?:PRINTK)?                              # syslog daemons, journalctl
-  | PRINTK(?:[!-~]{1,255}[ ]kernel:[ ])?                                      # dmesg, journalctl -o short-monotonic
-  | [0-7],[0-9]{1,20},[0-9]{1,20},[^;,\s]{1,64}(?:,[^;,\s]{1,64}){0,4};       # /dev/kmsg, facility kern only
-)?""".replace(b"STAMP", _STAMP).replace(b"PRINTK", _PRINTK)
+    STAMP[ ][!-~]{1,255}[ ]kernel:[ ](?:PRINTK|)                              # syslog daemons, journalctl
+  | PRINTK(?:[!-~]{1,255}[ ]kernel:[ ]|)                                      # dmesg, journalctl -o short-monotonic
+  | [0-7],[0-9]{1,20},[0-9]{1,20},[^;\s]{1,128};                            # /dev/kmsg, facility kern only
+|)""".replace(b"STAMP", _STAMP).replace(b"PRINTK", _PRINTK)
 _LINK = rb"""
     IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # the input hook: a way in and none out
-    (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ])?(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ])?
-    (?: MACSRC=[0-9a-f:]{17}[ ]MACDST=[0-9a-f:]{17}[ ](?:VPROTO=[0-9a-f]{4}[ ]VID=[0-9]{1,4}[ ])?MACPROTO=[0-9a-f]{4}[ ]
-      | MAC=[0-9a-f:]{0,191}(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15})?[ ]
-    )?
+    (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ]|)(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ]|)
+    (?: MACSRC=[0-9a-f:]{17}[ ]MACDST=[0-9a-f:]{17}[ ](?:VPROTO=[0-9a-f]{4}[ ]VID=[0-9]{1,4}[ ]|)MACPROTO=[0-9a-f]{4}[ ]
+      | MAC=[0-9a-f:]{0,191}(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15}|)[ ]
+    |)
 """
 _IPV4 = rb"""
     SRC=(ADDRESS)[ ]DST=ADDRESS[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
-    PREC=0x[0-9A-F]{2}[ ]TTL=BYTE[ ]ID=NUMBER[ ](?:CE[ ])?(?:DF[ ])?(?:OPT[ ]\((?:[0-9A-F]{2}){1,40}\)[ ])?
+    PREC=0x[0-9A-F]{2}[ ]TTL=BYTE[ ]ID=NUMBER[ ](?:CE[ ]|)(?:DF[ ]|)(?:OPT[ ]\((?:[0-9A-F]{2}){1,40}\)[ ]|)
 """
 _IPV6 = rb"""
     SRC=([0-9a-f]{4}(?::[0-9a-f]{4}){7})[ ]DST=[0-9a-f]{4}(?::[0-9a-f]{4}){7}[ ]LEN=SIZE[ ]TC=BYTE[ ]
-    HOPLIMIT=BYTE[ ]FLOWLBL=NUMBER[ ](?:OPT[ ]\([ ](?:AH[ ]SPI=0x[0-9a-f]{1,8}[ ])?\)[ ]){0,8}
+    HOPLIMIT=BYTE[ ]FLOWLBL=NUMBER[ ](?:OPT[ ]\([ ](?:AH[ ]SPI=0x[0-9a-f]{1,8}[ ]|)\)[ ]){0,8}
 """
 _TCP = rb"""
     TCP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]SEQ=NUMBER[ ]ACK=NUMBER[ ]WINDOW=NUMBER[ ]RES=0x[0-9a-f]{2}[ ]
-    (?:AE[ ])?(?:CWR[ ])?(?:ECE[ ])?(SYN[ ]|(?:URG[ ])?(?:ACK[ ])?(?:PSH[ ])?(?:RST[ ])?(?:SYN[ ])?(?:FIN[ ])?)
-    URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\))?
+    (?:AE[ ]|)(?:CWR[ ]|)(?:ECE[ ]|)(SYN[ ]|(?:URG[ ]|)(?:ACK[ ]|)(?:PSH[ ]|)(?:RST[ ]|)(?:SYN[ ]|)(?:FIN[ ]|))
+    URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\)|)
 """
 _UDP = rb"UDP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]LEN=SIZE"
-_END = rb"(?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10})?(?:[ ]MARK=0x[0-9a-f]{1,8})?[ ]?"
+_END = rb"(?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10}|)(?:[ ]MARK=0x[0-9a-f]{1,8}|)[ ]?"
 _IP = rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")PROTO=(?:" + _TCP + rb"|" + _UDP + rb")"
 _GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + _IP + _END
 for _word, _meaning in (b"ADDRESS", _ADDRESS), (b"NUMBER", _NUMBER), (b"BYTE", _BYTE), (b"SIZE", _SIZE):
@@ -78,7 +77,7 @@ def parse(line: bytes) -> Packet | None:
     else:
         source_port, port, window, sequence, acknowledgment = int(udp_sport), int(udp_dport), 0, 0, 0
         protocol, flags = UDP, 0
-    if source_port > 0xFFFF or port > 0xFFFF or window > 0xFFFF or sequence > 0xFFFFFFFF or acknowledgment > 0xFFFFFFFF:
+    if source_port | port | window > 0xFFFF or sequence | acknowledgment > 0xFFFFFFFF:
         return None
     if ipv4:
         ident, limit = int(ident4), 0xFFFF
@@ -89,9 +88,8 @@ def parse(line: bytes) -> Packet | None:
         source = unhexlify(ipv6.replace(b":", b""))
     if ident > limit or (opt and len(opt) % 2):
         return None
-    listed = unhexlify(opt) if opt else b""
-    stamp = timestamp(listed, 0, len(listed))
+    options = unhexlify(opt) if opt else b""
     # As Packet(...), in half the time.
     return _new(
-        Packet, (source, source_port, port, ident, sequence, acknowledgment, window, stamp, b"", protocol, flags)
+        Packet, (source, source_port, port, ident, sequence, acknowledgment, window, options, b"", protocol, flags)
     )

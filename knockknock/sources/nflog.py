@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from ..errors import SourceError
 from ..packet import Packet
+from .datagrams import Datagrams
 from .nfpacket import Parser
 
 COPY = 512
@@ -20,8 +21,8 @@ COPY = 512
 headers seldom more than 64; the rest is room for a payload. A flooder's large packets take no more of the buffer."""
 RECEIVE = 8 << 20
 """Bytes of receive buffer to ask for. The kernel makes it twice that; a SYN takes 832 of it, so it holds 20,000."""
-BUFFER = 4096
-"""Bytes; a message takes at most COPY and 300 more."""
+BUFFER = 2048
+"""Bytes for one message, which takes at most COPY and 300 more."""
 MESSAGE = 512
 """Bytes for which the kernel makes room at first; a larger message gets more. Its default is a page, which would fill
 the receive buffer with nothing."""
@@ -45,7 +46,7 @@ class NfLog:
         """path: for people. number: of the group. bound: the socket, non-blocking."""
         self.path, self._socket = path, bound
         self._parser = Parser(number)
-        self._buffer = bytearray(BUFFER)
+        self._datagrams = Datagrams(bound, BUFFER)
         self._overruns = 0
 
     def fileno(self) -> int:
@@ -53,19 +54,18 @@ class NfLog:
 
     def read(self) -> Iterator[Packet | None]:
         """Packets until the socket's buffer is empty. Raises SourceError."""
-        buffer, receive, packets = self._buffer, self._socket.recv_into, self._parser.packets
-        while True:
+        buffer, packets, sizes = self._datagrams.buffer, self._parser.packets, [BUFFER]
+        while sizes:
             try:
-                size = receive(buffer)
-            except BlockingIOError:
-                return
+                sizes = self._datagrams.receive()
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise SourceError(f"{self.path} cannot be read any more: {error.strerror}") from None
                 # Said once for all that was lost since the buffer was full; what had been in it is still there.
                 self._overruns += 1
                 continue
-            yield from packets(buffer, size) or _NOTHING
+            for number, size in enumerate(sizes):
+                yield from packets(buffer, number * BUFFER, size) or _NOTHING
 
     def drain(self) -> None:
         """The socket's buffer holds as much as it ever will."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 
 from ..packet import TCP, UDP, Packet
-from .tcpoptions import timestamp
 
 PREFIX = "knockknock "
 """What the NFLOG rule puts before the packet."""
@@ -55,23 +54,25 @@ class Parser:
         All that comes in by one interface from one neighbour begins alike, and equal bytes need no second look.
         """
 
-    def packets(self, data: bytes | bytearray, size: int) -> Sequence[Packet]:
-        """The packets in the first `size` bytes of a datagram, which may hold many messages. Never raises."""
+    def packets(self, data: bytes | bytearray, at: int, size: int) -> Sequence[Packet]:
+        """The packets in a datagram of `size` bytes, which may hold many messages; at: where in the data it begins.
+
+        Never raises.
+        """
         if size < _MESSAGE_SIZE:
             return ()
-        length, kind = _MESSAGE(data, 0)
+        length, kind = _MESSAGE(data, at)
         if length != size:
-            return list(self._many(data, size))
+            return list(self._many(data, at, at + size))
         # The only message: with a threshold of 1 that is how they all come.
-        packet = self._message(data, _MESSAGE_SIZE, size) if kind == _PACKET else None
+        packet = self._message(data, at + _MESSAGE_SIZE, at + size) if kind == _PACKET else None
         return (packet,) if packet else ()
 
-    def _many(self, data: bytes | bytearray, size: int) -> Iterator[Packet]:
-        at = 0
-        while at + _MESSAGE_SIZE <= size:
+    def _many(self, data: bytes | bytearray, at: int, last: int) -> Iterator[Packet]:
+        while at + _MESSAGE_SIZE <= last:
             length, kind = _MESSAGE(data, at)
             end = at + length
-            if length < _MESSAGE_SIZE or end > size:
+            if length < _MESSAGE_SIZE or end > last:
                 return
             if kind == _PACKET and (packet := self._message(data, at + _MESSAGE_SIZE, end)):
                 yield packet
@@ -155,7 +156,7 @@ def _tcp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
     first = at + (offset >> 4) * 4
     if first < at + 20 or first > end:
         return None
-    stamp = timestamp(data, at + 20, first) if first > at + 20 else None
+    options = bytes(data[at + 20 : first])
     payload = bytes(data[first:end]) if first < end else b""
     # As Packet(...), in half the time.
     return _new(
@@ -168,7 +169,7 @@ def _tcp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
             sequence,
             acknowledgment,
             window,
-            stamp,
+            options,
             payload,
             TCP,
             flags & _CONTROL,
@@ -182,7 +183,7 @@ def _udp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
     source_port, port, length = _UDP(data, at)
     if length < 8:
         return None
-    return Packet(source, source_port, port, ident, 0, 0, 0, None, bytes(data[at + 8 : min(end, at + length)]), UDP, 0)
+    return Packet(source, source_port, port, ident, 0, 0, 0, b"", bytes(data[at + 8 : min(end, at + length)]), UDP, 0)
 
 
 def beginnings(group: int) -> list[tuple[Reader, bytes]]:

@@ -2,9 +2,9 @@
 
 import os
 
+from knockknock.counters import read_counter
 from knockknock.errors import CounterError
 from knockknock.profile import MAX_COUNTER
-from knockknock.store import read_counter
 
 CORPUS = [
     b"0\n",

@@ -15,9 +15,10 @@ _warm = Parser(_GROUP)
 
 def target(data: bytes) -> None:
     """Whatever comes out has its values in the data, behind our prefix, and does not depend on what came before."""
-    found = list(Parser(_GROUP).packets(data, len(data)))
-    assert list(_warm.packets(data, len(data))) == found
-    assert list(_warm.packets(bytearray(data) + CORPUS[0], len(data))) == found
+    found = list(Parser(_GROUP).packets(data, 0, len(data)))
+    assert list(_warm.packets(data, 0, len(data))) == found
+    assert list(_warm.packets(bytearray(data) + CORPUS[0], 0, len(data))) == found
+    assert list(_warm.packets(CORPUS[0] + data, len(CORPUS[0]), len(data))) == found
     assert len(found) <= data.count(b"knockknock \0")
     for packet in found:
         assert len(packet.source) in (4, 16)
@@ -29,4 +30,5 @@ def target(data: bytes) -> None:
         assert words in data
         assert packet.window.to_bytes(2, "big") in data
         assert packet.payload in data
-        assert packet.timestamp is None or b"\x08\x0a" + packet.timestamp.to_bytes(4, "big") in data
+        assert packet.options in data
+        assert packet.timestamp is None or b"\x08\x0a" + packet.timestamp.to_bytes(4, "big") in packet.options

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from knockknock.counters import read_counter
+
 from .lab import DELAY, Daemon, Lab
 
 SERVER = {4: "10.77.0.1", 6: "fd77:0::1"}
@@ -50,5 +52,4 @@ def test_door_closes_unused(walled: Lab, daemon: Daemon) -> None:
 
 def daemon_counter(lab: Lab, profile: str) -> int:
     """The counter that the server expects next."""
-    with open(f"{lab.settings['state']}/{profile}") as file:
-        return int(file.read())
+    return read_counter(f"{lab.settings['state']}/{profile}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from knockknock.counters import read_counter
 from knockknock.profile import write_config, write_key
 from knockknock.request import parse_ports
 from knockknock.schemes.synprofile import Profile
@@ -126,7 +127,7 @@ def test_added_changed_removed(lab: Lab, place: Path) -> None:
     lab.knock(OTHER)
     time.sleep(0.2)
     assert not lab.connects(OTHER)
-    assert (Path(lab.settings["state"]) / "laptop").read_text() == "4\n"
+    assert read_counter(f"{lab.settings['state']}/laptop") == 4
     assert daemon.stop() == 0
 
 

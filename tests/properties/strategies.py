@@ -10,7 +10,7 @@ from knockknock.packet import Packet
 from knockknock.request import TCP, UDP, Ports, Request, Verb
 from knockknock.schemes.synprofile import FORMATS, Profile
 
-from ..helpers import KNOCK_PORT
+from ..helpers import KNOCK_PORT, stamped
 
 ports = st.integers(1, 65535)
 addresses4 = st.binary(min_size=4, max_size=4)
@@ -54,6 +54,17 @@ def requests(draw: st.DrawFn, profile: Profile) -> Request:
 
 
 @st.composite
+def tcp_options(draw: st.DrawFn, timestamp: int | None) -> bytes:
+    """TCP options, with a timestamp or without: no more than 40 bytes."""
+    others = st.sampled_from([b"\x01", b"\x02\x04\x05\xb4", b"\x04\x02", b"\x03\x03\x0a", b"\xfe\x04\x00\x00"])
+    items: list[bytes] = draw(st.lists(others, max_size=6))
+    if timestamp is not None:
+        items.insert(draw(st.integers(0, len(items))), stamped(timestamp))
+    options = b"".join(items)
+    return options + bytes(-len(options) % 4)
+
+
+@st.composite
 def packets(draw: st.DrawFn, port: int | None = None) -> Packet:
     """Any packet that a source could tell of."""
     source = draw(addresses)
@@ -65,7 +76,7 @@ def packets(draw: st.DrawFn, port: int | None = None) -> Packet:
         draw(u32),
         draw(u32 | st.just(0)),
         draw(u16),
-        draw(st.none() | u32),
+        draw(tcp_options(draw(st.none() | u32))),
     )
 
 
@@ -123,17 +134,6 @@ def _ipv6(draw: st.DrawFn, source: bytes, label: int) -> str:
 
 
 @st.composite
-def _options(draw: st.DrawFn, timestamp: int | None) -> bytes:
-    """TCP options, with a timestamp or without: no more than 40 bytes."""
-    others = st.sampled_from([b"\x01", b"\x02\x04\x05\xb4", b"\x04\x02", b"\x03\x03\x0a", b"\xfe\x04\x00\x00"])
-    items: list[bytes] = draw(st.lists(others, max_size=6))
-    if timestamp is not None:
-        stamp = b"\x08\x0a" + timestamp.to_bytes(4, "big") + draw(st.binary(min_size=4, max_size=4))
-        items.insert(draw(st.integers(0, len(items))), stamp)
-    return b"".join(items) or b"\x01"
-
-
-@st.composite
 def loglines(draw: st.DrawFn) -> tuple[bytes, Packet]:
     """A line that the kernel could have written of a SYN to us, and the packet that it tells of."""
     packet: Any = draw(packets())
@@ -145,8 +145,8 @@ def loglines(draw: st.DrawFn) -> tuple[bytes, Packet]:
         + "".join(draw(optional(flag)) for flag in ("AE ", "CWR ", "ECE "))
         + f"SYN URGP={draw(u16)} "
     )
-    if packet.timestamp is not None or draw(st.booleans()):
-        line += f"OPT ({draw(_options(packet.timestamp)).hex().upper()}) "
+    if packet.options:
+        line += f"OPT ({packet.options.hex().upper()}) "
     line += draw(optional("UID=1000 GID=1000 ")) + draw(st.just("") | u32.map("MARK=0x{:x} ".format))
     return (line if draw(st.booleans()) else line.removesuffix(" ")).encode(), packet
 
@@ -161,12 +161,10 @@ def _attribute(kind: int, data: bytes) -> bytes:
 @st.composite
 def _network(draw: st.DrawFn, packet: Packet) -> bytes:
     """The bytes of a packet from the IP header on, with any values where no knock is carried."""
-    options = draw(_options(packet.timestamp)) if packet.timestamp is not None or draw(st.booleans()) else b""
-    options = options.ljust(-(-len(options) // 4) * 4, b"\0")
     flags = 2 | draw(st.sampled_from([0, 0x40, 0x80, 0xC0]))
-    offset = (5 + len(options) // 4) << 4 | draw(st.integers(0, 15))
+    offset = (5 + len(packet.options) // 4) << 4 | draw(st.integers(0, 15))
     tcp = struct.pack("!HHIIBB", *packet[1:3], *packet[4:6], offset, flags)
-    tcp += struct.pack("!HI", packet.window, draw(u32)) + options + packet.payload
+    tcp += struct.pack("!HI", packet.window, draw(u32)) + packet.options + packet.payload
     if len(packet.source) == 4:
         ip_options = bytes(4 * draw(st.integers(0, 10)))
         total, flag = 20 + len(ip_options) + len(tcp), draw(st.sampled_from([0, 0x4000, 0x8000, 0xC000]))

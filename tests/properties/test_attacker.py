@@ -16,7 +16,7 @@ from knockknock.request import Request
 from knockknock.schemes import syn
 from knockknock.schemes.synprofile import FORMATS, Profile
 
-from ..helpers import KNOCK_PORT, keeper_of, knock, seen
+from ..helpers import KNOCK_PORT, keeper_of, knock, seen, stamped
 from .strategies import addresses, packets, profiles, requests, u16, u32
 
 WINDOW = 20
@@ -103,7 +103,7 @@ class Attacker(RuleBasedStateMachine):
     @precondition(lambda self: self.made)
     @rule(data=st.data(), timestamp=st.none() | u32)
     def timestamp_changed(self, data: st.DataObject, timestamp: int | None) -> None:
-        self.send(self._any(data).packet._replace(timestamp=timestamp))
+        self.send(self._any(data).packet._replace(options=b"" if timestamp is None else stamped(timestamp)))
 
     @precondition(lambda self: self.made)
     @rule(data=st.data(), changes=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 255)), min_size=1, max_size=4))

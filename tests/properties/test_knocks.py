@@ -12,7 +12,7 @@ from knockknock.request import Request, Verb
 from knockknock.schemes import syn
 from knockknock.schemes.synprofile import Profile
 
-from ..helpers import KNOCK_PORT, keeper_of, knock, seen
+from ..helpers import KNOCK_PORT, keeper_of, knock, seen, stamped
 from .strategies import addresses, packets, profiles, requests, u16, u32
 
 WINDOW = 20
@@ -155,7 +155,7 @@ def test_what_the_knock_does_not_cover_does_not_matter(
     packet = knock(one, at, first_request(one))
     other = packet._replace(source_port=source_port)
     if one.format != "stealth":
-        other = other._replace(timestamp=timestamp)
+        other = other._replace(options=stamped(timestamp))
     assert isinstance(keeper(one, at).hear(other, 1.0), Accepted)
     if one.format != "classic" and acknowledgment:
         assert isinstance(keeper(one, at).hear(packet._replace(acknowledgment=acknowledgment), 1.0), Refused)

@@ -14,7 +14,7 @@ messages = nflog_messages(GROUP)
 
 
 def parse(data: bytes) -> list[Packet]:
-    return list(Parser(GROUP).packets(data, len(data)))
+    return list(Parser(GROUP).packets(data, 0, len(data)))
 
 
 @given(messages)
@@ -37,7 +37,7 @@ def test_every_beginning_of_a_message(sample: tuple[bytes, Packet]) -> None:
     """Cut off in the datagram; and cut off by its own length, with older bytes behind it."""
     message = sample[0]
     for end in range(len(message) - 3):  # the last three may be padding
-        assert not Parser(GROUP).packets(message, end)
+        assert not Parser(GROUP).packets(message, 0, end)
         assert parse(end.to_bytes(4, "little") + message[4:]) == []
 
 
@@ -74,7 +74,7 @@ def test_what_came_before_does_not_matter(samples: list[tuple[bytes, Packet]], d
         changed[at] = data.draw(st.integers(0, 255))
         for one in (message, bytes(changed), message):
             buffer[: len(one)] = one
-            assert list(parser.packets(buffer, len(one))) == parse(one)
+            assert list(parser.packets(buffer, 0, len(one))) == parse(one)
 
 
 @given(st.lists(messages, max_size=4))

@@ -20,7 +20,7 @@ def heard(one: otp.Profile, payload: bytes, source: bytes, minute: int) -> objec
     keeper = Gatekeeper(Settings(10, 32, True))
     keeper.add(one, otp.Memory(0))
     keeper.move(minute * 60)
-    return keeper.hear(Packet(source, 1, one.knock_port, 0, 0, 0, 0, None, payload, UDP, 0), 0)
+    return keeper.hear(Packet(source, 1, one.knock_port, 0, 0, 0, 0, b"", payload, UDP, 0), 0)
 
 
 @given(PAIRS, SOURCES, SOURCES, MINUTES, st.integers(-(2**31), 2**31), st.sampled_from(Verb))

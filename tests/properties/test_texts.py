@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import config, ini, moment, store
+from knockknock import config, counters, ini, moment
 from knockknock.config import Config
 from knockknock.errors import ConfigError, CounterError, ProfileError
 from knockknock.profile import MAX_COUNTER, check_name, parse_config, parse_key, write_config, write_key
@@ -174,15 +174,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(counter=st.integers(0, MAX_COUNTER + 1))
 def test_counter(place: Path, counter: int) -> None:
-    store.store_counter(str(place / "counter"), counter)
-    assert store.read_counter(str(place / "counter")) == counter
+    counters.store_counter(str(place / "counter"), counter)
+    assert counters.read_counter(str(place / "counter")) == counter
 
 
 @given(data=st.binary(max_size=40) | st.text("0123456789 \n-+", max_size=25).map(str.encode))
 def test_any_bytes_as_a_counter(place: Path, data: bytes) -> None:
     (place / "any").write_bytes(data)
     try:
-        counter = store.read_counter(str(place / "any"))
+        counter = counters.read_counter(str(place / "any"))
     except CounterError:
         return
     assert 0 <= counter <= MAX_COUNTER + 1

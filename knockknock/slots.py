@@ -1,0 +1,50 @@
+"""A counter as the text of a file: a number, or two slots that are written in turns. Pure.
+
+To put a new file in place durably takes two syncs, and somebody waits at the door for it; to write over a part of one
+takes one. So a server keeps the last two counters of a client, each in a line with its CRC-32: what a crash leaves half
+written is the older of them, and the other one is still whole.
+"""
+
+import re
+from binascii import crc32
+
+from .errors import CounterError
+from .profile import MAX_COUNTER
+
+SLOT = 30
+"""Bytes: 20 digits, a space, 8 hexadecimal digits, a newline. Both are in one sector of a disk, even the smallest."""
+
+_SLOT = re.compile(rb"([0-9]{20}) ([0-9a-f]{8})\n").fullmatch
+
+
+def parse_counter(text: str, where: str) -> int:
+    """The next counter to be used or accepted, of two slots the higher. Raises CounterError."""
+    if found := [value for value in _slots(text.encode()) if value is not None]:
+        return max(found)
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
+        raise CounterError(f"{where} does not hold a counter; mint the profile anew with knockknock-genprofile")
+    return int(text)
+
+
+def slot(counter: int) -> bytes:
+    """One of the two; a file that has none yet gets it twice."""
+    digits = b"%020d" % counter
+    return b"%b %08x\n" % (digits, crc32(digits))
+
+
+def older(data: bytes) -> int | None:
+    """Where in a file the slot begins that is to be written next; None where it has no slots."""
+    values = [-1 if value is None else value for value in _slots(data)]
+    return SLOT * values.index(min(values)) if values and max(values) >= 0 else None
+
+
+def _slots(data: bytes) -> list[int | None]:
+    """The value of each slot, None for one that is torn; empty where the length is not that of two."""
+    return [_value(data[at : at + SLOT]) for at in (0, SLOT)] if len(data) == 2 * SLOT else []
+
+
+def _value(data: bytes) -> int | None:
+    found = _SLOT(data)
+    good = found and int(found[2], 16) == crc32(found[1]) and int(found[1]) <= MAX_COUNTER + 1
+    return int(found[1]) if found and good else None
