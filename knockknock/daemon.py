@@ -50,9 +50,9 @@ AT_RESTART = (
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
 
-PORTION = 100
+PORTION = 300
 """Lines or messages gone through before the daemon looks at signals and at the helper."""
-REST = 1
+REST = 2
 """Milliseconds that the source is left alone after something came: so a flood is heard in portions, and not packet by
 packet, each of which would cost what it takes to wake up. Then it is looked at again, because the kernel wakes a reader
 of its log at its next timer tick only, up to 10 ms later, by when a flood has filled the ring."""

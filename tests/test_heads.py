@@ -1,6 +1,7 @@
 """The table of heads behaves as a multimap, however its places collide."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,14 @@ heads = st.one_of(
     st.integers(0, 3), st.integers(60, 66), st.sampled_from([63 + 64 * n for n in range(5)]), st.integers(0, 2**32 - 1)
 )
 pairs = st.tuples(heads, st.integers(0, 4) | st.just(2**32 - 2))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tables() -> Iterator[None]:
+    """So that few pairs are enough for a second and a third table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("knockknock.schemes.heads._SMALLEST", 64)
+        yield
 
 
 @given(st.integers(0, 200), st.lists(st.tuples(st.booleans(), pairs), max_size=300))

@@ -12,6 +12,7 @@ from knockknock.config import Config
 from knockknock.errors import SourceError
 from knockknock.root import chains, nftables
 from knockknock.sources import choose, nflog, nfpacket
+from knockknock.sources.datagrams import Datagrams
 from knockknock.sources.nflog import NfLog, bind_request
 
 from .test_nfpacket import SAMPLES
@@ -20,35 +21,39 @@ MESSAGE = bytes.fromhex(SAMPLES[0]["hex"])
 
 
 class Recorded:
-    """A socket whose every datagram, or error, is known beforehand."""
+    """What a socket's every batch of datagrams, or error, is known beforehand (sources.datagrams)."""
 
-    def __init__(self, *what: bytes | int) -> None:
-        self._what = list(what)
+    def __init__(self, *what: list[bytes] | int) -> None:
+        self._what, self.buffer = list(what), bytearray(8 * nflog.BUFFER)
 
-    def recv_into(self, buffer: bytearray) -> int:
-        item = self._what.pop(0) if self._what else errno.EAGAIN
+    def receive(self) -> list[int]:
+        item = self._what.pop(0) if self._what else []
         if isinstance(item, int):
             raise OSError(item, "an error")
-        buffer[: len(item)] = item
-        return len(item)
+        for number, data in enumerate(item):
+            self.buffer[number * nflog.BUFFER : number * nflog.BUFFER + len(data)] = data
+        return [len(data) for data in item]
 
 
-def source(*what: bytes | int) -> NfLog:
-    return NfLog("NFLOG group 19275", 19275, cast(socket.socket, Recorded(*what)))
+def source(*what: list[bytes] | int) -> NfLog:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        made = NfLog("NFLOG group 19275", 19275, one)
+    made._datagrams = cast(Datagrams, Recorded(*what))
+    return made
 
 
 def test_overrun_is_counted_and_read_over() -> None:
-    one = source(MESSAGE, errno.ENOBUFS, MESSAGE, errno.EAGAIN, errno.ENOBUFS, MESSAGE)
+    one = source([MESSAGE], errno.ENOBUFS, [MESSAGE], [], errno.ENOBUFS, [MESSAGE] * 2)
     assert len(list(one.read())) == 2
     assert one.complaint() == "the buffer of NFLOG group 19275 was full 1 time(s): knocks may have been lost"
     assert one.complaint() == ""
-    assert len(list(one.read())) == 1
+    assert len(list(one.read())) == 2
     assert "1 time(s)" in one.complaint()
 
 
 def test_what_is_no_packet_gives_control_back_too() -> None:
-    one = source(b"x" * 20, MESSAGE, b"", MESSAGE[:30])
-    assert [bool(packet) for packet in one.read()] == [False, True, False, False]
+    one = source([b"x" * 20, MESSAGE, b""], [MESSAGE[:30], MESSAGE])
+    assert [bool(packet) for packet in one.read()] == [False, True, False, False, True]
 
 
 def test_other_errors_end_it() -> None:

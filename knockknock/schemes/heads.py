@@ -7,6 +7,8 @@ further one, as large as all so far, is put beside it. Pure.
 
 import mmap
 
+_SMALLEST = 1 << 10
+"""Places of the first table at least: where there are few profiles it is nearly empty, and a search ends at once."""
 _FULL = 0.6
 """The share of places in use above which a table takes no more; beyond it the runs that a search walks grow fast."""
 
@@ -56,7 +58,7 @@ class Heads:
 
     def __init__(self, expected: int = 0) -> None:
         """expected: how many pairs there will be, so that the first table has room for them."""
-        self._tables = [_Table(1 << max(6, int(expected / _FULL).bit_length()))]
+        self._tables = [_Table(max(_SMALLEST, 1 << int(expected / _FULL).bit_length()))]
         self._used = 0
 
     def __len__(self) -> int:

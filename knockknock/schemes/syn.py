@@ -128,11 +128,6 @@ def carry(format: str, sealed: bytes) -> Carried:
     return Carried(ident, sequence, acknowledgment, window=int.from_bytes(rest[-2:], "big"))
 
 
-def head(packet: Packet) -> int:
-    """The first 32 of the sealed bits that a packet may carry: the same header fields in every format (step 6)."""
-    return (packet.ident & 0xFFFF) << 16 | packet.sequence >> 16
-
-
 def carried(format: str, packet: Packet) -> bytes | None:
     """Header fields -> sealed bytes; None where the packet cannot be a knock of this format."""
     ident = packet.ident & 0xFFFF

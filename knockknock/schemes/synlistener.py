@@ -113,16 +113,17 @@ class SynListener:
         formats = self._ports.get(packet.port)
         if not formats or packet.flags != SYN:
             return None
-        # Nearly every packet of a flood ends here: nobody's.
-        if not (numbers := self._heads.find(syn.head(packet))) and packet.port not in self._untabled:
-            return self._refuse(packet, now)
+        # The first 32 sealed bits are in the same fields in every format (PROTOCOL.md step 6).
+        numbers = self._heads.find((packet.ident & 0xFFFF) << 16 | packet.sequence >> 16)
+        if not numbers and packet.port not in self._untabled:
+            return self._refuse(packet, numbers, now)  # nearly every packet of a flood ends here: nobody's
         for format, group in formats.items():
             if (sealed := syn.carried(format, packet)) is None:
                 continue
             for ear in (*self._named(numbers, group), *group.untabled.values()):
                 if heard := ear.hear(sealed, packet.source):
                     return self._accept(ear, *heard, packet)
-        return self._refuse(packet, now)
+        return self._refuse(packet, numbers, now)
 
     def _accept(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Accepted | Refused:
         self._use_up(ear, counter)
@@ -140,7 +141,7 @@ class SynListener:
         """Slide a profile's window past a counter."""
         self._swap(ear.number, *ear.expect(counter + 1))
 
-    def _refuse(self, packet: Packet, now: float) -> Event | None:
+    def _refuse(self, packet: Packet, numbers: list[int], now: float) -> Event | None:
         if now - self._second >= 1:
             self._second, self._explained = now, 0
             if self._quiet:
@@ -155,7 +156,7 @@ class SynListener:
             if (sealed := syn.carried(format, packet)) is None:
                 continue
             few = search and len(group.all) <= EXPLAINED_PROFILES
-            for ear in group.all.values() if few else self._named(self._heads.find(syn.head(packet)), group):
+            for ear in group.all.values() if few else self._named(numbers, group):
                 if found := ear.explain(sealed, packet.source):
                     return self._explained_refusal(ear, *found, packet)
                 if few and far and (found := ear.hear_ahead(sealed, packet.source, far)):

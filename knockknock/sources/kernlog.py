@@ -42,17 +42,16 @@ class _File:
         self._tail = os.pread(self.fd, TAIL, max(0, self._place - TAIL))[: self._place]
         self._skip = not self._tail.endswith(b"\n") and self._place > 0
 
-    def lines(self) -> Iterator[bytes]:
-        """The whole lines that have come since the last call, without their ends."""
+    def lines(self) -> Iterator[list[bytes]]:
+        """The whole lines that have come since the last call, without their ends, in portions."""
         if os.pread(self.fd, len(self._tail), self._place - len(self._tail)) != self._tail:
             self._place, self._tail, self._line, self._skip = 0, b"", b"", False
         while data := os.pread(self.fd, CHUNK, self._place):
             self._place += len(data)
             self._tail = (self._tail + data)[-TAIL:]
             *whole, rest = (self._line + data).split(b"\n")
-            for line in whole:
-                if not self._skip:
-                    yield line
+            if whole:
+                yield whole[self._skip :]
                 self._skip = False
             # Of a line that is too long to be ours nothing is kept but that the rest of it is to be passed over.
             self._skip = self._skip or len(rest) > MAX_LINE
@@ -87,9 +86,9 @@ class KernLog:
                 if file.begun():
                     # Its writer has done with those before it, but perhaps after our last look at them.
                     while self._files[0] is not file:
-                        yield from map(parse, self._files[0].lines())
+                        yield from _packets(self._files[0])
                         self._leave(self._files.pop(0))
-                yield from map(parse, file.lines())
+                yield from _packets(file)
             more = self._follow()
 
     def drain(self) -> None:
@@ -138,6 +137,11 @@ class KernLog:
             f"{self.path} can be read by root alone, so not after its next rotation: "
             "give it a group (chgrp adm, chmod 640), or set source = kmsg"
         )
+
+
+def _packets(file: _File) -> Iterator[Packet | None]:
+    for lines in file.lines():
+        yield from map(parse, lines)
 
 
 def open_source(path: str) -> KernLog:

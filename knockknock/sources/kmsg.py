@@ -5,6 +5,8 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 
 from ..errors import SourceError
 from ..packet import Packet
@@ -40,17 +42,16 @@ class Kmsg:
         held = self._held
         while True:
             self.drain()
-            for _ in range(min(PORTION, len(held))):
-                yield parse(held.popleft())
+            yield from map(parse, [held.popleft() for _ in range(min(PORTION, len(held)))])
             if not held:
                 return
 
     def drain(self) -> None:
         """Move what is in the ring to where it waits. Raises SourceError."""
-        read, fd, hold = os.read, self._fd, self._held.append
-        for _ in range(HELD - len(self._held)):
+        records = iter(partial(os.read, self._fd, RECORD), None)
+        while len(self._held) < HELD:
             try:
-                hold(read(fd, RECORD).partition(b"\n")[0])
+                self._held.extend(islice(records, HELD - len(self._held)))
             except BlockingIOError:
                 break
             except OSError as error:

@@ -38,7 +38,7 @@ _LINK = rb"""
     |)
 """
 _IPV4 = rb"""
-    SRC=(ADDRESS)[ ]DST=ADDRESS[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
+    SRC=(BYTE)\.(BYTE)\.(BYTE)\.(BYTE)[ ]DST=ADDRESS[ ]LEN=SIZE[ ]TOS=0x[0-9A-F]{2}[ ]
     PREC=0x[0-9A-F]{2}[ ]TTL=BYTE[ ]ID=NUMBER[ ](?:CE[ ]|)(?:DF[ ]|)(?:OPT[ ]\((?:[0-9A-F]{2}){1,40}\)[ ]|)
 """
 _IPV6 = rb"""
@@ -51,7 +51,7 @@ _TCP = rb"""
     URGP=SIZE(?:[ ]OPT[ ]\(([0-9A-F]{2,80})\)|)
 """
 _UDP = rb"UDP[ ]SPT=NUMBER[ ]DPT=NUMBER[ ]LEN=SIZE"
-_END = rb"(?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10}|)(?:[ ]MARK=0x[0-9a-f]{1,8}|)[ ]?"
+_END = rb"(?:[ ]UID=[0-9]{1,10}[ ]GID=[0-9]{1,10}|)(?:[ ]MARK=0x[0-9a-f]{1,8}|)[ ]?\n?"
 _IP = rb"(?:" + _IPV4 + rb"|" + _IPV6 + rb")PROTO=(?:" + _TCP + rb"|" + _UDP + rb")"
 _GRAMMAR = _FRONT + PREFIX.strip().encode() + rb"[ ]" + _LINK + _IP + _END
 for _word, _meaning in (b"ADDRESS", _ADDRESS), (b"NUMBER", _NUMBER), (b"BYTE", _BYTE), (b"SIZE", _SIZE):
@@ -66,11 +66,15 @@ _FLAGS = {b"".join(word for word, bit in reversed(_CONTROL) if bits & bit): bits
 def parse(line: bytes) -> Packet | None:
     """The TCP or UDP packet that a line tells of; None for every line that is not exactly one of ours. Never raises.
 
+    line: with its end or without, as what is read of /dev/kmsg has one.
+
     A flood makes a hundred thousand lines a second, so each step here is the fastest of those that do the same.
     """
     if len(line) > MAX_LINE or not (found := _match(line)):
         return None
-    ipv4, ident4, ipv6, ident6, sport, dport, seq, ack, size, control, opt, udp_sport, udp_dport = found.groups()
+    one, two, three, four, ident4, ipv6, ident6, sport, dport, seq, ack, size, control, opt, udp_sport, udp_dport = (
+        found.groups()
+    )
     if sport:
         source_port, port, window, sequence, acknowledgment = int(sport), int(dport), int(size), int(seq), int(ack)
         protocol, flags = TCP, _FLAGS[control]
@@ -79,9 +83,8 @@ def parse(line: bytes) -> Packet | None:
         protocol, flags = UDP, 0
     if source_port | port | window > 0xFFFF or sequence | acknowledgment > 0xFFFFFFFF:
         return None
-    if ipv4:
+    if one:
         ident, limit = int(ident4), 0xFFFF
-        one, two, three, four = ipv4.split(b".")
         source = bytes((_OCTETS[one], _OCTETS[two], _OCTETS[three], _OCTETS[four]))
     else:
         ident, limit = int(ident6), 0xFFFFF
