@@ -169,30 +169,34 @@ class Daemon:
             for one in event.events:
                 self._act(one)
             return
-        heard = facts.of(event)
         try:
             if not isinstance(event, Quiet) and event.memory is not None:
                 counters.remember(f"{self._config.state}/{event.profile}", event.memory)
                 self._source.drain()
         except CounterError as error:
-            self._report(logging.ERROR, facts.failed(heard, str(error)))
+            self._report(logging.ERROR, facts.failed(facts.of(event), str(error)))
             return
         if isinstance(event, Accepted):
-            if event.warning:
-                log.error("profile %s: %s", event.profile, event.warning)
-            self._observers.tell(heard)
-            self._obey(event, heard)
+            self._obey(event)
         else:
-            self._report(logging.WARNING, heard)
+            self._report(logging.WARNING, facts.of(event))
 
-    def _obey(self, event: Accepted, heard: Facts) -> None:
+    def _obey(self, event: Accepted) -> None:
+        """Open first, then tell: somebody waits at the door."""
+        problem = ""
         try:
             check_address(event.grant.address)  # the helper would end
             self._helper.obey(event.grant)
         except (GrantError, FirewallError) as error:
-            self._report(logging.ERROR, facts.failed(heard, str(error)))
-            return
-        self._report(logging.INFO, facts.obeyed(event.profile, event.grant))
+            problem = str(error)
+        if event.warning:
+            log.error("profile %s: %s", event.profile, event.warning)
+        heard = facts.of(event)
+        self._observers.tell(heard)
+        if problem:
+            self._report(logging.ERROR, facts.failed(heard, problem))
+        else:
+            self._report(logging.INFO, facts.obeyed(event.profile, event.grant))
 
     def _count(self, scans: Counter, packet: Packet, now: float) -> None:
         """A SYN to a closed port; shut out who has sent too many."""

@@ -12,7 +12,7 @@ from knockknock.config import Config
 from knockknock.errors import SourceError
 from knockknock.root import chains, nftables
 from knockknock.sources import choose, nflog, nfpacket
-from knockknock.sources.datagrams import Datagrams
+from knockknock.sources.datagrams import BATCH, Datagrams
 from knockknock.sources.nflog import NfLog, bind_request
 
 from .test_nfpacket import SAMPLES
@@ -24,7 +24,7 @@ class Recorded:
     """What a socket's every batch of datagrams, or error, is known beforehand (sources.datagrams)."""
 
     def __init__(self, *what: list[bytes] | int) -> None:
-        self._what, self.buffer = list(what), bytearray(8 * nflog.BUFFER)
+        self._what, self.buffer = list(what), bytearray(BATCH * nflog.BUFFER)
 
     def receive(self) -> list[int]:
         item = self._what.pop(0) if self._what else []
@@ -43,8 +43,9 @@ def source(*what: list[bytes] | int) -> NfLog:
 
 
 def test_overrun_is_counted_and_read_over() -> None:
-    one = source([MESSAGE], errno.ENOBUFS, [MESSAGE], [], errno.ENOBUFS, [MESSAGE] * 2)
-    assert len(list(one.read())) == 2
+    full = [b""] * BATCH
+    one = source(full, errno.ENOBUFS, [MESSAGE], errno.ENOBUFS, [MESSAGE] * 2)
+    assert len(list(filter(None, one.read()))) == 1
     assert one.complaint() == "the buffer of NFLOG group 19275 was full 1 time(s): knocks may have been lost"
     assert one.complaint() == ""
     assert len(list(one.read())) == 2
@@ -52,8 +53,14 @@ def test_overrun_is_counted_and_read_over() -> None:
 
 
 def test_what_is_no_packet_gives_control_back_too() -> None:
-    one = source([b"x" * 20, MESSAGE, b""], [MESSAGE[:30], MESSAGE])
+    one = source([b"x" * 20, MESSAGE, b"", MESSAGE[:30], MESSAGE])
     assert [bool(packet) for packet in one.read()] == [False, True, False, False, True]
+
+
+def test_a_full_batch_is_not_the_last() -> None:
+    one = source([MESSAGE] * BATCH, [MESSAGE] * BATCH, [MESSAGE], [MESSAGE])
+    assert len(list(one.read())) == 2 * BATCH + 1
+    assert len(list(one.read())) == 1
 
 
 def test_other_errors_end_it() -> None:

@@ -40,6 +40,8 @@ class SynListener:
         self._numbered: list[Ear | None] = []
         self._free: list[int] = []
         self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
+        self._late: list[tuple[int, Iterable[int], Iterable[int]]] = []
+        """Heads that are still to leave the table and to come into it, each with its profile's number."""
         self._quiet = 0
         self._second, self._explained = 0.0, 0
         self._clocked: dict[str, Ear] = {}
@@ -50,6 +52,7 @@ class SynListener:
 
         memory: the next counter that is acceptable; it is more, if one with the same keys has come further.
         """
+        self._catch_up()
         before, next_counter = self._ears.get(profile.name), memory or 0
         if before:
             if before.profile[1:3] == profile[1:3]:
@@ -71,6 +74,7 @@ class SynListener:
 
     def remove(self, name: str) -> None:
         """Hear a profile no more. Raises KeyError if there is none of that name."""
+        self._catch_up()
         ear = self._ears.pop(name)
         self._clocked.pop(name, None)
         self._swap(ear.number, ear.tabled(), ())
@@ -94,6 +98,7 @@ class SynListener:
         """
         if clock == self._clock:
             return
+        self._catch_up()
         self._clock = clock
         for ear in self._clocked.values():
             self._swap(ear.number, *ear.move(clock))
@@ -113,6 +118,8 @@ class SynListener:
         formats = self._ports.get(packet.port)
         if not formats or packet.flags != SYN:
             return None
+        if self._late:
+            self._catch_up()
         # The first 32 sealed bits are in the same fields in every format (PROTOCOL.md step 6).
         numbers = self._heads.find((packet.ident & 0xFFFF) << 16 | packet.sequence >> 16)
         if not numbers and packet.port not in self._untabled:
@@ -138,8 +145,13 @@ class SynListener:
         return [ear for ear in ears if ear and ear.profile.name in group.all]
 
     def _use_up(self, ear: Ear, counter: int) -> None:
-        """Slide a profile's window past a counter."""
-        self._swap(ear.number, *ear.expect(counter + 1))
+        """Slide a profile's window past a counter; the table follows later, because somebody waits at the door."""
+        self._late.append((ear.number, *ear.expect(counter + 1)))
+
+    def _catch_up(self) -> None:
+        for number, leave, come in self._late:
+            self._swap(number, leave, come)
+        self._late.clear()
 
     def _refuse(self, packet: Packet, numbers: list[int], now: float) -> Event | None:
         if now - self._second >= 1:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..errors import SourceError
 from ..packet import Packet
-from .datagrams import Datagrams
+from .datagrams import BATCH, Datagrams
 from .nfpacket import Parser
 
 COPY = 512
@@ -54,8 +54,8 @@ class NfLog:
 
     def read(self) -> Iterator[Packet | None]:
         """Packets until the socket's buffer is empty. Raises SourceError."""
-        buffer, packets, sizes = self._datagrams.buffer, self._parser.packets, [BUFFER]
-        while sizes:
+        buffer, packets = self._datagrams.buffer, self._parser.packets
+        while True:
             try:
                 sizes = self._datagrams.receive()
             except OSError as error:
@@ -66,6 +66,8 @@ class NfLog:
                 continue
             for number, size in enumerate(sizes):
                 yield from packets(buffer, number * BUFFER, size) or _NOTHING
+            if len(sizes) < BATCH:
+                return
 
     def drain(self) -> None:
         """The socket's buffer holds as much as it ever will."""
