@@ -89,6 +89,25 @@ def test_durable_order(tmp_path: Path) -> None:
 
 
 @needs_strace
+def test_durable_order_of_the_server(tmp_path: Path) -> None:
+    """The first time a whole file, then a slot of it: in each case nothing is left to be written on return."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "alice").write_text("41\n")
+    script = f"for one in (42, 43): counters.remember({str(place / 'alice')!r}, one); os.stat({str(place)!r})"
+    calls = traced(script, place, "/^(write|pwrite|fsync|fdatasync|rename|newfstatat)")
+    order = [short(call) for call in calls if "ENOENT" not in call]
+    marks = [at for at, call in enumerate(order) if call.startswith("newfstat")][-2:]
+    assert order[marks[0] - 4 : marks[0]] == [
+        "write .alice.new",
+        "fsync .alice.new",
+        "rename .alice.new alice",
+        "fsync .",
+    ]
+    assert order[marks[0] + 1 : marks[1]] == ["pwrite64 alice", "fdatasync alice"]
+
+
+@needs_strace
 def test_a_counter_is_read_under_the_lock(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
