@@ -62,7 +62,7 @@ STEP = 0.005
 """Seconds of a reload's work at a time, while nothing is to be heard."""
 
 
-def _poll(*fds: int) -> select.poll:
+def _poll(fds: list[int]) -> select.poll:
     """Waits until one of these can be read."""
     poll = select.poll()
     for fd in fds:
@@ -105,8 +105,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
         asked, helper = self._observers.answer(self._status), self._helper.fileno()
-        others = _poll(helper, awake.fileno(), *([asked] if asked >= 0 else []))
-        every = _poll(self._source.fileno(), helper, awake.fileno(), *([asked] if asked >= 0 else []))
+        fds = [helper, awake.fileno(), *([asked] if asked >= 0 else [])]
+        others, every = _poll(fds), _poll([self._source.fileno(), *fds])
         ready()
         rest: int | None = None
         while not self._stop:
@@ -164,7 +164,7 @@ class Daemon:
         self._work = None
 
     def _act(self, event: Event) -> None:
-        """Store first, then open, then tell (PROTOCOL.md step 10)."""
+        """Store first, then open, then tell, because somebody waits at the door (PROTOCOL.md step 10)."""
         if isinstance(event, Several):
             for one in event.events:
                 self._act(one)
@@ -182,7 +182,6 @@ class Daemon:
             self._report(logging.WARNING, facts.of(event))
 
     def _obey(self, event: Accepted) -> None:
-        """Open first, then tell: somebody waits at the door."""
         problem = ""
         try:
             check_address(event.grant.address)  # the helper would end

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,11 @@ from .synprofile import FORMATS as FORMATS
 from .synprofile import Profile
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers import CipherContext
     from cryptography.hazmat.primitives.hmac import HMAC
 
+AT_HAND = 128
+"""Keys that are kept expanded: to expand one takes a tenth of a millisecond after a pause, while somebody waits."""
 LABEL = b"knockknock-2"
 _COMPACT, _CLASSIC, _STEALTH = Struct("!HIH").pack, Struct("!HIIH").pack, Struct("!HII").pack
 """Identification, sequence number, and what else of the header each format is carried in (step 6)."""
@@ -30,14 +34,21 @@ def kinds(format: str) -> list[Kind]:
     return [(Verb.OPEN, TCP)] if format == "classic" else [(verb, protocol) for verb in Verb for protocol in (TCP, UDP)]
 
 
+@lru_cache(maxsize=AT_HAND)
+def _encryptor(key: bytes) -> "CipherContext":
+    """Encrypts blocks; nothing is left in it between two calls."""
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+
+
 def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
     """The keystreams of count counters from first on, each as long as the format's sealed bytes (step 2).
 
     The first block of AES-CTR is the encrypted initial counter block, and no format needs more than one block: so all
     of them are made in one call that encrypts the counters.
     """
-    aes = Cipher(algorithms.AES(profile.cipher_key), modes.ECB()).encryptor()
-    blocks = aes.update(b"".join(counter.to_bytes(16, "big") for counter in range(first, first + count)))
+    blocks = _encryptor(profile.cipher_key).update(
+        b"".join(counter.to_bytes(16, "big") for counter in range(first, first + count))
+    )
     size = _SIZES[profile.format]
     return [blocks[start : start + size] for start in range(0, 16 * count, 16)]
 
@@ -58,12 +69,13 @@ def _bound(profile: Profile, source: bytes) -> bytes:
     return source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
 
 
-def _keyed(profile: Profile) -> "HMAC":
+@lru_cache(maxsize=AT_HAND)
+def _keyed(key: bytes) -> "HMAC":
     """Copies of it give the HMACs of messages in a third of the time of hmac.digest, which hashes the key each time."""
     from cryptography.hazmat.primitives import hashes  # a client, who needs neither, starts faster without
     from cryptography.hazmat.primitives.hmac import HMAC
 
-    return HMAC(profile.mac_key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
+    return HMAC(key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
 
 
 def _xor(left: bytes, right: bytes) -> bytes:
@@ -83,7 +95,7 @@ def heads(profile: Profile, first: int, count: int, requests: Sequence[Request])
 
     For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
     """
-    keyed = _keyed(profile)
+    keyed = _keyed(profile.mac_key)
     parts = [
         (_before(profile, (one.verb, one.protocol)), one.port.to_bytes(2, "big"), one.port << 16) for one in requests
     ]
@@ -102,7 +114,7 @@ def matcher(
 
     Tags are compared in constant time (step 9).
     """
-    keyed, bound = _keyed(profile), _bound(profile, source)
+    keyed, bound = _keyed(profile.mac_key), _bound(profile, source)
     befores = [(kind, _before(profile, kind)) for kind in kinds]
 
     def match(counter: int, keystream: bytes) -> Request | None:

@@ -13,6 +13,8 @@ import pytest
 from scapy.layers.inet import TCP
 from scapy.utils import rdpcap
 
+from knockknock.counters import read_counter
+
 from ..helpers import NOBODY, VIEW
 from . import web
 from .lab import KNOCK_PORT, ROOT, Daemon, Lab, until
@@ -103,9 +105,9 @@ class House:
         tap = self.lab.start("server", *words, stderr=subprocess.PIPE)
         assert tap.stderr
         assert "listening on" in tap.stderr.readline()
-        before = int(counter.read_text())
+        before = read_counter(str(counter))
         yield
-        taken = int(counter.read_text()) - before
+        taken = read_counter(str(counter)) - before
         until(lambda: len(rdpcap(str(capture))) >= taken)
         tap.terminate()
         tap.wait(10)
