@@ -42,9 +42,9 @@ def paste() -> tuple[Profile, int]:
     Raises ProfileError.
     """
     prompt = "Paste the line, and press Enter (it is not shown; an empty line ends): "
-    print(prompt, end="", flush=True, file=sys.stderr)
     text, error = "", ProfileError("nothing was pasted")
     with silent(sys.stdin.fileno()):
+        print(prompt, end="", flush=True, file=sys.stderr)  # what comes before the silence is shown, and thrown away
         while (line := sys.stdin.readline()).strip():
             text += line
             try:
