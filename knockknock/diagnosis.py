@@ -121,7 +121,7 @@ def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings
             sent = scheme.carry(profile.format, scheme.seal(profile, counter, request, packet.source))._asdict()
             if profile.format != "classic":
                 del sent["acknowledgment"]
-            came = {**packet._asdict(), "ident": packet.ident & 0xFFFF}
+            came = _came(packet)
             right = [name for name, value in sent.items() if value is not None and came[name] == value]
             wrong = [name for name, value in sent.items() if value is not None and came[name] != value]
             if sum(FIELDS[name] for name in right) >= ENOUGH:
@@ -129,7 +129,18 @@ def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings
     return ""
 
 
-def _changed(packet: Packet, came: dict[str, int], sent: dict[str, int], wrong: list[str], format: str) -> str:
+def _came(packet: Packet) -> dict[str, int | None]:
+    """The fields of a packet that a knock may be carried in, by their names in schemes.Carried."""
+    return {
+        "ident": packet.ident & 0xFFFF,
+        "sequence": packet.sequence,
+        "acknowledgment": packet.acknowledgment,
+        "window": packet.window,
+        "timestamp": packet.timestamp,
+    }
+
+
+def _changed(packet: Packet, came: dict[str, int | None], sent: dict[str, int], wrong: list[str], format: str) -> str:
     if not wrong:  # then it is not the fields of the knock, but one that must be nothing
         return f"something on the way wrote an acknowledgment number into it ({packet.acknowledgment})"
     names = {"ident": "IP ID" if len(packet.source) == 4 else "flow label", "timestamp": "TCP timestamp"}
