@@ -1,6 +1,8 @@
 """A counter file."""
 
 import os
+import re
+import zlib
 
 from knockknock.counters import read_counter
 from knockknock.errors import CounterError
@@ -16,12 +18,15 @@ CORPUS = [
     b"-1\n",
     b"1e3\n",
     b"",
+    b"00000000000000000041 d7eeb7b1\n" * 2,
+    b"00000000000000000000 c4854223\n00000000000000000041 d7eeb7b1\n",
+    b"00000000000000000041 d7eeb7b1\n00000000000000000099 d7eeb7b1\n",
 ]
 _FD = os.memfd_create("counter", os.MFD_CLOEXEC)
 
 
 def target(data: bytes) -> None:
-    """A file raises CounterError, or holds decimal digits whose value is at most one more than the last counter."""
+    """A file raises CounterError, or is digits, or two slots of which one that has its CRC-32 is the counter."""
     os.ftruncate(_FD, 0)
     os.pwrite(_FD, data, 0)
     try:
@@ -29,6 +34,11 @@ def target(data: bytes) -> None:
     except CounterError:
         return
     assert 0 <= counter <= MAX_COUNTER + 1
-    digits = data.decode("utf-8").strip()
-    assert set(digits) <= set("0123456789")
-    assert int(digits) == counter
+    if (digits := data.decode("utf-8").strip()).isdigit():
+        assert set(digits) <= set("0123456789")
+        assert int(digits) == counter
+        return
+    assert len(data) == 60
+    slots = [re.fullmatch(rb"([0-9]{20}) ([0-9a-f]{8})\n", data[at : at + 30]) for at in (0, 30)]
+    whole = [int(one[1]) for one in slots if one and f"{zlib.crc32(one[1]):08x}".encode() == one[2]]
+    assert counter == max(one for one in whole if one <= MAX_COUNTER + 1)
