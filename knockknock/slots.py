@@ -14,12 +14,12 @@ from .profile import MAX_COUNTER
 SLOT = 30
 """Bytes: 20 digits, a space, 8 hexadecimal digits, a newline. Both are in one sector of a disk, even the smallest."""
 
-_SLOT = re.compile(rb"([0-9]{20}) ([0-9a-f]{8})\n").fullmatch
+_SLOT = re.compile(r"([0-9]{20}) ([0-9a-f]{8})\n").fullmatch
 
 
 def parse_counter(text: str, where: str) -> int:
     """The next counter to be used or accepted, of two slots the higher. Raises CounterError."""
-    if found := [value for value in _slots(text.encode()) if value is not None]:
+    if found := [value for value in _slots(text) if value is not None]:
         return max(found)
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
@@ -35,16 +35,16 @@ def slot(counter: int) -> bytes:
 
 def older(data: bytes) -> int | None:
     """Where in a file the slot begins that is to be written next; None where it has no slots."""
-    values = [-1 if value is None else value for value in _slots(data)]
+    values = [-1 if value is None else value for value in _slots(data.decode("latin-1"))]
     return SLOT * values.index(min(values)) if values and max(values) >= 0 else None
 
 
-def _slots(data: bytes) -> list[int | None]:
+def _slots(text: str) -> list[int | None]:
     """The value of each slot, None for one that is torn; empty where the length is not that of two."""
-    return [_value(data[at : at + SLOT]) for at in (0, SLOT)] if len(data) == 2 * SLOT else []
+    return [_value(text[at : at + SLOT]) for at in (0, SLOT)] if len(text) == 2 * SLOT else []
 
 
-def _value(data: bytes) -> int | None:
-    found = _SLOT(data)
-    good = found and int(found[2], 16) == crc32(found[1]) and int(found[1]) <= MAX_COUNTER + 1
+def _value(text: str) -> int | None:
+    found = _SLOT(text)
+    good = found and int(found[2], 16) == crc32(found[1].encode()) and int(found[1]) <= MAX_COUNTER + 1
     return int(found[1]) if found and good else None

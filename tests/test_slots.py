@@ -52,6 +52,16 @@ def test_a_torn_slot_is_passed_over(old: int, new: int, first: bool, written: in
         assert place == (0 if first else SLOT)
 
 
+@pytest.mark.parametrize("garbage", [bytes(SLOT), b"\xff" * SLOT, b"\xc0" + b"0" * (SLOT - 1)], ids=repr)
+def test_garbage_in_one_slot_is_passed_over(tmp_path: Path, garbage: bytes) -> None:
+    path = tmp_path / "alice"
+    for data in (garbage + slot(41), slot(41) + garbage):
+        path.write_bytes(data)
+        assert counters.read_counter(str(path)) == 41
+        counters.remember(str(path), 42)
+        assert sorted((path.read_bytes()[:SLOT], path.read_bytes()[SLOT:])) == [slot(41), slot(42)]
+
+
 @given(st.binary(min_size=2 * SLOT, max_size=2 * SLOT) | st.binary(max_size=3 * SLOT))
 def test_any_other_bytes_have_no_slots(data: bytes) -> None:
     assert older(data) is None

@@ -34,11 +34,12 @@ def target(data: bytes) -> None:
     except CounterError:
         return
     assert 0 <= counter <= MAX_COUNTER + 1
-    if (digits := data.decode("utf-8").strip()).isdigit():
+    text = data.decode("utf-8", "replace")
+    if (digits := text.strip()).isdigit():
         assert set(digits) <= set("0123456789")
         assert int(digits) == counter
         return
-    assert len(data) == 60
-    slots = [re.fullmatch(rb"([0-9]{20}) ([0-9a-f]{8})\n", data[at : at + 30]) for at in (0, 30)]
-    whole = [int(one[1]) for one in slots if one and f"{zlib.crc32(one[1]):08x}".encode() == one[2]]
+    assert len(text) == 60
+    slots = [re.fullmatch(r"([0-9]{20}) ([0-9a-f]{8})\n", text[at : at + 30]) for at in (0, 30)]
+    whole = [int(one[1]) for one in slots if one and f"{zlib.crc32(one[1].encode()):08x}" == one[2]]
     assert counter == max(one for one in whole if one <= MAX_COUNTER + 1)
