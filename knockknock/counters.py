@@ -15,7 +15,7 @@ from .slots import SLOT, older, parse_counter, slot
 
 
 def read_counter(path: str) -> int:
-    """The next counter to be used or accepted, in a file of decimal digits. Raises CounterError, FileNotFoundError."""
+    """The next counter to be used or accepted, in a file (slots.py). Raises CounterError, FileNotFoundError."""
     try:
         return parse_counter(store.read(path), path)
     except FileNotFoundError:

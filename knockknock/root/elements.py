@@ -1,8 +1,8 @@
 """Elements of nftables sets, put in and taken out by messages of our own to the kernel.
 
-libnftables asks for all tables, chains and sets before each command, which takes a millisecond that somebody waits at
-the door. The layout is that of include/uapi/linux/netfilter/nf_tables.h and net/netfilter/nfnetlink.c: a batch, which
-is carried out as a whole or not at all.
+libnftables asks for all tables, chains and sets before each command, and somebody waits at the door. The layout is
+that of include/uapi/linux/netfilter/nf_tables.h and net/netfilter/nfnetlink.c: a batch, which is carried out as a whole
+or not at all.
 """
 
 import os
@@ -43,7 +43,7 @@ class Elements:
 
     def change(self, *changes: Change) -> None:
         """Have some changes carried out together. Raises OSError with nothing changed."""
-        begin = self._number + 1
+        begin = self._number % (1 << 31) + 1
         self._number = last = begin + len(changes)
         messages = [
             _packed(kind, flags, _INET, 0, begin + at, body) for at, (kind, flags, body) in enumerate(changes, 1)
