@@ -66,6 +66,14 @@ def test_two_lines_are_none(one: tuple[bytes, Packet], other: tuple[bytes, Packe
     assert parse(one[0] + between + other[0]) is None
 
 
+@given(loglines(), st.text("\n\r \0", min_size=1, max_size=3).map(str.encode))
+def test_the_end_of_a_line(sample: tuple[bytes, Packet], end: bytes) -> None:
+    """One newline belongs to it, as in what is read of /dev/kmsg; and the space that the kernel puts before it."""
+    line, packet = sample
+    expected = packet if (end in (b"\n", b" ", b" \n") and not line.endswith(b" ")) or end == b"\n" else None
+    assert parse(line + end) == expected
+
+
 @given(loglines())
 def test_every_beginning_of_a_line(sample: tuple[bytes, Packet]) -> None:
     """What a syslog daemon that is cut off has written so far."""
