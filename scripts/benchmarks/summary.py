@@ -34,12 +34,11 @@ Row = dict[str, Any]
 
 
 def figure(rows: list[Row], name: str) -> str:
-    """A median; the client of knockknock is the same for all of its sources."""
-    names = {name, "client alone" + name.removeprefix("client alone").partition(", knockknock")[0] + ", knockknock"}
-    for row in rows:
-        if row.get("what") in (names if "knockknock" in name else {name}) and row["values"]:
-            return f"{statistics.median(row['values']):.3g}"
-    return "-"
+    """A median."""
+    if name.startswith("client alone, ") and "knockknock" in name:
+        name = name.partition("knockknock")[0] + "knockknock"  # the same for all of its sources
+    found = [row["values"] for row in rows if row.get("what") == name and row["values"]]
+    return f"{statistics.median(found[0]):.3g}" if found else "-"
 
 
 def flood(rows: list[Row], tool: str, rate: int, sources: str) -> str:
