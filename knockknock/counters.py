@@ -64,7 +64,7 @@ def remember(path: str, memory: int | str) -> None:
 
 
 def _written_over(path: str, counter: int) -> bool:
-    """Put a counter into the older slot of a file (counters.py), with one sync. Raises CounterError.
+    """Put a counter into the older slot of a file (slots.py), with one sync. Raises CounterError.
 
     False: nothing was done, because there is no such file, or none that we may write to.
     """

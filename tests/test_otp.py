@@ -42,7 +42,7 @@ def keeper(*profiles: otp.Profile, clock: int = CLOCK, memory: otp.Memory | None
 
 
 def packet(payload: bytes, source: bytes = SOURCE, **more: int) -> Packet:
-    return Packet(source, 40000, PORT, 7, 0, 0, 0, b"", payload, UDP, 0)._replace(**more)  # type: ignore[arg-type]  # ints
+    return Packet(source, 40000, PORT, 7, 0, 0, 0, b"", payload, UDP, 0)._replace(**more)  # type: ignore[arg-type]  # tests name int fields
 
 
 def knock(one: otp.Profile, ahead: int = 0, verb: Verb = Verb.OPEN, source: bytes = SOURCE) -> Packet:

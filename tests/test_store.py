@@ -272,6 +272,19 @@ def test_a_full_disk_leaves_the_counter_whole(small_disk: Path) -> None:
     assert tree(small_disk) == {"counter": b"42\n"}
 
 
+def test_a_full_disk_does_not_stop_a_server_whose_counter_has_its_slots(small_disk: Path) -> None:
+    path = str(small_disk / "alice")
+    counters.remember(path, 41)
+    with contextlib.suppress(OSError), open(small_disk / "filler", "wb", buffering=0) as file:
+        while file.write(b"x" * 512):
+            pass
+    with pytest.raises(CounterError, match="No space left"):
+        counters.store_counter(path, 42)
+    for counter in (42, 43, 44):
+        counters.remember(path, counter)
+        assert counters.read_counter(path) == counter
+
+
 def test_a_directory_that_is_read_only(small_disk: Path) -> None:
     (small_disk / "counter").write_text("41\n")
     remount(small_disk, "ro")

@@ -4,7 +4,6 @@ Everything lives in a table of our own. It marks the connection that a door lets
 one rule accepts what bears the mark, because to accept in one base chain does not undo a drop in another.
 """
 
-import contextlib
 import ctypes
 import ipaddress
 import json
@@ -196,9 +195,10 @@ class Firewall:
     def _change(self, *changes: elements.Change) -> None:
         """All in one transaction, of which none is refused: the kernel takes 14 milliseconds to undo one."""
         try:
-            with contextlib.suppress(FileNotFoundError):  # a connection has used up what was there, right now
-                return self._elements.change(*changes)
-            self._elements.change(*changes)
+            try:
+                self._elements.change(*changes)
+            except FileNotFoundError:  # a connection has used up what was there, right now
+                self._elements.change(*changes)
         except OSError as error:
             raise FirewallError(f"nftables refused: {error.strerror or error}") from None
 

@@ -237,8 +237,10 @@ def measure_junk(lab: Lab, runs: int) -> Iterator[Figure]:
                     time.sleep(1.1)
                     put(knocker, junk(port, 1, classic=kind == "classic"))  # brings out the number of those before
                     cpu(pid)
-                    times.append(spent / (heard(own) - known - 1) / 1e3)
-                    lost.append(100 - 100 * (heard(own) - known - 1) / count)
+                    if (took := heard(own) - known - 1) <= 0:
+                        raise RuntimeError("the daemon heard none of the junk")
+                    times.append(spent / took / 1e3)
+                    lost.append(100 - 100 * took / count)
             what, aim = f"CPU per junk line, {source}, {kind}, {ports}", {"nflog": "4 us"}.get(source, "5 us")
             notes = f"bursts of {count:,} {how}, as fast as they go, random sources"
             notes += f"; {statistics.median(lost[1:]):.2g} % lost"

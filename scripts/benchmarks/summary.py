@@ -1,12 +1,14 @@
 """The table that README shows, from what `scripts/bench --json FILE` has written.
 
-usage: PYTHONPATH=scripts python3 -m benchmarks.summary FILE
+usage: PYTHONPATH=.:scripts python3 -m benchmarks.summary FILE
 """
 
 import json
 import statistics
 import sys
 from typing import Any
+
+from .floods import RATES
 
 TOOLS = {
     "knockknock, kmsg": "kmsg",
@@ -27,7 +29,6 @@ FIGURES = {
     "memory when idle, ": "memory when idle, MiB PSS",
     "CPU per junk packet, ": "CPU per junk packet at 2,000/s, us",
 }
-RATES = {2000: "2,000/s", 10_000: "10,000/s", 0: "full speed"}
 SOURCES = {"one": "one source", "spoofed": "forged sources"}
 
 Row = dict[str, Any]
