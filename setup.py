@@ -40,7 +40,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["knockknock", "knockknock.*"]),
-    install_requires=["cryptography>=38", "inotify_simple>=1.3", "pyroute2>=0.7", "scapy>=2.5"],
+    install_requires=["cryptography>=38", "inotify_simple>=1.3", "pyroute2>=0.7"],
     extras_require={
         # Needs a compiler on many machines; only where iptables is the legacy one.
         "legacy": ["python-iptables>=1.0"],
@@ -52,6 +52,8 @@ setup(
         "metrics": ["prometheus-client>=0.16"],
         # Only for knockknock-genprofile --qr.
         "qr": ["segno>=1.4.1"],
+        # Only for --explain and --pcap.
+        "explain": ["scapy>=2.5"],
         # knockknock-proxy: parsers without I/O.
         "proxy": ["h11>=0.14", "siosocks>=0.3"],
         "test": [
@@ -67,6 +69,7 @@ setup(
             "pyseccomp>=0.1.2",
             "pytest",
             "ruff",
+            "scapy>=2.5",
             "segno>=1.4.1",
             "shtab>=1.13",
             "siosocks>=0.3",

@@ -12,6 +12,7 @@ import pytest
 import knockknock
 
 from .helpers import ROOT
+from .imagined import Debian
 
 COMMANDS = ("knockknock", "knockknock-daemon", "knockknock-genprofile", "knockknock-proxy")
 PAGES = [f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "docs" / "man").iterdir()]
@@ -57,6 +58,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     good(sys.executable, "-m", "venv", place / "venv")
     good(place / "venv" / "bin" / "pip", "install", "-q", f"{wheel}[sandbox]")
     return place / "venv"
+
+
+def test_wheel_brings_little(installed: Path) -> None:
+    """pyroute2, inotify_simple and cryptography, what these need, and pyseccomp, which the installation asked for."""
+    listed = good(installed / "bin" / "pip", "list", "--format=freeze", "--disable-pip-version-check").split()
+    names = {line.partition("==")[0].lower().replace("_", "-") for line in listed} - {"pip", "setuptools", "wheel"}
+    ours = {"knockknock-spa", "cryptography", "cffi", "pycparser", "inotify-simple", "pyroute2", "pyseccomp"}
+    assert names <= ours | {"typing-extensions"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -109,6 +118,29 @@ def test_lintian_finds_nothing(packages: list[Path]) -> None:
     changes = sorted(packages[0].parent.glob("*.changes"))
     assert len(changes) == 2
     assert good("lintian", "--allow-root", "--display-info", "--pedantic", *changes) == ""
+
+
+@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Debian:
+    """A new server with Python, as Debian's installer leaves it."""
+    made = Debian(request.param, tmp_path_factory.mktemp(request.param))
+    made.install_server()
+    return made
+
+
+def test_packages_bring_little(packages: list[Path], server: Debian) -> None:
+    """With what they recommend, as apt does by itself."""
+    brought = server.would_install(*packages, recommends=True)
+    assert {path.name.partition("_")[0] for path in packages} <= brought
+    assert len(brought) < 15, brought
+
+
+def test_prepare_brings_what_a_build_needs(server: Debian) -> None:
+    script = (ROOT / "scripts" / "prepare").read_text()
+    names = re.findall(r'^deb="(.*)"$', script, re.MULTILINE)[0].split()
+    server.install(*names, recommends=False)
+    for control in (ROOT / "debian" / "control", ROOT / "packaging" / "debian-missing" / "debian" / "control"):
+        good("dpkg-checkbuilddeps", f"--admindir={server.admin}", control)
 
 
 def test_packages_in_a_fresh_debian(packages: list[Path]) -> None:

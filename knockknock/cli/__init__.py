@@ -40,7 +40,11 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
     except KnockError as error:
         sys.exit(f"{name}: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"{name}: the Python package {error.name} is not installed: pip install this project, as README says")
+        package = (error.name or "").partition(".")[0].replace("_", "-")
+        sys.exit(
+            f"{name}: the Python package {package} is not installed: "
+            f"apt install --no-install-recommends python3-{package}, or pip install {package}"
+        )
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries once more to write it, and fails
         sys.exit(f"{name}: {error.filename or 'standard output'}: {error.strerror}")

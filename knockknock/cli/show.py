@@ -1,25 +1,42 @@
-"""knockknock --dry-run, --explain and --pcap: what a knock looks like. scapy takes long to import."""
+"""Shows a knock, for --dry-run, --explain and --pcap; the last two by scapy."""
 
 import argparse
 import logging
 import os
 import stat
+import struct
 from collections.abc import Callable
 
 from ..client import Knock
 from ..errors import KnockError
 
-logging.getLogger("scapy").setLevel(logging.ERROR)
-from scapy.layers.inet import IP  # noqa: E402  # it warns when it is imported, unless told before
-from scapy.layers.inet6 import IPv6  # noqa: E402
-from scapy.utils import PcapWriter  # noqa: E402
-
 _LINKTYPE_RAW = 101
 """A capture file's packets begin with the IP header."""
 
 
+def _fields(knock: Knock) -> str:
+    """The addresses and the fields that a knock is in, as words."""
+    packet = knock.packet
+    if packet[0] >> 4 == 4:
+        start, ident = 20, f"IP ID {int.from_bytes(packet[4:6], 'big')}"
+    else:
+        start, ident = 40, f"flow label {int.from_bytes(packet[1:4], 'big') & 0xFFFFF}"
+    sport, dport, sequence, acknowledgment, window = struct.unpack_from("!HHII2xH", packet, start)
+    return (
+        f"{knock.source} port {sport} to {knock.destination} port {dport}, {ident}, sequence number {sequence}, "
+        f"acknowledgment number {acknowledgment}, window {window}, {len(packet)} bytes"
+    )
+
+
 def shower(options: argparse.Namespace) -> Callable[[Knock], None]:
-    """What does as --dry-run, --explain and --pcap say, by scapy's dissection of a packet. Raises KnockError."""
+    """Returns a function that shows a knock as --dry-run, --explain and --pcap ask. Raises KnockError."""
+    if not (options.explain or options.pcap):
+        return lambda knock: print(f"{knock.request}, counter {knock.counter}: {_fields(knock)}")
+    logging.getLogger("scapy").setLevel(logging.ERROR)  # else it warns when it is imported
+    from scapy.layers.inet import IP  # imported here, as it takes 0.2 s and need not be installed
+    from scapy.layers.inet6 import IPv6
+    from scapy.utils import PcapWriter
+
     writer = None
     if options.pcap:
         try:
@@ -38,7 +55,7 @@ def shower(options: argparse.Namespace) -> Callable[[Knock], None]:
     def show(knock: Knock) -> None:
         packet = (IP if knock.packet[0] >> 4 == 4 else IPv6)(knock.packet)
         if options.dry_run:
-            print(f"{knock.request}, counter {knock.counter}: {packet.command()}")
+            print(f"{knock.request}, counter {knock.counter}: {_fields(knock)}")
         if options.explain:
             packet.show()
         if writer:

@@ -129,7 +129,7 @@ class Box:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=180,
             check=False,
         )
 
