@@ -11,7 +11,7 @@ KINDS = {"required", "important", "standard"}
 
 
 def mirror() -> str:
-    """Where Debian's packages are to be had: MIRROR, as for scripts/check-deb, or where this machine has its own from."""
+    """The address of a mirror of Debian: MIRROR, as for scripts/check-deb, or the one this machine's apt has."""
     words = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]
     listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     found = os.environ.get("MIRROR", listed[0] if listed else "")
