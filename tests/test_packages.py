@@ -14,6 +14,8 @@ import knockknock
 from .helpers import ROOT
 from .imagined import Debian
 
+RELEASES = ("bookworm", "trixie")
+"""Debian 12 and 13."""
 COMMANDS = ("knockknock", "knockknock-daemon", "knockknock-genprofile", "knockknock-proxy")
 PAGES = [f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "docs" / "man").iterdir()]
 COMPLETIONS = [
@@ -120,7 +122,7 @@ def test_lintian_finds_nothing(packages: list[Path]) -> None:
     assert good("lintian", "--allow-root", "--display-info", "--pedantic", *changes) == ""
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=RELEASES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Debian:
     """A new server with Python, as Debian's installer leaves it."""
     made = Debian(request.param, tmp_path_factory.mktemp(request.param))
@@ -143,9 +145,10 @@ def test_prepare_brings_what_a_build_needs(server: Debian) -> None:
         good("dpkg-checkbuilddeps", f"--admindir={server.admin}", control)
 
 
-def test_packages_in_a_fresh_debian(packages: list[Path]) -> None:
+@pytest.mark.parametrize("release", RELEASES)
+def test_packages_in_a_fresh_debian(packages: list[Path], release: str) -> None:
     """Installed, used, upgraded, removed, purged."""
-    assert good(ROOT / "scripts" / "check-deb", *packages).endswith("all is well\n")
+    assert good("env", f"RELEASE={release}", ROOT / "scripts" / "check-deb", *packages).endswith("all is well\n")
 
 
 def test_rpm_spec() -> None:
