@@ -22,7 +22,6 @@ from .grant import Grant, Order
 from .observers import Observers
 from .packet import Packet
 from .privsep import Helper
-from .root.policy import check_address
 from .scan import Counter, shown
 from .sources import Source
 
@@ -184,7 +183,6 @@ class Daemon:
     def _obey(self, event: Accepted) -> None:
         problem = ""
         try:
-            check_address(event.grant.address)  # the helper would end
             self._helper.obey(event.grant)
         except (GrantError, FirewallError) as error:
             problem = str(error)
@@ -203,7 +201,6 @@ class Daemon:
             return
         told = facts.blocked(shown(source), self._config.scan_ports)
         try:
-            check_address(source.network_address.packed)
             self._helper.obey(Grant(Order.BLOCK, source.network_address.packed, 0, 0, 0))
         except (GrantError, FirewallError) as error:
             log.error("%s was not shut out: %s", shown(source), error)

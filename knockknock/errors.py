@@ -18,7 +18,7 @@ class CounterError(KnockError):
 
 
 class GrantError(KnockError):
-    """A record is no grant, or asks for more than the policy allows; fatal to the root helper."""
+    """A record is no grant, or asks for more than the policy allows."""
 
 
 class FirewallError(KnockError):

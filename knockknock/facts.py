@@ -46,9 +46,10 @@ def obeyed(profile: str, grant: Grant) -> Facts:
 
 
 def door(grant: Grant) -> Facts:
-    """A door in words; without seconds and use where it is shut."""
+    """A door in words; without seconds and use where it is shut. 0 seconds: for ever."""
     source = str(ipaddress.ip_address(grant.address))
-    facts: Facts = {"source": source, "protocol": PROTOCOL_NAMES[grant.protocol], "port": grant.port}
+    facts: Facts = {"source": source, "protocol": PROTOCOL_NAMES.get(grant.protocol, str(grant.protocol))}
+    facts["port"] = grant.port
     if grant.order is Order.CLOSE:
         return facts
     return {**facts, "seconds": grant.seconds, "use": "one" if grant.order is Order.OPEN_ONCE else "any"}

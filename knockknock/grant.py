@@ -3,7 +3,8 @@
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
 IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
-4 bytes, and so many records at most: what is open, with the seconds that are left.
+4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and any
+protocol and port may stand, because somebody else may have put elements into our sets.
 """
 
 import struct
@@ -20,6 +21,9 @@ DONE, FAILED = b"\x00", b"\x01"
 NOTICE = b"\x02"
 """How that begins which the helper says without having been asked: text to be logged."""
 
+MOST_SECONDS = 65535
+LONGEST_REASON = 1000
+"""Bytes of a reason; what is longer is cut off."""
 MOST_DOORS = 1000
 """Records in the answer to a STATUS at most."""
 LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
@@ -52,7 +56,7 @@ class Grant(NamedTuple):
     """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS and BLOCK."""
     port: int
     seconds: int
-    """How long new connections may begin; 0 with CLOSE, RELOAD, STATUS and BLOCK."""
+    """How long new connections may begin; 0 with CLOSE, RELOAD, STATUS and BLOCK, and where what is open has no end."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
@@ -65,8 +69,8 @@ def pack(grant: Grant) -> bytes:
     return RECORD.pack(grant.order, family, grant.protocol, grant.port, grant.seconds, grant.address)
 
 
-def unpack(record: bytes) -> Grant:
-    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
+def _unpack(record: bytes) -> Grant:
+    """The grant of a record, sane or not. Raises GrantError for anything that pack() cannot have made."""
     if len(record) != RECORD.size:
         raise GrantError(f"a record has {RECORD.size} bytes, not {len(record)}")
     order, family, protocol, port, seconds, field = RECORD.unpack(record)
@@ -75,19 +79,26 @@ def unpack(record: bytes) -> Grant:
     grant = Grant(Order(order), field[: {0: 0, 4: 4, 6: 16}[family]], protocol, port, seconds)
     if pack(grant) != record:
         raise GrantError("a record has bits set where there must be none")
-    if grant.order is Order.RELOAD:
+    return grant
+
+
+def unpack(record: bytes) -> Grant:
+    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
+    grant = _unpack(record)
+    order, address, protocol, port, seconds = grant
+    if order is Order.RELOAD:
         if grant != RELOAD:
             raise GrantError("a reload names no door")
-    elif grant.order is Order.STATUS:
+    elif order is Order.STATUS:
         if grant[2:] != STATUS[2:]:
             raise GrantError("a status names no door")
-    elif grant.order is Order.BLOCK:
-        if family == 0 or grant[2:] != STATUS[2:]:
+    elif order is Order.BLOCK:
+        if not address or grant[2:] != STATUS[2:]:
             raise GrantError("to shut out takes an address and nothing else")
-    elif family == 0 or protocol not in (6, 17) or port == 0:
+    elif not address or protocol not in (6, 17) or port == 0:
         raise GrantError("a record names no door")
-    elif (seconds == 0) != (grant.order is Order.CLOSE):
-        raise GrantError(f"{seconds} seconds make no sense with order {grant.order.name}")
+    elif (seconds == 0) != (order is Order.CLOSE):
+        raise GrantError(f"{seconds} seconds make no sense with order {order.name}")
     return grant
 
 
@@ -99,9 +110,9 @@ def pack_doors(doors: Sequence[Grant]) -> bytes:
 def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
     """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
     number, records = int.from_bytes(answer[:4], "big"), answer[4:]
-    doors = [unpack(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
+    doors = [_unpack(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
     if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
         raise GrantError(f"{len(answer)} bytes do not list {number} doors")
-    if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) for door in doors):
+    if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) and door.address for door in doors):
         raise GrantError("what is listed is not a door that is open")
     return number, doors

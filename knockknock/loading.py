@@ -67,8 +67,8 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
     if store.is_database(config.profiles) or _readable(f"{config.profiles}/{name}"):
         raise error
     bad[name] = KnockError(
-        f"{'kept as it was' if before else 'not taken'}, because only root may read it: cd {config.profiles} && "
-        f"chgrp -R {config.user} {name} && chmod -R g+rX {name}"
+        f"{'kept as it was, whatever its files say now' if before else 'not taken'}, because only root may read it: "
+        f"cd {config.profiles} && chgrp -R {config.user} {name} && chmod -R g+rX {name}"
     )
     if before is None:
         raise bad[name]
@@ -79,8 +79,8 @@ def _readable(directory: str) -> bool:
     """Whether we may read all that is in a directory."""
     try:
         return all(os.access(f"{directory}/{file}", os.R_OK) for file in os.listdir(directory))
-    except OSError:
-        return False
+    except OSError as error:
+        return not isinstance(error, PermissionError)
 
 
 def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:

@@ -66,7 +66,10 @@ class Helper:
         return told
 
     def obey(self, order: Grant) -> None:
-        """Hand over one record. Raises FirewallError if the kernel refuses it, PrivilegeError if the helper is gone."""
+        """Hand over one record.
+
+        Raises GrantError if it is not sane, FirewallError if policy or kernel refuse it, PrivilegeError without a helper.
+        """
         self._ask(order)
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
@@ -74,8 +77,10 @@ class Helper:
         return grant.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
 
     def _ask(self, order: Grant) -> bytes:
+        record = grant.pack(order)
+        grant.unpack(record)  # what is not sane would end the helper
         try:
-            self._pair.send(grant.pack(order))
+            self._pair.send(record)
         except OSError:
             raise PrivilegeError("the root helper is gone") from None
         return self._answer()

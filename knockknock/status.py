@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import __version__, facts, schemes, store
-from .errors import CounterError, FirewallError
+from .errors import CounterError, FirewallError, GrantError
 from .gatekeeper import Reason
 from .privsep import Helper
 from .schemes import Profile
@@ -39,7 +39,7 @@ def now(
     problem = ""
     try:
         number, doors = helper.doors(address)
-    except FirewallError as error:
+    except (FirewallError, GrantError) as error:
         number, doors, problem = 0, [], str(error)
     return {
         "source": source.path,

@@ -77,12 +77,20 @@ def names(directory: str) -> Iterator[str]:
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if entry.is_dir() and not entry.name.startswith("."):
+                if not entry.name.startswith(".") and _may_be_directory(entry):
                     yield entry.name
     except FileNotFoundError:
         return
     except OSError as error:
         raise ProfileError(f"{directory} cannot be read: {error.strerror}") from None
+
+
+def _may_be_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a directory, or a link of which that cannot be said: who reads it says what is wrong."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def is_database(place: str) -> bool:

@@ -86,12 +86,21 @@ def test_no_grant(record: str) -> None:
 
 
 DOORS = [RECORDS[0][0], RECORDS[1][0], Grant(Order.OPEN, SOURCE6, 6, 443, 1)]
+FOREIGN = [Grant(Order.OPEN, SOURCE, 6, 22, 0), Grant(Order.OPEN_ONCE, SOURCE6, 132, 0, 65535)]
+"""What nothing of ours puts into a set: without an end, of another protocol, for port 0."""
 
 
 def test_doors_that_are_open() -> None:
     assert pack_doors(DOORS[:1]) == bytes.fromhex("00000001" + RECORDS[0][1])
     assert unpack_doors(pack_doors(DOORS)) == (3, DOORS)
     assert unpack_doors(pack_doors([])) == (0, [])
+
+
+def test_what_somebody_else_has_put_in_is_listed() -> None:
+    assert unpack_doors(pack_doors(FOREIGN)) == (2, FOREIGN)
+    for one in FOREIGN:
+        with pytest.raises(GrantError):
+            unpack(pack(one))
 
 
 def test_more_doors_than_the_answer_has_room_for() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from knockknock import grant
-from knockknock.errors import FirewallError, PrivilegeError
-from knockknock.grant import DONE, FAILED, NOTICE
+from knockknock.errors import FirewallError, GrantError, PrivilegeError
+from knockknock.grant import DONE, FAILED, NOTICE, Grant, Order
 from knockknock.privsep import Helper
 
 
@@ -38,6 +38,20 @@ def test_refusal_behind_a_notice(ends: tuple[Helper, socket.socket]) -> None:
     with pytest.raises(FirewallError, match="no room"):
         helper.obey(grant.RELOAD)
     assert helper.notices(more=False) == ["first"]
+
+
+@pytest.mark.parametrize("change", [{"port": 0}, {"seconds": 0}, {"protocol": 1}, {"address": b""}])
+def test_what_would_end_the_helper_is_not_sent(
+    ends: tuple[Helper, socket.socket], change: dict[str, int | bytes]
+) -> None:
+    """Whatever a packet has made the daemon ask for."""
+    helper, theirs = ends
+    theirs.setblocking(False)
+    sane = Grant(Order.OPEN, bytes([192, 0, 2, 7]), 6, 22, 15)
+    with pytest.raises(GrantError):
+        helper.obey(sane._replace(**change))  # type: ignore[arg-type]  # one field at a time
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
 
 
 def test_end_of_the_helper_is_no_notice(ends: tuple[Helper, socket.socket]) -> None:

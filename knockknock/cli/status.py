@@ -103,7 +103,12 @@ def page(said: dict[str, Any], one: bool) -> str:
     if not said["running"]:
         return "knockknock-daemon is not running"
     doors = [
-        (door["source"], f"{door['protocol']}/{door['port']}", f"{door['seconds']} s", door["use"])
+        (
+            door["source"],
+            f"{door['protocol']}/{door['port']}",
+            still(door["seconds"]),
+            door["use"],
+        )
         for door in said["open"]
     ]
     parts = [table(("OPEN FOR", "PORT", "STILL", "CONNECTIONS"), doors) if doors else "nothing is open"]
@@ -151,6 +156,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def plain(value: object) -> str:
     """Text that does nothing to a terminal; the daemon may have been taken over."""
     return "".join(one if one.isprintable() else "?" for one in str(value))
+
+
+def still(seconds: int) -> str:
+    """How long a door stays open."""
+    return f"{seconds} s" if seconds else "for ever"
 
 
 def span(seconds: int) -> str:

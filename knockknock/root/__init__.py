@@ -46,7 +46,7 @@ class Firewall(Protocol):
         """Take a door away; no error where there is none."""
 
     def status(self) -> "list[Grant]":
-        """The doors that are open now, from the kernel, each with the seconds that are left, at least 1."""
+        """The doors that are open now, from the kernel, each with the seconds that are left, 0: for ever."""
 
     def remove(self) -> None:
         """Take away all that was placed."""

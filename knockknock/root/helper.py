@@ -1,9 +1,10 @@
 """The process that keeps root: a fixed-size record in, one element in a kernel set out.
 
 Started by privsep as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It has its policy
-from root's own files (knockknock.policy), never from the other side; anything that is not a sane record within that
-policy ends it. Rules of ours that somebody else takes away are placed again (root.watch). When the pair closes it takes
-away what it placed, and ends.
+from root's own files (knockknock.policy), never from the other side. What that does not allow is refused with an
+answer, because a packet can make the daemon ask for it. What is no record at all ends it: an intruder alone sends such.
+Rules of ours that somebody else takes away are placed again (root.watch). When the pair closes it takes away what it
+placed, and ends.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import sys
 import time
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, FAILED, Order, pack_doors, unpack
+from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_doors, unpack
 from . import detect, policy, privileges, route, scan, watch
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
@@ -33,28 +34,18 @@ def read_policy(config: str) -> policy.Policy:
 
 
 def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, config: str, limits: policy.Policy) -> None:
-    """Obey records until the pair closes. Raises GrantError for the first that it must not obey.
-
-    While the daemon goes over to the profiles of a reload it may ask for what only the old ones could: that is refused.
-    """
-    meter, either = policy.Meter(), limits
+    """Obey records until the pair closes. Raises GrantError for the first that is none."""
+    meter = policy.Meter()
     while record := rules.record(firewall):
-        grant = unpack(record)
+        grant, answer = unpack(record), DONE
         try:
             limits.check(grant)
-        except GrantError as error:
-            either.check(grant)
-            pair.send(FAILED + str(error).encode())
-            continue
-        answer = b""
-        try:
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
                 rules.heal(firewall)
                 firewall.watch(fresh.knock_ports, fresh.any_flags)
                 firewall.spare(fresh)
-                doors, seconds = limits.doors + fresh.doors, max(limits.seconds, fresh.seconds)
-                limits, either = fresh, fresh._replace(doors=doors, seconds=seconds)
+                limits = fresh
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
             elif grant.order is Order.BLOCK:
@@ -62,14 +53,14 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
                 firewall.block(grant)
             elif grant.order is Order.STATUS:
                 found = [door for door in firewall.status() if grant.address in (b"", door.address)]
-                answer = pack_doors(found)
+                answer += pack_doors(found)
             else:
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
-            pair.send(DONE + answer)
-        except KnockError as error:
-            pair.send(FAILED + str(error).encode())
+        except (KnockError, OSError) as error:
+            answer = FAILED + str(error).encode()[:LONGEST_REASON]
+        pair.send(answer)
 
 
 def main() -> None:

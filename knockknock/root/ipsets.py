@@ -8,7 +8,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import IPSetError
 
 from ..errors import FirewallError
-from ..grant import Grant, Order
+from ..grant import MOST_SECONDS, Grant, Order
 
 
 @contextlib.contextmanager
@@ -34,5 +34,5 @@ def doors(ipset: Any, name: str, order: Order) -> list[Grant]:
 def _door(order: Order, entry: Any) -> Grant:
     ((_, host),) = entry.get_attr("IPSET_ATTR_IP_FROM")["attrs"]
     protocol, port = entry.get_attr("IPSET_ATTR_PROTO"), entry.get_attr("IPSET_ATTR_PORT_FROM")
-    left = max(1, entry.get_attr("IPSET_ATTR_TIMEOUT"))
+    left = min(entry.get_attr("IPSET_ATTR_TIMEOUT") or 0, MOST_SECONDS)  # 0: for ever
     return Grant(order, ipaddress.ip_address(host).packed, protocol, port, left)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..errors import FirewallError
-from ..grant import Grant, Order
+from ..grant import MOST_SECONDS, Grant, Order
 from . import BURST, COPY, MARK, MASK, NAME, PER_SOURCE, PREFIX, SET_SIZE, elements
 
 PRIORITY = -10
@@ -94,7 +94,7 @@ class Library:
         """The elements of a set of ours that has timeouts, with what is left of them."""
         listed = self._listed(f"list set inet {table} {name}", self._JSON | self._NUMBERS)
         found = [item for one in listed for item in one.get("set", {}).get("elem", ())]
-        return [item["elem"] if isinstance(item, dict) else {"val": item} for item in found]
+        return [item["elem"] if isinstance(item, dict) and "elem" in item else {"val": item} for item in found]
 
     def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
@@ -207,7 +207,8 @@ class Firewall:
         for order, name in ((Order.OPEN_ONCE, "once"), (Order.OPEN, "open")):
             for element in [one for family in (4, 6) for one in self._library.elements(f"{name}{family}")]:
                 host, protocol, port = element["val"]["concat"]
-                left = min(element["expires"] + 1, element["timeout"])  # listed in whole seconds, rounded down
+                # Listed in whole seconds, rounded down; what somebody else has put in may have no end, or any other.
+                left = min(element["expires"] + 1, element["timeout"], MOST_SECONDS) if "expires" in element else 0
                 doors.append(Grant(order, ipaddress.ip_address(host).packed, protocol, port, left))
         return doors
 

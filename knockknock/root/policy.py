@@ -64,7 +64,7 @@ class Policy(NamedTuple):
 
 
 def check_address(address: bytes) -> None:
-    """Raises GrantError for an address that is not the unicast address of a host. Pure: the daemon asks it as well."""
+    """Raises GrantError for an address that is not the unicast address of a host."""
     ip = ipaddress.ip_address(address)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     first = address[0] if isinstance(ip, ipaddress.IPv4Address) else 1

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import KnockError
-from ..grant import NOTICE, RECORD
+from ..grant import LONGEST_REASON, NOTICE, RECORD
 from . import Firewall, detect, policy
 
 SETTLE = 0.25
@@ -79,7 +79,7 @@ class Watch:
             self._pause = min(self._pause * 2, LONGEST) if now - self._healed < 10 * self._pause else SETTLE
             self._healed = now
             with contextlib.suppress(BlockingIOError):  # a daemon that is stopped must not stop us
-                self._pair.send(NOTICE + text.encode(), socket.MSG_DONTWAIT)
+                self._pair.send(NOTICE + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
 
     def _announced(self, ready: list[int]) -> bool:
         """Read what was announced; whether rules, chains, sets or tables may be others now."""

@@ -73,6 +73,7 @@ def test_one_broken_profile_does_not_stop_the_others(lab: Lab) -> None:
     lab.listen(22)
     lab.mint("broken")
     lab.mint("laptop")
+    Path(lab.settings["profiles"], "loop").symlink_to("loop")
     config = Path(lab.settings["profiles"]) / "broken" / "config"
     config.write_text(config.read_text() + "colour = red\n")
     daemon = lab.daemon()
@@ -114,6 +115,28 @@ def test_profile_of_08_on_both_sides(lab: Lab) -> None:
     again = lab.daemon()
     lab.knock(HOST)
     assert lab.opens(HOST), again.log()
+
+
+def test_no_knock_ends_a_process_whatever_became_of_its_profile(lab: Lab) -> None:
+    """The daemon keeps a profile that it cannot read any more; what root has narrowed it to is the helper's to say."""
+    lab.listen(22)
+    lab.listen(23)
+    lab.mint("laptop", "--ports", "tcp/22-23")
+    daemon = lab.daemon()
+    place = Path(lab.settings["profiles"]) / "laptop"
+    (place / "config").write_text((place / "config").read_text().replace("tcp/22-23", "tcp/22"))
+    subprocess.run(["chown", "-R", "root:root", str(place)], check=True)
+    subprocess.run(["chmod", "-R", "go=", str(place)], check=True)
+    for number in (1, 2):
+        daemon.reload()
+        until(lambda number=number: daemon.log().count("reloaded") == number)  # type: ignore[misc]  # a default of a lambda
+    daemon.says("laptop: kept as it was, whatever its files say now, because only root may read it")
+    lab.knock(HOST, ports=("23",))
+    daemon.says("knock of laptop not obeyed: no profile may open protocol 6 port 23")
+    assert not lab.connects(HOST, 23)
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    assert daemon.stop() == 0
 
 
 def test_client_of_08(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -74,6 +75,37 @@ def test_an_open_door_counts_down_in_the_kernel_and_is_gone_when_used(walled: La
     walled.knock("fd77:0::1", "--close")
     daemon.says("close tcp/22 for fd77::2")
     assert status(walled)["open"] == []
+    assert daemon.stop() == 0
+
+
+FOREIGN = {
+    "tcp . 22": ("tcp", 22, 0),
+    'udp . 53 timeout 2d comment "mine"': ("udp", 53, 65535),
+    "sctp . 9 timeout 100s": ("132", 9, 100),
+    "255 . 0": ("255", 0, 0),
+}
+"""What an administrator may put into a set of ours by hand, and how it is listed."""
+
+
+@pytest.mark.parametrize("name", ["once4", "open4"])
+def test_elements_of_others_are_listed_too(lab: Lab, name: str) -> None:
+    daemon = lab.daemon()
+    elements = ", ".join(f"{CLIENT} . {element}" for element in FOREIGN)
+    lab.run("server", "nft", f"add element inet knockknock {name} {{ {elements} }}")
+    listed = {(door["protocol"], door["port"]): door["seconds"] for door in status(lab)["open"]}
+    for protocol, port, seconds in FOREIGN.values():
+        assert seconds - 10 < listed[protocol, port] <= seconds
+    assert re.search(rf"^{CLIENT} +tcp/22 +for ever ", ask(lab).stdout, re.M)
+    assert daemon.stop() == 0
+
+
+def test_an_element_without_an_end_in_an_ipset(walled: Lab) -> None:
+    """Which the kernel lists with a time of 0."""
+    daemon = walled.daemon()
+    if "knockknock-open4" not in walled.ruleset():
+        pytest.skip("no ipset here")
+    walled.run("server", "ipset", "add", "knockknock-open4", f"{CLIENT},tcp:22", "timeout", "0")
+    assert [door["seconds"] for door in status(walled)["open"]] == [0]
     assert daemon.stop() == 0
 
 
