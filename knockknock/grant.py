@@ -3,8 +3,8 @@
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
 IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
-4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and any
-protocol and port may stand, because somebody else may have put elements into our sets.
+4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and
+any protocol and port may stand, because somebody else may have put elements into our sets.
 """
 
 import struct

@@ -68,7 +68,7 @@ class Helper:
     def obey(self, order: Grant) -> None:
         """Hand over one record.
 
-        Raises GrantError if it is not sane, FirewallError if policy or kernel refuse it, PrivilegeError without a helper.
+        Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
         """
         self._ask(order)
 
