@@ -1,7 +1,7 @@
 """From what is on disk to what is heard: at a start in one go, at a reload in small steps between packets."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Hashable, Iterator
 from typing import Any, NamedTuple, cast
 
 from . import clock, counters, moment, schemes, store
@@ -32,7 +32,7 @@ def settings(config: Config) -> Settings:
 
 def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator[None, None, Found]:
     """Read all profiles, one at each step. Changes nothing. Raises ProfileError. gives: of the source."""
-    found = Found(keeper.names(), [], {})
+    found, twins = Found(keeper.names(), [], {}), _Twins(config, keeper)
     for one in store.profiles(config.profiles):
         yield
         if one is None:
@@ -42,6 +42,10 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
         try:
             if isinstance(profile, KnockError):
                 profile = _kept(config, name, profile, before, found.bad)
+            for younger in twins.younger_than(profile):
+                found.gone.add(younger)
+                found.changes[:] = [change for change in found.changes if change[0].name != younger]
+                found.bad[younger] = _Twins.refusal(name)
             if profile != before:
                 if missing := profile.needs - gives:
                     raise KnockError(
@@ -54,6 +58,47 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
         except KnockError as error:
             found.bad[name] = error
     return found
+
+
+class _Twins:
+    """Finds profiles with the same secrets: each knock by them would be good once for every name.
+
+    The one that is heard now stays, else the one that has a counter, else the one with the older key file.
+    """
+
+    def __init__(self, config: Config, keeper: Gatekeeper) -> None:
+        self._config, self._keeper = config, keeper
+        self._names: dict[int, str] = {}
+        """By the hash of a secret: for a hundred thousand profiles the secrets themselves take too much memory."""
+
+    def younger_than(self, profile: Profile) -> set[str]:
+        """The names that a profile takes the place of. Raises KnockError if it is the younger one itself."""
+        secrets, younger = {}, set()
+        for secret in schemes.load(profile.scheme).unshared(profile):
+            secrets[hash((profile.scheme, secret))] = profile.name
+            other = self._names.get(hash((profile.scheme, secret)), profile.name)
+            if other != profile.name:
+                if self._age(profile.name, profile, secret) >= self._age(other, profile, secret):
+                    raise self.refusal(other)
+                younger.add(other)
+        self._names |= secrets
+        return younger
+
+    def _age(self, name: str, profile: Profile, secret: Hashable) -> tuple[Any, ...]:
+        """What sorts the older one first; profile: one that has the secret, too. In a database the first row wins."""
+        scheme, before = schemes.load(profile.scheme), self._keeper.profile(name)
+        heard = before is not None and before.scheme == profile.scheme and secret in scheme.unshared(before)
+        if store.is_database(self._config.profiles):
+            return (not heard,)
+        counted = os.path.lexists(f"{self._config.state}/{name}")
+        return not heard, not counted, store.made(f"{self._config.profiles}/{name}", profile), len(name), name
+
+    @staticmethod
+    def refusal(other: str) -> KnockError:
+        return KnockError(
+            f"it has the secrets of {other}, and a recorded knock would open once for each of the two: "
+            "remove one of them, or revoke this one and mint it anew"
+        )
 
 
 def recalled(config: Config, profile: Profile) -> Any:

@@ -72,6 +72,15 @@ def key_file(field: str) -> str:
     return field.replace("_", ".")
 
 
+def made(directory: str, profile: Profile) -> tuple[int, int]:
+    """When the secrets of a profile were written, and put there: nanoseconds since 1970, 0 if they have gone."""
+    fields = schemes.load(profile.scheme).SECRETS
+    with contextlib.suppress(OSError):
+        status = os.stat(f"{directory}/{key_file(fields[0]) if fields else profile.file or 'config'}")
+        return status.st_mtime_ns, status.st_ctime_ns
+    return 0, 0
+
+
 def names(directory: str) -> Iterator[str]:
     """The names of the profiles in a directory; hidden entries and files are none. Raises ProfileError."""
     try:

@@ -35,7 +35,9 @@ def place(tmp_path: Path) -> Config:
 
 
 def new(name: str = "alice", ports: str = "tcp/22", knock_port: int = KNOCK_PORT) -> Profile:
-    return profile(name, ports=ports, cipher_key=KEYS[0], mac_key=KEYS[1], knock_port=knock_port)
+    """With keys of its own: no two names may have the same."""
+    keys = KEYS if name == "alice" else [name.encode().ljust(32, fill) for fill in (b"c", b"m")]
+    return profile(name, ports=ports, cipher_key=keys[0], mac_key=keys[1], knock_port=knock_port)
 
 
 def mint(place: Config, *names: str) -> None:

@@ -160,7 +160,7 @@ def test_what_is_loaded(module: str, without: set[str]) -> None:
 
 FAMILIES = (
     {"synprofile", "syn", "synlistener", "ear", "heads"},
-    {"sequence", "sequences", "matcher"},
+    {"sequence", "sequences", "matcher", "steps"},
     {"otp", "otplistener"},
 )
 """The modules of each scheme."""

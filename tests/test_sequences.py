@@ -327,3 +327,9 @@ def test_junk_leaves_nothing() -> None:
     for number in range(1000):
         listener.hear(packet(C, crowd(number)), 1.0)
     assert [len(one) for one in hearing._sources] == [0, 0]
+
+
+def test_a_sequence_that_stands_twice_in_the_list_is_refused() -> None:
+    """It would be good twice."""
+    with pytest.raises(ConfigError, match="list:3: this is the sequence of line 1, and each is good once"):
+        sequence.complete(profile(ONE_TIME), "7, 8\n8, 7\ntcp/7, tcp/8 # again\n", "list")

@@ -10,7 +10,7 @@ from .. import __version__, clock, config, ini, minting, moment, privsep, runnin
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, check_name
 from ..request import TCP, parse_ports, port_number
-from ..schemes import otp, sequence
+from ..schemes import otp, steps
 from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, handover, run
 
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--sequence",
         metavar="LIST",
-        type=_type(sequence.parse_steps),
+        type=_type(steps.parse_steps),
         help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
     )
     options.add_argument(
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
     )
     options.add_argument(
-        "--close", metavar="LIST", type=_type(sequence.parse_steps), help="a sequence that closes; with --sequence"
+        "--close", metavar="LIST", type=_type(steps.parse_steps), help="a sequence that closes; with --sequence"
     )
     options.add_argument(
         "--expires", metavar="DATE", type=_type(moment.parse), help="the first day on which it opens nothing (UTC)"

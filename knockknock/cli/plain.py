@@ -12,6 +12,7 @@ from ..errors import KnockError, ProfileError
 from ..packet import TCP, UDP
 from ..profile import parse_config, write_config
 from ..schemes import KnockPort, Profile, otp, sequence
+from ..schemes.steps import Steps
 from . import genprofile, handover
 
 
@@ -53,7 +54,7 @@ def _sequence(options: argparse.Namespace) -> Profile:
     return profile._replace(one_time="sequences", sequences=steps)
 
 
-def _random_steps() -> sequence.Steps:
+def _random_steps() -> Steps:
     """A sequence of four ports where nothing listens, chosen by chance."""
     found: list[KnockPort] = []
     while len(found) < 4:

@@ -3,7 +3,7 @@
 docs/DESIGN.md, "How to add a scheme", goes through what such a module offers.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -161,6 +161,9 @@ class Scheme(Protocol):
 
     def write(self, profile: Any) -> Iterable[str]:
         """The lines of a config that parse() reads back, without `scheme`."""
+
+    def unshared(self, profile: Any) -> Iterable[Hashable]:
+        """The secrets that no other profile may have, because a knock by them would be good once for each."""
 
     def first(self, profile: Any) -> str | None:
         """The memory of a profile that was never used, as text for the state directory; None: it needs none."""

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..packet import TCP, Packet
 from ..request import Verb
-from .sequence import Profile, Steps
+from .sequence import Profile
+from .steps import Steps
 
 
 class State(Enum):

@@ -6,7 +6,7 @@ xt_pknock's clients can be heard, too (otp_layout = pknock). PROTOCOL.md, "One-t
 import hmac
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import ini
@@ -157,6 +157,11 @@ def check(profile: Profile) -> None:
             f"{profile.name}: a secret has fewer than {MIN_SECRET} bytes, and whoever sees a datagram could guess it; "
             "secrets of xt_pknock go with otp_layout = pknock"
         )
+
+
+def unshared(profile: Profile) -> Iterable[Hashable]:
+    """Each of the two secrets."""
+    yield from (profile.opensecret, profile.closesecret)
 
 
 def first(_profile: Profile) -> str:

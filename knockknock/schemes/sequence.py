@@ -1,19 +1,20 @@
 """Port sequences: a profile's config, and what is to be sent. How they are heard is in sequences.py. Pure.
 
-The notation of knockd (`2001:udp`) is taken, too; what the keys mean is in PROTOCOL.md, "Port sequences".
+How they are written is in steps.py; what the keys mean is in PROTOCOL.md, "Port sequences".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ini
 from ..errors import ConfigError, CounterError, SendError
-from ..packet import ACK, FIN, PSH, RST, SYN, URG
+from ..packet import ACK, FIN, RST, SYN
 from ..profile import parse_key
 from ..profile import write_key as write_key
-from ..request import PROTOCOL_NAMES, Ports, Request, Verb, parse_ports, port_number, protocol_number
+from ..request import Ports, Request, Verb, parse_ports
 from ..slots import parse_counter
 from . import KnockPort, Sending, Settings
+from .steps import Steps, parse_flags, parse_steps, show_flags, show_steps
 
 if TYPE_CHECKING:
     from .sequences import SequenceListener
@@ -23,45 +24,12 @@ KEY = "nothing, as it has none"
 read_key = parse_key
 RAW = False
 BOUND = False
-MAX_STEPS = 32
-"""knockd's limit; xt_pknock's is 15."""
 MAX_DOORS = 16
 """Ports that one sequence opens: each is a door of its own to be asked for."""
 LONGEST = 300
 """Seconds of `time` and `total_time` at most: so long a source may be remembered."""
 PLAIN_SYN = FIN | SYN | RST | ACK, SYN
 """Mask and value of the control bits, without `flags`."""
-
-Steps = tuple[KnockPort, ...]
-_FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": PSH, "ack": ACK, "urg": URG}
-
-
-def parse_steps(text: str) -> Steps:
-    """A sequence from text such as `tcp/2002, udp/2001` or `2002, 2001:udp`. Raises ConfigError."""
-    found = []
-    for item in text.split(","):
-        before, slash, behind = item.strip().partition("/")
-        if not slash:
-            behind, _, before = item.strip().partition(":")
-        found.append((protocol_number(before.strip() or "tcp"), port_number(behind.strip())))
-    if not 2 <= len(found) <= MAX_STEPS:
-        raise ConfigError(f"a sequence has 2 to {MAX_STEPS} ports, not {len(found)}")
-    return tuple(found)
-
-
-def parse_flags(text: str) -> tuple[int, int]:
-    """Mask and value of control bits from words such as `syn, !ack`. Raises ConfigError."""
-    mask = value = 0
-    for word in text.lower().split(","):
-        bit = _FLAGS.get(word.strip().removeprefix("!"))
-        if bit is None or mask & bit:
-            raise ConfigError(
-                f"{text!r} is not a list of TCP flags; write syn, fin, !ack with commas between, each once"
-            )
-        mask |= bit
-        value |= 0 if word.strip().startswith("!") else bit
-    return mask, value
-
 
 KEYS: ini.Keys = {
     "ports": parse_steps,
@@ -164,13 +132,15 @@ def parse(values: Mapping[str, Any], where: str) -> Profile:
 
 def complete(draft: Profile, text: str, where: str) -> Profile:
     """A profile with the sequences of its file, one in a line; behind a # is a comment. Raises ConfigError."""
-    found = []
+    found: dict[Steps, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if words := line.partition("#")[0].strip():
             try:
-                found.append(parse_steps(words))
+                steps = parse_steps(words)
             except ConfigError as error:
                 raise ConfigError(f"{where}:{number}: {error}") from None
+            if (before := found.setdefault(steps, number)) != number:
+                raise ConfigError(f"{where}:{number}: this is the sequence of line {before}, and each is good once")
     if not found:
         raise ConfigError(f"{where}: there is no sequence in it; write one in each line, such as tcp/2002, udp/2001")
     return draft._replace(sequences=tuple(found))
@@ -181,11 +151,6 @@ def listing(profile: Profile) -> str:
     return "".join(f"{show_steps(steps)}\n" for steps in profile.sequences)
 
 
-def show_steps(steps: Steps) -> str:
-    """The text that parse_steps() reads back."""
-    return ", ".join(f"{PROTOCOL_NAMES[protocol]}/{port}" for protocol, port in steps)
-
-
 def write(profile: Profile) -> Iterable[str]:
     """The lines of a config that parse() reads back."""
     yield f"one_time = {profile.one_time}" if profile.one_time else f"ports = {show_steps(profile.steps)}"
@@ -194,12 +159,16 @@ def write(profile: Profile) -> Iterable[str]:
     yield f"total_time = {profile.total_time}"
     yield f"strict = {'yes' if profile.strict else 'no'}"
     if profile.any_flags:
-        mask, value = profile.flags
-        yield f"flags = {', '.join(('' if value & bit else '!') + word for word, bit in _FLAGS.items() if mask & bit)}"
+        yield f"flags = {show_flags(*profile.flags)}"
     if profile.close:
         yield f"close = {show_steps(profile.close)}"
     if profile.single_use is not None:
         yield f"single_use = {'yes' if profile.single_use else 'no'}"
+
+
+def unshared(profile: Profile) -> Iterable[Hashable]:
+    """Each one-time sequence; one that is good for ever can be said again in any case."""
+    return profile.sequences
 
 
 def first(profile: Profile) -> str | None:

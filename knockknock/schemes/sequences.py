@@ -12,7 +12,8 @@ from ..packet import TCP, Packet
 from ..request import Verb
 from . import KnockPort, Settings
 from .matcher import LENIENT, NOTHING, STRICT, Attempt, Track, advance
-from .sequence import Profile, Steps
+from .sequence import Profile
+from .steps import Steps
 
 MAX_BEGUN, MAX_FURTHER = 32768, 16384
 """Attempts by sources that have made one knock, and by those that have made more."""

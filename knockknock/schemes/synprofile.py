@@ -4,7 +4,7 @@ This is what the table of schemes names. What a knock is made of is in syn.py, h
 needs neither is not made to import it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import ini
@@ -139,6 +139,11 @@ def write(profile: Profile) -> Iterable[str]:
         from .. import moment  # as above
 
         yield f"expires = {moment.show(profile.expires)}"
+
+
+def unshared(profile: Profile) -> Iterable[Hashable]:
+    """Both keys together, whatever the format: with one of them alone no knock is good."""
+    yield profile.cipher_key, profile.mac_key
 
 
 def first(_profile: Profile) -> str:

@@ -1,7 +1,8 @@
 """A file of one-time sequences."""
 
 from knockknock.errors import ConfigError
-from knockknock.schemes.sequence import Profile, complete, show_steps
+from knockknock.schemes.sequence import Profile, complete
+from knockknock.schemes.steps import show_steps
 
 DRAFT = Profile("", (), (), one_time="list")
 CORPUS = [

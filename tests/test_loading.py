@@ -1,0 +1,167 @@
+"""Profiles with the same secrets: a copy is refused, whichever way it came, and the older one stays usable."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from knockknock import loading, minting
+from knockknock.config import Config
+from knockknock.errors import KnockError
+from knockknock.gatekeeper import Accepted, Gatekeeper
+from knockknock.schemes import Profile, otp, sequence
+from knockknock.schemes.synprofile import Profile as SynProfile
+
+from .helpers import knock, profile
+
+ME = (-1, -1)
+GIVES = frozenset({"payload", "tcp timestamps"})
+
+
+def syn(name: str) -> SynProfile:
+    return profile(name, cipher_key=name.encode().ljust(32), mac_key=name.encode().rjust(32))
+
+
+def one_time_password(name: str) -> otp.Profile:
+    opens, closes = (f"{verb} {name}".encode().ljust(20) for verb in ("open", "close"))
+    return otp.Profile(name, opens, closes, 99, "portable", profile().ports)
+
+
+def one_time_sequence(name: str) -> sequence.Profile:
+    steps = tuple(((6, ord(name[0])), (6, port)) for port in range(1000, 1003))
+    return sequence.Profile(name, (), profile().ports, one_time="list", sequences=steps)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Config:
+    return Config(profiles=f"{tmp_path}/etc/profiles", state=f"{tmp_path}/var")
+
+
+def mint(place: Config, *profiles: Profile) -> None:
+    for one in profiles:
+        minting.mint(place.profiles, place.state, one, ME)
+
+
+def copy(place: Config, name: str, other: str, *, counter: bool = True) -> None:
+    """As an administrator does who wants to be safe, or has restored too much."""
+    shutil.copytree(f"{place.profiles}/{name}", f"{place.profiles}/{other}")
+    if counter:
+        shutil.copy(f"{place.state}/{name}", f"{place.state}/{other}")
+
+
+def heard(found: loading.Found) -> list[str]:
+    return sorted(one.name for one, _ in found.changes)
+
+
+def reload(keeper: Gatekeeper, config: Config) -> dict[str, KnockError]:
+    work = loading.find(config, GIVES, keeper)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: loading.Found = done.value
+            break
+    assert set(loading.apply(keeper, found, config.state)) <= {None}
+    return found.bad
+
+
+@pytest.mark.parametrize("make", [syn, one_time_password, one_time_sequence])
+@pytest.mark.parametrize("name", ["moxie.bak", "a", "z"])
+def test_a_copy_is_refused_and_the_older_one_stays(place: Config, make: Callable[[str], Profile], name: str) -> None:
+    mint(place, make("moxie"), make("other"))
+    copy(place, "moxie", name)
+    found = loading.look(place, GIVES)
+    assert heard(found) == ["moxie", "other"]
+    assert list(found.bad) == [name]
+    assert "it has the secrets of moxie, and a recorded knock would open once for each of the two" in str(
+        found.bad[name]
+    )
+
+
+def test_no_knock_is_good_twice(place: Config) -> None:
+    mint(place, syn("moxie"))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    copy(place, "moxie", "a copy")
+    copy(place, "moxie", "acopy")
+    assert set(reload(keeper, place)) == {"a copy", "acopy"}
+    packet = knock(syn("moxie"), 0)
+    assert [isinstance(keeper.hear(packet, 60.0 * at), Accepted) for at in range(3)] == [True, False, False]
+
+
+def test_the_one_that_is_heard_stays_whatever_the_files_say(place: Config) -> None:
+    mint(place, syn("moxie"))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    copy(place, "moxie", "older")
+    os.utime(f"{place.profiles}/older/cipher.key", (1, 1))
+    assert list(reload(keeper, place)) == ["older"]
+    assert keeper.names() == {"moxie"}
+
+
+def test_at_a_start_the_older_key_file_counts(place: Config) -> None:
+    mint(place, syn("moxie"))
+    copy(place, "moxie", "older")
+    os.utime(f"{place.profiles}/older/cipher.key", (1, 1))
+    found = loading.look(place, GIVES)
+    assert (heard(found), list(found.bad)) == (["older"], ["moxie"])
+
+
+def test_one_without_a_counter_never_takes_the_place_of_one_that_has_one(place: Config) -> None:
+    """It would begin anew, and all that was recorded would be good again: profiles of 0.8 bring a counter along."""
+    old = profile("moxie", "classic", legacy=True)
+    mint(place, old)
+    (Path(place.profiles) / "moxie" / "config").write_text("[main]\nknock_port = 4242\n")
+    copy(place, "moxie", "a", counter=False)
+    os.utime(f"{place.profiles}/a/cipher.key", (1, 1))
+    found = loading.look(place, GIVES)
+    assert (heard(found), list(found.bad)) == (["moxie"], ["a"])
+
+
+def test_three_of_a_kind(place: Config) -> None:
+    mint(place, syn("m"))
+    for name in ("a", "b", "x", "y"):
+        copy(place, "m", name)
+    for at, name in enumerate(("y", "a", "m", "b", "x")):
+        os.utime(f"{place.profiles}/{name}/cipher.key", (at + 1, at + 1))
+    found = loading.look(place, GIVES)
+    assert (heard(found), sorted(found.bad)) == (["y"], ["a", "b", "m", "x"])
+
+
+def test_the_other_one_counts_when_the_first_is_gone(place: Config) -> None:
+    mint(place, syn("moxie"))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    copy(place, "moxie", "renamed")
+    shutil.rmtree(f"{place.profiles}/moxie")
+    assert reload(keeper, place) == {}
+    assert keeper.names() == {"renamed"}
+
+
+def test_rows_of_a_database(place: Config) -> None:
+    place = place._replace(profiles=f"{place.profiles}.db")
+    mint(place, syn("moxie"))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    with sqlite3.connect(place.profiles) as connection:
+        connection.execute("INSERT INTO profile SELECT 'a', cipher_key, mac_key, config FROM profile")
+    connection.close()
+    shutil.copy(f"{place.state}/moxie", f"{place.state}/a")
+    assert list(reload(keeper, place)) == ["a"]
+    found = loading.look(place, GIVES)
+    assert (heard(found), list(found.bad)) == (["moxie"], ["a"])
+
+
+@pytest.mark.parametrize("kind", ["profiles", "profiles.db"])
+def test_a_rotation_makes_no_twins(place: Config, kind: str) -> None:
+    """Whatever a reload in the middle of it finds: before, with NAME.old alone, and with both."""
+    place = place._replace(profiles=f"{os.path.dirname(place.profiles)}/{kind}")
+    mint(place, syn("moxie"))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    fresh = syn("moxie")._replace(cipher_key=bytes(32), mac_key=bytes(32))
+    minting.rotate(place.profiles, place.state, syn("moxie"), fresh, 2**33, 1, ME)
+    assert reload(keeper, place) == {}
+    assert keeper.names() == {"moxie", "moxie.old"}
+    assert loading.look(place, GIVES).bad == {}
+    minting.revoke(place.profiles, "moxie")
+    assert reload(keeper, place) == {}
+    assert keeper.names() == {"moxie.old"}
