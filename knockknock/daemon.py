@@ -5,16 +5,14 @@ import heapq
 import logging
 import math
 import select
-import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from types import FrameType
 from typing import Any
 
 from . import clock, counters, facts, grant, loading, running, status, store
 from .config import KEYS, Config
+from .doors import Doors
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
 from .gatekeeper import Accepted, Event, Gatekeeper, Quiet, Several
@@ -23,6 +21,7 @@ from .observers import Observers
 from .packet import Packet
 from .privsep import Helper
 from .scan import Counter, shown
+from .signals import Signals
 from .sources import Source
 
 log = logging.getLogger("knockknock")
@@ -82,13 +81,19 @@ class Daemon:
     """Runs until SIGTERM or SIGINT, or until the source or the helper is gone."""
 
     def __init__(
-        self, path: str, config: Config, keeper: Gatekeeper, source: Source, helper: Helper, observers: Observers
+        self,
+        path: str,
+        config: Config,
+        keeper: Gatekeeper,
+        source: Source,
+        helper: Helper,
+        observers: Observers,
+        signals: Signals,
     ) -> None:
         """path: of the configuration, for reloads."""
         self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
-        self._observers = observers
+        self._observers, self._signals, self._doors = observers, signals, Doors()
         helper.meanwhile = source.drain
-        self._stop = self._reload = False
         self._coming = source.read()
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
@@ -97,25 +102,20 @@ class Daemon:
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
-        awake, waker = socket.socketpair()
-        waker.setblocking(False)
-        awake.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._signalled)
         asked, helper = self._observers.answer(self._status), self._helper.fileno()
-        fds = [helper, awake.fileno(), *([asked] if asked >= 0 else [])]
+        awake = self._signals.fileno()
+        fds = [helper, awake, *([asked] if asked >= 0 else [])]
         others, every = _poll(fds), _poll([self._source.fileno(), *fds])
         ready()
         rest: int | None = None
-        while not self._stop:
-            if self._reload or self._work:
+        while not self._signals.stop:
+            if self._signals.reload or self._work:
                 rest = 0
             elif rest is None and (seconds := self._observers.wait(time.monotonic())) is not None:
                 rest = math.ceil(seconds * 1000)
             for fd, _ in (others if rest == REST else every).poll(rest):
-                if fd == awake.fileno():
-                    awake.recv(4096)
+                if fd == awake:
+                    self._signals.clear()
                 elif fd == helper:
                     self._tell(more=True)
             rest = self._listen()
@@ -127,12 +127,6 @@ class Daemon:
         """Log what the helper has said by itself; more: there is something to be read. Raises PrivilegeError."""
         for notice in self._helper.notices(more):
             log.warning("%s", notice)
-
-    def _signalled(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            self._reload = True
-        else:
-            self._stop = True
 
     def _listen(self) -> int | None:
         """Go through some of what has come; in how many milliseconds to look again, None: when there is something."""
@@ -154,8 +148,8 @@ class Daemon:
 
     def _step(self, seconds: float) -> None:
         """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
-        if self._reload and not self._work:
-            self._reload, self._work = False, self._read_again()
+        if self._signals.reload and not self._work:
+            self._signals.reload, self._work = False, self._read_again()
         end = time.monotonic() + seconds
         for _ in self._work or ():
             if time.monotonic() >= end:
@@ -181,9 +175,13 @@ class Daemon:
             self._report(logging.WARNING, facts.of(event))
 
     def _obey(self, event: Accepted) -> None:
-        problem = ""
+        problem, grant, now = "", event.grant, time.monotonic()
         try:
-            self._helper.obey(event.grant)
+            if grant.order is Order.CLOSE and (other := self._doors.shut(event.profile, grant, now)):
+                raise GrantError(f"{other} has it open, too")
+            self._helper.obey(grant)
+            if grant.order is not Order.CLOSE:
+                self._doors.opened(event.profile, grant, now)
         except (GrantError, FirewallError) as error:
             problem = str(error)
         if event.warning:
@@ -193,7 +191,7 @@ class Daemon:
         if problem:
             self._report(logging.ERROR, facts.failed(heard, problem))
         else:
-            self._report(logging.INFO, facts.obeyed(event.profile, event.grant))
+            self._report(logging.INFO, facts.obeyed(event.profile, grant))
 
     def _count(self, scans: Counter, packet: Packet, now: float) -> None:
         """A SYN to a closed port; shut out who has sent too many."""

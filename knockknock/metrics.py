@@ -1,10 +1,12 @@
 """Counts for Prometheus, in a file that node_exporter's textfile collector reads. Imported where `textfile` is set."""
 
+import contextlib
 import logging
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, write_to_textfile
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
+from . import store
 from .facts import Facts
 from .gatekeeper import Reason
 
@@ -67,14 +69,31 @@ class Metrics:
         if not self._changed or now < self._not_before:
             return
         self._changed, self._not_before = False, now + PAUSE
-        before = os.umask(0o022)
         try:
-            write_to_textfile(self._path, self._registry)
+            _put(self._path, generate_latest(self._registry))
         except OSError as error:
             if not self._broken:  # once is enough until it works again
                 log.warning("textfile %s cannot be written: %s", self._path, error.strerror)
             self._broken = True
         else:
             self._broken = False
-        finally:
-            os.umask(before)
+
+
+def _put(path: str, data: bytes) -> None:
+    """Put a file in place whole. Raises OSError with nothing changed.
+
+    Others may write to its directory. The name aside is one that nobody can foresee, and none that the collector reads.
+    """
+    aside = f"{path}.{os.urandom(8).hex()}"
+    with store.exact_modes():
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.rename(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise

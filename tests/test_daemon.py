@@ -16,6 +16,7 @@ from knockknock.gatekeeper import Gatekeeper, Settings
 from knockknock.observers import Observers
 from knockknock.packet import Packet
 from knockknock.privsep import Helper
+from knockknock.signals import Signals
 
 
 class Endless:
@@ -63,7 +64,7 @@ def test_it_stops_in_a_flood(number: signal.Signals) -> None:
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     keeper = Gatekeeper(Settings(15, 20, single_use=True))
     observers = Observers(Config(control="off"), pwd.getpwuid(os.getuid()), quiet=True)
-    daemon = Daemon("/nonexistent", Config(), keeper, Endless(), cast(Helper, Silent()), observers)
+    daemon = Daemon("/nonexistent", Config(), keeper, Endless(), cast(Helper, Silent()), observers, Signals())
     try:
         daemon.run(lambda: threading.Timer(0.1, os.kill, (os.getpid(), number)).start())
     finally:

@@ -5,9 +5,7 @@ import fcntl
 import gc
 import logging
 import os
-import socket
 import sys
-from collections.abc import Callable
 
 from .. import (
     __version__,
@@ -21,11 +19,11 @@ from .. import (
     sandbox,
     sources,
     store,
-    syslog,
 )
 from ..errors import KnockError, PrivilegeError
 from ..root import privileges
-from . import doctor_server, formatter, run, scan, status
+from ..signals import Signals
+from . import doctor_server, formatter, run, scan, service, status
 
 log = logging.getLogger("knockknock")
 
@@ -84,66 +82,6 @@ def check(path: str) -> None:
         raise KnockError("not all is well, see above")
 
 
-def logger(where: str) -> int | None:
-    """Log to stderr or to the syslog daemon, with the time only where nobody else adds it; the socket to the latter."""
-    handler: logging.Handler = syslog.Handler() if where == "syslog" else logging.StreamHandler()
-    if where != "syslog" and "JOURNAL_STREAM" not in os.environ:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    return handler.fileno() if isinstance(handler, syslog.Handler) else None
-
-
-def notifier() -> Callable[[str], None]:
-    """What tells systemd, if it asked to be told (sd_notify(3)); connected now, as later no socket can be made.
-
-    Raises KnockError, and so does what this returns.
-    """
-    if not (path := os.environ.get("NOTIFY_SOCKET")):
-        return lambda state: None
-    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    def attempt(step: Callable[[], object]) -> None:
-        try:
-            step()
-        except OSError as error:
-            raise KnockError(f"{path}, which NOTIFY_SOCKET names, cannot be told: {error.strerror}") from None
-
-    attempt(lambda: systemd.connect("\0" + path[1:] if path.startswith("@") else path))
-    return lambda state: attempt(lambda: systemd.send(state.encode()))
-
-
-def background(pid_file: str) -> Callable[[], None]:
-    """Fork; the parent waits for what the function that this returns tells it, and ends with that as its status."""
-    listening, tell = os.pipe()
-    if child := os.fork():
-        os.close(tell)
-        told = os.read(listening, 1)
-        if not told:
-            os.waitpid(child, 0)
-        os._exit(0 if told else 1)
-    os.close(listening)
-    os.setsid()
-    os.chdir("/")
-
-    def ready() -> None:
-        os.write(tell, b"!")
-        os.close(tell)
-
-    try:
-        store.write_durably(pid_file, f"{os.getpid()}\n", 0o644)
-    except OSError as error:
-        raise KnockError(f"{pid_file} cannot be written: {error.strerror}; name another with --pid-file") from None
-    return ready
-
-
-def detach() -> None:
-    """Let go of the terminal."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-
-
 def prepare_state(directory: str, uid: int, gid: int) -> int:
     """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
     try:
@@ -172,9 +110,12 @@ def serve(path: str, pid_file: str | None) -> None:
         )
     privileges.no_core()
     user = privsep.find_user(settings.user)
-    ready = background(pid_file) if pid_file else lambda: None
+    ready = service.background() if pid_file else lambda: None
+    signals = Signals()
+    if pid_file:
+        service.write_pid(pid_file)
     unswapped = privsep.lock_memory()
-    messages = logger("syslog" if pid_file else settings.log)
+    messages = service.logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
     source = sources.open_source(settings)
     found = loading.look(settings, source.GIVES)
@@ -197,16 +138,16 @@ def serve(path: str, pid_file: str | None) -> None:
         daemon.report(keeper, found.bad)
         if unswapped:
             log.warning("%s", unswapped)
-        notify = notifier()
+        notify = service.notifier()
 
         def listening() -> None:
             if pid_file:
-                detach()
+                service.detach()
             enter()
             notify("READY=1")
             ready()
 
-        daemon.Daemon(path, settings, keeper, source, helper, told).run(listening)
+        daemon.Daemon(path, settings, keeper, source, helper, told, signals).run(listening)
         log.info("stopped")
     except KnockError as error:
         log.critical("%s", error)

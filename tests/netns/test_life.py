@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from knockknock import running
 from knockknock.counters import read_counter
 
 from .lab import KNOCK_PORT, Lab, inside, until
@@ -115,6 +117,57 @@ def test_profile_of_08_on_both_sides(lab: Lab) -> None:
     again = lab.daemon()
     lab.knock(HOST)
     assert lab.opens(HOST), again.log()
+
+
+def test_a_close_shuts_no_door_of_another_profile(lab: Lab) -> None:
+    """Behind one NAT, or with a forged source, it would be a way to shut others out."""
+    lab.listen(22)
+    lab.configure(delay="60")
+    lab.mint("laptop", hosts=(HOST,))
+    lab.mint("phone", hosts=("10.77.1.1",))
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    lab.knock("10.77.1.1", "--close")
+    daemon.says("knock of phone not obeyed: laptop has it open, too")
+    assert lab.connects(HOST)
+    lab.knock(HOST)
+    until(lambda: daemon.log().count("laptop: open tcp/22") == 2)
+    lab.knock(HOST, "--close")
+    daemon.says("laptop: close tcp/22 for 10.77.0.2")
+    assert not lab.connects(HOST)
+
+
+def starting(lab: Lab) -> tuple[subprocess.Popen[str], Path]:
+    """A daemon that has just locked its state directory, and its log."""
+    log = lab.directory / "log"
+    with log.open("w") as file:
+        words = [*lab.program("knockknock-daemon"), "--config", lab.configure()]
+        process = lab.start("server", *words, stdout=file, stderr=file, env=lab.environment())
+    until(lambda: running.daemon(lab.settings["state"]) == process.pid)
+    return process, log
+
+
+def test_a_reload_in_the_middle_of_the_start_is_done_after_it(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    process, log = starting(lab)
+    while "profile(s), knock port(s)" not in log.read_text():
+        process.send_signal(signal.SIGHUP)
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.001)
+    until(lambda: "reloaded" in log.read_text())
+    lab.knock(HOST)
+    assert lab.opens(HOST), log.read_text()
+
+
+def test_to_be_stopped_in_the_middle_of_the_start_is_no_error(lab: Lab) -> None:
+    lab.mint("laptop")
+    process, log = starting(lab)
+    process.terminate()
+    assert process.wait(10) == 0, log.read_text()
+    assert log.read_text().endswith("stopped\n")
+    assert "knockknock" not in lab.ruleset()
 
 
 def test_no_knock_ends_a_process_whatever_became_of_its_profile(lab: Lab) -> None:

@@ -1,0 +1,75 @@
+"""What the daemon's command has in common with every service: its log, its manager, its background."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from .. import store, syslog
+from ..errors import KnockError
+
+log = logging.getLogger("knockknock")
+
+
+def logger(where: str) -> int | None:
+    """Log to stderr or to the syslog daemon, with the time only where nobody else adds it; the socket to the latter."""
+    handler: logging.Handler = syslog.Handler() if where == "syslog" else logging.StreamHandler()
+    if where != "syslog" and "JOURNAL_STREAM" not in os.environ:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    return handler.fileno() if isinstance(handler, syslog.Handler) else None
+
+
+def notifier() -> Callable[[str], None]:
+    """What tells systemd, if it asked to be told (sd_notify(3)); connected now, as later no socket can be made.
+
+    Raises KnockError, and so does what this returns.
+    """
+    if not (path := os.environ.get("NOTIFY_SOCKET")):
+        return lambda state: None
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def attempt(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except OSError as error:
+            raise KnockError(f"{path}, which NOTIFY_SOCKET names, cannot be told: {error.strerror}") from None
+
+    attempt(lambda: systemd.connect("\0" + path[1:] if path.startswith("@") else path))
+    return lambda state: attempt(lambda: systemd.send(state.encode()))
+
+
+def background() -> Callable[[], None]:
+    """Fork; the parent waits for what the function that this returns tells it, and ends with that as its status."""
+    listening, tell = os.pipe()
+    if child := os.fork():
+        os.close(tell)
+        told = os.read(listening, 1)
+        if not told:
+            os.waitpid(child, 0)
+        os._exit(0 if told else 1)
+    os.close(listening)
+    os.setsid()
+    os.chdir("/")
+
+    def ready() -> None:
+        os.write(tell, b"!")
+        os.close(tell)
+
+    return ready
+
+
+def write_pid(path: str) -> None:
+    """Tell others how to signal this process. Raises KnockError."""
+    try:
+        store.write_durably(path, f"{os.getpid()}\n", 0o644)
+    except OSError as error:
+        raise KnockError(f"{path} cannot be written: {error.strerror}; name another with --pid-file") from None
+
+
+def detach() -> None:
+    """Let go of the terminal."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)

@@ -1,0 +1,33 @@
+"""Signals that come at any time, from the first moment on, and are obeyed when there is time for them."""
+
+import signal
+import socket
+from types import FrameType
+
+STOP = (signal.SIGTERM, signal.SIGINT)
+ALL = (*STOP, signal.SIGHUP)
+
+
+class Signals:
+    """SIGTERM and SIGINT, and SIGHUP, as two flags. Its descriptor is readable when one has come."""
+
+    def __init__(self) -> None:
+        """Take note of them from now on, so that none ends a start half way."""
+        self.stop = self.reload = False
+        self._awake, self._waker = socket.socketpair()
+        self._awake.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        for number in ALL:
+            signal.signal(number, self._came)
+
+    def fileno(self) -> int:
+        return self._awake.fileno()
+
+    def clear(self) -> None:
+        """Make the descriptor unreadable until the next one comes."""
+        self._awake.recv(4096)
+
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        self.stop = self.stop or number in STOP
+        self.reload = self.reload or number == signal.SIGHUP
