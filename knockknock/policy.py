@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from . import store
+from . import ownership, store
 from .config import Config
 from .errors import KnockError, ProfileError
 from .packet import TCP
@@ -17,8 +17,12 @@ from .schemes import Profile
 
 
 def policy(config_path: str) -> Policy:
-    """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError."""
+    """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError.
+
+    Also raises ProfileError if others than root could change it.
+    """
     config = store.load_config(config_path)
+    ownership.check(config_path, config)
     ports: set[tuple[int, int]] = set()
     any_flags: set[int] = set()
     doors: set[tuple[int, int, int]] = set()

@@ -5,7 +5,6 @@ import fcntl
 import gc
 import logging
 import os
-import sys
 
 from .. import (
     __version__,
@@ -14,6 +13,7 @@ from .. import (
     daemon,
     loading,
     observers,
+    ownership,
     privsep,
     running,
     sandbox,
@@ -56,32 +56,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def check(path: str) -> None:
-    """Go through everything that a start would need, change nothing. Raises KnockError if a start would fail."""
-    from .. import policy
-    from ..root import detect
-
-    settings = store.load_config(path)
-    print(f"configuration {path}: good")
-    privsep.find_user(settings.user)
-    source = sources.open_source(settings, look=True)
-    print(f"source: {source.path}")
-    found = loading.look(settings, source.GIVES)
-    for profile, _ in sorted(found.changes, key=lambda change: change[0].name):
-        print(
-            f"profile {profile.name}: knock port {profile.where}, {profile.kind}, "
-            f"may open {', '.join(map(str, profile.ports))}"
-        )
-    for name, error in found.bad.items():
-        print(f"profile {name}: {error}", file=sys.stderr)
-    observers.check(settings)
-    sandbox.prepare(settings.sandbox, [path], ["/"], None)  # made ready, and left at that
-    choice = detect.choose(policy.policy(path))
-    print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
-    if found.bad or choice.pointless:
-        raise KnockError("not all is well, see above")
-
-
 def prepare_state(directory: str, uid: int, gid: int) -> int:
     """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
     try:
@@ -108,6 +82,7 @@ def serve(path: str, pid_file: str | None) -> None:
         raise PrivilegeError(
             "it must be started as root: it opens the log and starts the root helper, then gives root up"
         )
+    ownership.check(path, settings)
     privileges.no_core()
     user = privsep.find_user(settings.user)
     ready = service.background() if pid_file else lambda: None
@@ -173,7 +148,9 @@ def command(arguments: list[str]) -> None:
     elif scan.asked(parser(), options):
         scan.show(path, options)
     elif options.check:
-        check(path)
+        from . import check  # as above
+
+        check.check(path)
     else:
         serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None)
 

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from .. import __version__, clock, config, ini, minting, moment, privsep, running, store
+from .. import __version__, clock, config, ini, minting, moment, ownership, privsep, running, store
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, check_name
 from ..request import TCP, parse_ports, port_number
@@ -229,6 +229,8 @@ def command(arguments: list[str]) -> None:
         raise KnockError(f"it must be run as root, to {'read' if options.list else 'write'} {settings.profiles}")
     user = privsep.find_user(settings.user)
     owner = (user.pw_uid, user.pw_gid)
+    for complaint in () if options.list else ownership.place(options.config, settings):
+        raise ProfileError(complaint)
     if options.name or options.rotate:
         handover.server(options)
         handover.check_qr(options)

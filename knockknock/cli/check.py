@@ -1,0 +1,35 @@
+"""knockknock-daemon --check: what is wrong with everything that a start needs."""
+
+import sys
+
+from .. import loading, observers, ownership, policy, privsep, sandbox, sources, store
+from ..errors import KnockError
+from ..root import detect
+
+
+def check(path: str) -> None:
+    """Go through everything that a start would need, change nothing. Raises KnockError if a start would fail."""
+    settings = store.load_config(path)
+    print(f"configuration {path}: good")
+    complaints = list(ownership.complaints(path, settings))
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    privsep.find_user(settings.user)
+    source = sources.open_source(settings, look=True)
+    print(f"source: {source.path}")
+    found = loading.look(settings, source.GIVES)
+    for profile, _ in sorted(found.changes, key=lambda change: change[0].name):
+        print(
+            f"profile {profile.name}: knock port {profile.where}, {profile.kind}, "
+            f"may open {', '.join(map(str, profile.ports))}"
+        )
+    for name, error in found.bad.items():
+        print(f"profile {name}: {error}", file=sys.stderr)
+    observers.check(settings)
+    sandbox.prepare(settings.sandbox, [path], ["/"], None)  # made ready, and left at that
+    if complaints:
+        raise KnockError("not all is well, see above")
+    choice = detect.choose(policy.policy(path))
+    print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
+    if found.bad or choice.pointless:
+        raise KnockError("not all is well, see above")
