@@ -19,8 +19,9 @@ from .facts import Facts
 
 LINE = 64
 """Bytes of the longest line that a client may send."""
-CLIENTS = 16
-"""At once; of more, the one that has waited longest goes, but who listens to events stays."""
+CLIENTS, LISTENERS = 16, 12
+"""At once, and how many of them may listen to events, and stay. Of more clients the one that has waited longest goes:
+so who asks for the status always finds a place."""
 BACKLOG = 1 << 16
 """Bytes that wait for a client that listens to events, beyond those in the kernel's buffer, before it is dropped."""
 
@@ -150,11 +151,7 @@ class Control:
             connection, _ = self._listener.accept()
             connection.setblocking(False)
             if len(self._clients) >= CLIENTS:
-                idle = [client for client in self._clients.values() if not client.events]
-                if not idle:
-                    connection.close()
-                    return
-                self._drop(idle[0])
+                self._drop(next(client for client in self._clients.values() if not client.events))
             self._clients[connection.fileno()] = _Client(connection)
             self._epoll.register(connection.fileno(), select.EPOLLIN)
 
@@ -169,6 +166,9 @@ class Control:
         if not data or client.events or client.last or len(line) > LINE or (end and not asked):
             self._drop(client)
         elif asked and asked.events:
+            if sum(one.events for one in self._clients.values()) >= LISTENERS:
+                self._drop(client)
+                return
             client.events, client.waiting = True, b'{"event": "listening"}\n'
             self._send(client)
         elif asked:

@@ -36,7 +36,7 @@ def environment(happened: Happened) -> dict[str, str]:
 
 
 class Running:
-    """A program that runs; what it started is in a process group of its own, and ends with it."""
+    """A program that runs; what stays in its process group, which is its own, ends with it."""
 
     def __init__(self, program: str, happened: Happened) -> None:
         """Raises OSError."""

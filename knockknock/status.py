@@ -12,8 +12,8 @@ from .schemes import Profile
 from .slots import parse_counter
 from .sources import Source
 
-PROFILES = 1000
-"""Profiles that are listed at most."""
+PROFILES, PORTS = 1000, 100
+"""Profiles that are listed at most, and ports of each; so an answer has 4 MiB (cli.status.LONGEST) at most."""
 
 
 def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def _profile(state: str, profile: Profile) -> dict[str, Any]:
         "name": profile.name,
         "knock_port": profile.where,
         "format": profile.kind,
-        "ports": [str(ports) for ports in profile.ports],
+        "ports": [str(ports) for ports in profile.ports[:PORTS]],
+        "ports_in_all": len(profile.ports),
         "next_counter": counter,
         "last_use": used,
     }

@@ -1,17 +1,22 @@
 """--status and --events as a user meets them, whoever it is that answers."""
 
+import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from knockknock.cli.status import page, plain, span, table
+from knockknock.cli.status import lines, page, plain, span, table
+from knockknock.errors import KnockError
 
-from .helpers import command
+from .helpers import ROOT, command
 
 SAID: dict[str, Any] = {
     "running": True,
@@ -33,6 +38,7 @@ SAID: dict[str, Any] = {
             "knock_port": "tcp/4242",
             "format": "compact",
             "ports": ["tcp/22", "udp/51820"],
+            "ports_in_all": 2,
             "next_counter": 0,
             "last_use": None,
         }
@@ -85,7 +91,7 @@ def test_what_a_daemon_says_does_nothing_to_a_terminal() -> None:
     assert table(("A", "B"), [("\x1b", 1)]) == "A  B\n?  1"
 
 
-def answering(directory: Path, answer: bytes) -> tuple[str, Callable[[], bytes]]:
+def answering(directory: Path, answer: bytes, times: int = 1) -> tuple[str, Callable[[], bytes]]:
     """The path of a configuration with somebody at its control socket who answers once; what he was asked."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "control"))
@@ -96,7 +102,9 @@ def answering(directory: Path, answer: bytes) -> tuple[str, Callable[[], bytes]]
         client, _ = listener.accept()
         with client, listener:
             asked.append(client.recv(100))
-            client.sendall(answer)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked has heard enough
+                for _ in range(times):
+                    client.sendall(answer)
 
     thread = threading.Thread(target=serve)
     thread.start()
@@ -121,6 +129,61 @@ def test_who_answers_is_no_daemon(tmp_path: Path, answer: bytes) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"knockknock-daemon: what answers at {tmp_path}/control is no knockknock-daemon")
     assert "Traceback" not in done.stderr
+
+
+DEEP = b'{"running": true, "open": ' + b"[" * 1_000_000 + b"\n"
+MANY = b'{"running": true, "open": [' + b"{}," * 1_300_000 + b"{}]}\n"
+WIDE = json.dumps(SAID | {"profiles": [{**SAID["profiles"][0], "name": "x" * 100_000}] * 10_000}).encode()[: 4 << 20]
+
+
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [(b"x" * (1 << 20), 700), (b'{"a":', 1 << 20), (DEEP, 1), (WIDE + b"\n", 1), (MANY, 1)],
+    ids=["no end", "small pieces", "deep", "wide", "many"],
+)
+@pytest.mark.parametrize("option", ["--status", "--events"])
+def test_an_answer_costs_who_asks_little(tmp_path: Path, answer: bytes, times: int, option: str) -> None:
+    """Whoever answers, and whatever he sends."""
+    config, heard = answering(tmp_path, answer, times)
+    words = [
+        "prlimit",
+        "--as=300000000",
+        sys.executable,
+        str(ROOT / "bin/knockknock-daemon"),
+        "--config",
+        config,
+        option,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert heard() == f"{option[2:]}\n".encode()
+    if answer is not MANY or option == "--status":
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"knockknock-daemon: what answers at {tmp_path}/control is no knockknock-daemon")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_of_a_stranger_is_bounded() -> None:
+    rows = [("x" * 1_000_000, 1)] + [("", 1)] * 100_000
+    assert len(table(("A", "B"), rows)) < 3_000_000
+
+
+def test_one_that_dribbles_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "control"))
+    listener.listen()
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client, listener, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(1000):
+                client.sendall(b" ")
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(KnockError, match="does not answer"):
+        next(lines(f"{tmp_path}/control", "status", 0.3))
+    thread.join(10)
 
 
 def test_one_source_is_asked_for(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from ..errors import KnockError
 
 PATIENCE = 10.0
 """Seconds for an answer."""
+LONGEST = 4 << 20
+"""Bytes of an answer, or of an event: who has taken the daemon over may send without end."""
+MOST, WIDEST = 1000, 2000
+"""Rows of a table that are printed, and characters of a cell."""
 
 
 def add_options(options: argparse.ArgumentParser) -> None:
@@ -56,11 +60,11 @@ def show(path: str, options: argparse.Namespace) -> None:
     except (FileNotFoundError, ConnectionRefusedError):
         said = {"running": False}
     if said is None:
-        raise KnockError(f"the daemon at {path} did not answer: too many others ask, or it has just stopped")
+        raise KnockError(f"the daemon at {path} did not answer: very many others ask, or it has just stopped")
     try:
         text = json.dumps(said, indent=2) if options.json else page(said, bool(options.source))
         good = said["open"] if options.source and said["running"] else said["running"]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         raise KnockError(f"what answers at {path} is no knockknock-daemon of this version") from None
     print(text)
     if not good:
@@ -75,26 +79,35 @@ def events(path: str) -> None:
                 print(json.dumps({"time": round(time.time(), 3), **event}), flush=True)
         except (FileNotFoundError, ConnectionRefusedError):
             raise KnockError(f"no daemon listens at {path}") from None
-        raise KnockError(f"the daemon at {path} has ended, or we were too slow for it")
+        raise KnockError(f"the daemon at {path} has ended, has listeners enough, or we were too slow for it")
 
 
 def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, Any]]:
     """The JSON objects that are answered. Raises KnockError; OSError where nobody listens."""
+    end = None if seconds is None else time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
         daemon.settimeout(seconds)
         try:
             daemon.connect(path)
             daemon.sendall(f"{request}\n".encode())
-            with daemon.makefile("rb") as answers:
-                for line in answers:
-                    yield dict(json.loads(line))
+            held = bytearray()
+            while data := daemon.recv(1 << 16):
+                held += data
+                if b"\n" in data:
+                    *whole, held = held.split(b"\n")
+                    for line in whole:
+                        yield dict(json.loads(line))
+                if len(held) > LONGEST:
+                    raise ValueError
+                if end is not None:
+                    daemon.settimeout(max(0.001, end - time.monotonic()))
         except PermissionError:
             raise KnockError(f"you may not ask at {path}: be root, or a member of control_group") from None
         except (TimeoutError, BlockingIOError):  # the latter: so many ask that the kernel takes no more
             raise KnockError(f"the daemon at {path} does not answer") from None
         except (ConnectionResetError, BrokenPipeError):
             return
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise KnockError(f"what answers at {path} is no knockknock-daemon") from None
 
 
@@ -134,7 +147,7 @@ def page(said: dict[str, Any], one: bool) -> str:
             profile["format"],
             "unknown" if profile["next_counter"] is None else profile["next_counter"],
             f"{span(max(0, int(time.time()) - profile['last_use']))} ago" if profile["last_use"] else "never",
-            ",".join(profile["ports"]),
+            ",".join(profile["ports"]) + ("" if len(profile["ports"]) == profile["ports_in_all"] else ",..."),
         )
         for profile in said["profiles"]
     ]
@@ -148,7 +161,7 @@ def page(said: dict[str, Any], one: bool) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns as wide as they must be."""
-    cells = [list(heads), *([plain(cell) for cell in row] for row in rows)]
+    cells = [list(heads), *([plain(cell)[:WIDEST] for cell in row] for row in rows[:MOST])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
