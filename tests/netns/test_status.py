@@ -102,10 +102,9 @@ def test_elements_of_others_are_listed_too(lab: Lab, name: str) -> None:
 def test_an_element_without_an_end_in_an_ipset(walled: Lab) -> None:
     """Which the kernel lists with a time of 0."""
     daemon = walled.daemon()
-    if "knockknock-open4" not in walled.ruleset():
-        pytest.skip("no ipset here")
-    walled.run("server", "ipset", "add", "knockknock-open4", f"{CLIENT},tcp:22", "timeout", "0")
-    assert [door["seconds"] for door in status(walled)["open"]] == [0]
+    if "knockknock-open4" in walled.ruleset():  # not with nftables, which has a test of its own
+        walled.run("server", "ipset", "add", "knockknock-open4", f"{CLIENT},tcp:22", "timeout", "0")
+        assert [door["seconds"] for door in status(walled)["open"]] == [0]
     assert daemon.stop() == 0
 
 
