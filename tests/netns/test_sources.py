@@ -66,7 +66,7 @@ def test_rotation_in_the_middle(lab: Lab, syslog: Syslog) -> None:
         rotate()
         lab.knock(HOST)
         assert lab.opens(HOST), f"right after rotation {number}: {daemon.log()}"
-    assert daemon.log().count("open tcp/22 for") == 12
+    until(lambda: daemon.log().count("open tcp/22 for") == 12)
     assert "refused replay" not in daemon.log(), "a line was read twice"
 
 
