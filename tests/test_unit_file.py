@@ -21,12 +21,29 @@ def test_exposure(unit: str) -> None:
     assert "ignoring" not in done.stderr, "every setting is one that it knows"
 
 
-def test_units_of_the_proxy_are_understood() -> None:
-    """By the manager of a user too; that the program is not where they look for it is all that is said."""
-    for unit in ("knockknock-proxy@.service", "knockknock-proxy.service"):
-        words = ["systemd-analyze", "--man=no", "verify", str(ROOT / "config" / unit)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
-        assert all("is not executable" in line for line in done.stderr.splitlines()), done.stderr
+SERVICES = sorted(path.name for path in (ROOT / "config").glob("*.service"))
+
+
+def settings(unit: str) -> dict[str, str]:
+    """What a unit sets, each by its last line."""
+    lines = [line for line in (ROOT / "config" / unit).read_text().splitlines() if "=" in line and line[:1] != "#"]
+    return {key: value for key, _, value in (line.partition("=") for line in lines)}
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_no_outage_is_too_long_and_nothing_grows_without_end(unit: str) -> None:
+    found = settings(unit)
+    assert {"MemoryMax", "LimitFSIZE"} <= found.keys()
+    if "Restart" in found:
+        assert (found["StartLimitIntervalSec"], found["RestartSec"]) == ("0", "5"), "a start takes half a second of CPU"
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_systemd_knows_every_setting(unit: str) -> None:
+    """In its section; that the program is not where they look for it is all that is said."""
+    words = ["systemd-analyze", "--man=no", "verify", str(ROOT / "config" / unit)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert all("is not executable" in line for line in done.stderr.splitlines()), done.stderr
 
 
 def test_sending_for_others() -> None:
