@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import pwd
+import resource
 import socket
 import subprocess
 import sys
@@ -56,3 +58,21 @@ def reachable() -> str:
         except OSError:
             return "127.0.0.1"
         return "198.51.100.7"
+
+
+MOST = 500
+"""MiB that the process of the tests may take at most."""
+
+
+def pytest_runtest_setup() -> None:
+    """The commands turn the collector off when they are imported; this process stays, and would grow without it."""
+    gc.enable()
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Fails the test that makes this process too large, and none after it."""
+    global MOST
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    if peak > MOST:
+        most, MOST = MOST, peak
+        pytest.fail(f"the process of the tests has grown to {peak} MiB, of which {most} are allowed")

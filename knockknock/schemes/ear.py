@@ -12,6 +12,10 @@ COMPUTED_AHEAD = 16
 """Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
 
 
+LONG_LIST = 256
+"""Ports in an allow-list up to which each of them is kept in a set."""
+
+
 class Ear:
     """One profile, and the next counter that is acceptable from it."""
 
@@ -113,9 +117,15 @@ class Ear:
 
 @lru_cache(maxsize=1024)
 def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
-    """The port numbers that an allow-list names, whatever the protocol; profiles with the same list share them."""
+    """The port numbers that an allow-list names, whatever the protocol; of a long list, all from its first to its last.
+
+    Profiles with the same list share them. A longer set than that would take megabytes; what it lets through in excess
+    is refused when the request is known.
+    """
     runs = [range(one.first, one.last + 1) for one in ports]
-    return runs[0] if len(runs) == 1 else frozenset(port for run in runs for port in run)
+    if len(runs) == 1 or sum(map(len, runs)) > LONG_LIST:
+        return range(min(run.start for run in runs), max(run.stop for run in runs))
+    return frozenset(port for run in runs for port in run)
 
 
 @lru_cache(maxsize=1024)
