@@ -11,7 +11,7 @@ from . import schemes, store
 from .errors import CounterError
 from .profile import MAX_COUNTER
 from .schemes import Profile
-from .slots import SLOT, older, parse_counter, slot
+from .slots import SLOT, damaged, parse_counter, places, slot
 
 
 def read_counter(path: str) -> int:
@@ -60,11 +60,16 @@ def remember(path: str, memory: int | str) -> None:
     if isinstance(memory, str):
         store_memory(path, memory)
     elif not _written_over(path, memory):
-        store_memory(path, 2 * slot(memory).decode())
+        store_slots(path, memory)
+
+
+def store_slots(path: str, counter: int, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Make a server's counter durable, whatever the file had before. Raises CounterError, with the old one in place."""
+    store_memory(path, 2 * slot(counter).decode(), owner)
 
 
 def _written_over(path: str, counter: int) -> bool:
-    """Put a counter into the older slot of a file (slots.py), with one sync. Raises CounterError.
+    """Put a counter into the slots of a file (slots.py), most often into one, with one sync. Raises CounterError.
 
     False: nothing was done, because there is no such file, or none that we may write to.
     """
@@ -73,26 +78,36 @@ def _written_over(path: str, counter: int) -> bool:
     except OSError:
         return False
     try:
-        if (at := older(os.pread(fd, 2 * SLOT + 1, 0))) is None:
-            return False
-        if os.pwrite(fd, slot(counter), at) != SLOT:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fdatasync(fd)
+        found = places(os.pread(fd, 2 * SLOT + 1, 0), counter)
+        for at in found:
+            if os.pwrite(fd, slot(counter), at) != SLOT:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(fd)
     except OSError as error:
         raise CounterError(f"the counter {path} cannot be stored: {error.strerror}") from None
     finally:
         os.close(fd)
-    return True
+    return bool(found)
 
 
 def server_memory(state: str, profiles: str, profile: Profile, latest: int = 0) -> Any:
     """What the server knows of a profile's used knocks; latest: as in schemes.Scheme.recall(). Raises CounterError.
 
-    A profile that knockknock 0.8 made brings its counter along.
+    A profile that knockknock 0.8 made brings its counter along. What is damaged is logged.
     """
     recall, path = schemes.load(profile.scheme).recall, f"{state}/{profile.name}"
     try:
-        return recall(profile, store.read(path), path, latest)
+        text = store.read_own(path)
+        memory = recall(profile, text, path, latest)
+        if damaged(text):
+            import logging  # a client has no use for it
+
+            logging.getLogger("knockknock").warning(
+                "profile %s: a part of %s is damaged: all counters that it can have held are taken for used",
+                profile.name,
+                path,
+            )
+        return memory
     except FileNotFoundError:
         if not profile.legacy:
             return recall(profile, None, path, latest)
@@ -132,7 +147,7 @@ def take_counter(directory: str, clock: int = 0) -> int:
 
 def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:
     """Make the counter that knockknock 0.8 left the daemon's, whom `become` makes us, once. Raises CounterError."""
-    if profile.legacy and not os.path.exists(path := f"{state}/{profile.name}"):
+    if profile.legacy and not os.path.lexists(path := f"{state}/{profile.name}"):
         counter = server_memory(state, profiles, profile)
         with become():
-            store_counter(path, counter)
+            store_slots(path, counter)

@@ -153,21 +153,19 @@ def _name(change: tuple[Profile, Any]) -> str:
 
 
 def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any) -> Any:
-    """The next counter of a profile; if it has the keys that NAME was heard with until now, it takes over from there.
+    """The next counter of a profile; if its keys were heard until now under the other name, it takes over from there.
 
-    So a knock that came while genprofile rotated the keys is not good once more under their new name, NAME.old.
+    The other name of NAME is NAME.old. So a knock that came while genprofile rotated the keys, or took a rotation back,
+    is not good once more.
     """
-    name = profile.name.removesuffix(".old")
-    before = keeper.profile(name)
+    name = profile.name.removesuffix(".old") if profile.name.endswith(".old") else f"{profile.name}.old"
+    before, secrets = keeper.profile(name), schemes.load(profile.scheme).unshared
     if not isinstance(counter, int):  # of a scheme without a counter, whose secrets nobody rotates
         return counter
-    fields = schemes.load(profile.scheme).SECRETS
-    if name == profile.name or before is None or before.scheme != profile.scheme or not fields:
-        return counter
-    if any(getattr(before, field) != getattr(profile, field) for field in fields):
+    if before is None or before.scheme != profile.scheme or not set(secrets(before)) & set(secrets(profile)):
         return counter
     counter = max(counter, counters.server_memory(state, "", before))
-    counters.store_counter(f"{state}/{profile.name}", counter)
+    counters.store_slots(f"{state}/{profile.name}", counter)
     keeper.remove(name)
     return counter
 

@@ -1,13 +1,12 @@
 """Profiles come, go and change on the server, each whole or not at all."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from functools import partial
 
-from . import counters, running, schemes, store
-from .errors import ProfileError
+from . import counters, lock, running, schemes, store
+from .errors import KnockError, ProfileError
 from .profile import check_name, write_config
 from .schemes import Profile
 from .schemes.synprofile import Profile as SynProfile
@@ -31,18 +30,23 @@ def mint(profiles: str, state: str, profile: Profile, owner: Owner) -> None:
             if not os.path.isdir(state):
                 os.mkdir(state, 0o700)
                 os.chown(state, *owner)
-        begin = partial(_begin, state, profile, owner)
-        if store.is_database(profiles):
-            from . import database  # imported only when asked for: most have none
+        with lock.held(profiles):
+            _mint(profiles, state, profile, owner)
 
-            database.mint(profiles, profile, owner[1], begin)
-            return
-        with _locked(profiles):
-            directory = f"{profiles}/{profile.name}"
-            if os.path.lexists(directory):
-                raise ProfileError(f"there is a profile {directory} already: take another name, or revoke it first")
-            begin()
-            create_profile(directory, profile, owner[1])
+
+def _mint(profiles: str, state: str, profile: Profile, owner: Owner) -> None:
+    """The same while the profiles are ours alone."""
+    begin = partial(_begin, state, profile, owner)
+    if store.is_database(profiles):
+        from . import database_write  # imported only when asked for: most have none
+
+        database_write.mint(profiles, profile, owner[1], begin)
+        return
+    directory = f"{profiles}/{profile.name}"
+    if os.path.lexists(directory):
+        raise ProfileError(f"there is a profile {directory} already: take another name, or revoke it first")
+    begin()
+    create_profile(directory, profile, owner[1])
 
 
 def _begin(state: str, profile: Profile, owner: Owner) -> None:
@@ -65,18 +69,21 @@ def load(profiles: str, name: str) -> Profile | None:
 
 def revoke(profiles: str, name: str) -> None:
     """Remove a profile, whether it is good or broken. Raises ProfileError if there is none."""
-    with _writing(profiles, check_name(name)):
-        if store.is_database(profiles):
-            from . import database  # as above
+    if not os.path.isdir(os.path.dirname(profiles) if store.is_database(profiles) else profiles):
+        raise ProfileError(f"there is no profile {check_name(name)} in {profiles}")
+    with _writing(profiles, check_name(name)), lock.held(profiles):
+        _revoke(profiles, name)
 
-            gone = database.remove(profiles, name)
-        else:
-            gone = os.path.lexists(f"{profiles}/{name}")
-            if gone:
-                with _locked(profiles):
-                    clear(f"{profiles}/.{name}.gone")
-                    os.rename(f"{profiles}/{name}", f"{profiles}/.{name}.gone")
-                clear(f"{profiles}/.{name}.gone")
+
+def _revoke(profiles: str, name: str) -> None:
+    if store.is_database(profiles):
+        from . import database_write  # as above
+
+        gone = database_write.remove(profiles, name)
+    elif gone := os.path.lexists(f"{profiles}/{name}"):
+        clear(f"{profiles}/.{name}.gone")
+        os.rename(f"{profiles}/{name}", f"{profiles}/.{name}.gone")
+        clear(f"{profiles}/.{name}.gone")
     if not gone:
         raise ProfileError(f"there is no profile {name} in {profiles}")
 
@@ -99,35 +106,60 @@ def rotate(
 
     until: seconds since 1970 when the old keys expire; not after now: at once. A daemon that runs is reloaded.
     """
-    old = check_name(f"{current.name}.old")
-    if previous := load(profiles, old):
-        if previous.expires is None or previous.expires > now:
-            raise ProfileError(f"there is {old} from the last rotation, which has not expired: --revoke {old} first")
-        revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
-    running.reload(state)  # one that cannot is to say so before anything has changed
-    if until > now:
-        counters.store_counter(f"{state}/{old}", counters.server_memory(state, profiles, current), owner)
-        _rename(profiles, current, old, min(until, current.expires or until))
-    else:
-        revoke(profiles, current.name)
-    mint(profiles, state, fresh, owner)  # where the daemon is reloaded: it goes on with the old keys as NAME.old
+    name, old = current.name, check_name(f"{current.name}.old")
+    with _writing(profiles, name), lock.held(profiles):
+        if previous := load(profiles, old):
+            if previous.expires is None or previous.expires > now:
+                raise ProfileError(
+                    f"there is {old} from the last rotation, which has not expired: --revoke {old} first"
+                )
+            _revoke(profiles, old)  # and reload, or the daemon may write its counter in the place of the next one's
+        running.reload(state)  # one that cannot is to say so before anything has changed
+        counters.store_slots(f"{state}/{old}", counters.server_memory(state, profiles, current), owner)
+        _rename(profiles, current, current._replace(name=old, expires=min(until, current.expires or until)))
+        try:
+            _mint(profiles, state, fresh, owner)  # where the daemon is reloaded: it goes on with the old keys as old
+        except (KnockError, OSError) as error:
+            _undo(profiles, state, current, old, error, owner)
+            raise
+        if until <= now:
+            _revoke(profiles, old)
 
 
-def _rename(profiles: str, profile: SynProfile, name: str, expires: int) -> None:
-    config = write_config(profile._replace(expires=expires))
-    with _writing(profiles, profile.name):
-        if store.is_database(profiles):
-            from . import database  # as above
+def _undo(profiles: str, state: str, current: SynProfile, old: str, reason: KnockError | OSError, owner: Owner) -> None:
+    """Give the keys of NAME.old their name back. Raises ProfileError with the reason and what is left, if it cannot."""
+    try:
+        # First the counter: as NAME.old the daemon may have come further, and the file of NAME may begin anew.
+        counter = counters.server_memory(state, profiles, current._replace(name=old))
+        if counter != counters.server_memory(state, profiles, current):
+            counters.store_slots(f"{state}/{current.name}", counter, owner)
+        _rename(profiles, current._replace(name=old), current)
+        with contextlib.suppress(KnockError):  # there is something else to be said
+            running.reload(state)
+    except (KnockError, OSError):
+        raise ProfileError(
+            f"{reason}; the old keys are now {old}, until they expire: make {current.name} anew"
+        ) from None
 
-            database.rename(profiles, profile.name, name, config)
-            return
-        with _locked(profiles):
-            path = f"{profiles}/{profile.name}"
-            status = os.stat(f"{path}/config")
-            store.write_durably(f"{path}/config", config, status.st_mode & 0o777, (status.st_uid, status.st_gid))
-            os.rename(path, f"{profiles}/{name}")
-            with store.directory_fd(profiles) as fd:
-                os.fsync(fd)
+
+def _rename(profiles: str, before: SynProfile, profile: SynProfile) -> None:
+    """Give a profile another name and another config, or neither. Raises ProfileError, OSError."""
+    config = write_config(profile)
+    if store.is_database(profiles):
+        from . import database_write  # as above
+
+        database_write.rename(profiles, before.name, profile.name, config)
+        return
+    path = f"{profiles}/{profile.name}"
+    os.rename(f"{profiles}/{before.name}", path)
+    try:
+        status = os.stat(f"{path}/config")
+        store.write_durably(f"{path}/config", config, status.st_mode & 0o777, (status.st_uid, status.st_gid))
+    except OSError:
+        os.rename(path, f"{profiles}/{before.name}")
+        raise
+    with store.directory_fd(profiles) as fd:
+        os.fsync(fd)
 
 
 @contextlib.contextmanager
@@ -136,13 +168,6 @@ def _writing(profiles: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ProfileError(f"{profiles}: {name} cannot be written: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _locked(profiles: str) -> Iterator[None]:
-    with store.directory_fd(profiles) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def create_profile(directory: str, profile: Profile, group: int, counter: int = 0) -> None:

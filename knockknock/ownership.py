@@ -38,11 +38,14 @@ def complaints(path: str, config: Config) -> Iterator[str]:
 
 
 def place(path: str, config: Config) -> Iterator[str]:
-    """The same for the configuration, for where the profiles are, and for all above the two."""
+    """The same for the configuration, for where the profiles are, and for all above these and the state directory."""
     # New names in it are profiles, or a journal of the database, and to be sticky does not keep those out.
     directory = os.path.dirname(config.profiles) if store.is_database(config.profiles) else config.profiles
     closed = {directory, os.path.realpath(directory)}
-    for found, status in dict([*way(path), *way(config.profiles)]).items():
+    state = os.path.realpath(config.state)
+    closed.add(os.path.dirname(state))  # where the daemon's user could put a link in the place of his directory
+    above = [one for one in way(config.state) if one[0] != state]
+    for found, status in dict([*way(path), *way(config.profiles), *above]).items():
         yield from _complaint(found, status, shared=found not in closed)
     ends = [os.path.realpath(one) for one in (config.profiles, config.state)]
     if os.path.commonpath(ends) in ends:

@@ -74,7 +74,7 @@ def reload(state: str) -> bool:
 def _mark(state: str) -> tuple[int, bool]:
     """When the daemon began to read its files, and whether it goes by them."""
     try:
-        began, _, word = store.read(f"{state}/{MARK}").partition(" ")
+        began, _, word = store.read_own(f"{state}/{MARK}").partition(" ")
         return int(began), word == "done\n"
     except (OSError, ValueError):
         return 0, False

@@ -3,6 +3,10 @@
 To put a new file in place durably takes two syncs, and somebody waits at the door for it; to write over a part of one
 takes one. So a server keeps the last two counters of a client, each in a line with its CRC-32: what a crash leaves half
 written is the older of them, and the other one is still whole.
+
+A counter that does not follow the one before (after lost knocks, or by the clock) goes into both slots, one after the
+other. So where a slot is damaged the file still says what it can have held: one more than the other at most. Whether it
+was the newer one, or the older one in the middle of being written, makes no difference then.
 """
 
 import re
@@ -18,9 +22,12 @@ _SLOT = re.compile(r"([0-9]{20}) ([0-9a-f]{8})\n").fullmatch
 
 
 def parse_counter(text: str, where: str) -> int:
-    """The next counter to be used or accepted, of two slots the higher. Raises CounterError."""
+    """The next counter to be used or accepted: of two slots the higher, of one that is left one more.
+
+    Raises CounterError.
+    """
     if found := [value for value in _slots(text) if value is not None]:
-        return max(found)
+        return min(max(found) + damaged(text), MAX_COUNTER + 1)
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
         raise CounterError(f"{where} does not hold a counter; mint the profile anew with knockknock-genprofile")
@@ -33,10 +40,18 @@ def slot(counter: int) -> bytes:
     return b"%b %08x\n" % (digits, crc32(digits))
 
 
-def older(data: bytes) -> int | None:
-    """Where in a file the slot begins that is to be written next; None where it has no slots."""
+def damaged(text: str) -> bool:
+    """Whether one of two slots, and not both, fails its CRC."""
+    return len({value is None for value in _slots(text)}) == 2
+
+
+def places(data: bytes, counter: int) -> list[int]:
+    """Where in a file the slots begin that a counter is to be written into, in this order; none if it has no slots."""
     values = [-1 if value is None else value for value in _slots(data.decode("latin-1"))]
-    return SLOT * values.index(min(values)) if values and max(values) >= 0 else None
+    if not values or max(values) < 0:
+        return []
+    older = values.index(min(values))
+    return [SLOT * older] if counter == max(values) + 1 else [SLOT * older, SLOT * (1 - older)]
 
 
 def _slots(text: str) -> list[int | None]:

@@ -29,6 +29,21 @@ def read(path: str, *, secret: bool = False) -> str:
     return data.decode("utf-8", "replace")
 
 
+def read_own(path: str) -> str:
+    """A small text file that belongs to whom its directory does, and is no link to another. Raises OSError.
+
+    For what root reads in the state directory, whose owner is not to be believed.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.stat(os.path.dirname(path)).st_uid:
+            raise OSError(errno.EPERM, "it is not a file of the owner of its directory")
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data.decode("utf-8", "replace")
+
+
 def load_config(path: str) -> configuration.Config:
     """The daemon's configuration. Raises ConfigError."""
     try:
@@ -131,8 +146,12 @@ def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1,
     """
     directory, name = os.path.split(path)
     aside = f"{directory}/.{name}.new"
-    with contextlib.suppress(FileNotFoundError):
+    try:
         os.unlink(aside)
+    except FileNotFoundError:
+        pass
+    except OSError:  # who owns the directory has put something there that cannot be unlinked
+        aside = f"{directory}/.{name}.{os.urandom(8).hex()}"
     with exact_modes():
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:

@@ -69,7 +69,7 @@ def test_a_name_is_given_once_and_its_counter_stays(place: Config) -> None:
 
 def test_a_mint_that_fails_leaves_no_row(place: Config, tmp_path: Path) -> None:
     mint(place, "alice")
-    os.mkdir(f"{place.state}/.bob.new")
+    os.mkdir(f"{place.state}/bob")
     with pytest.raises(CounterError, match="cannot be stored"):
         minting.mint(place.profiles, place.state, new("bob"), ME)
     assert load_profiles(place.profiles) == ([new("alice")], {})

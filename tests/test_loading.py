@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import loading, minting
+from knockknock import counters, loading, minting
 from knockknock.config import Config
 from knockknock.errors import KnockError
 from knockknock.gatekeeper import Accepted, Gatekeeper
 from knockknock.schemes import Profile, otp, sequence
 from knockknock.schemes.synprofile import Profile as SynProfile
+from knockknock.slots import slot
 
 from .helpers import knock, profile
 
@@ -165,3 +166,56 @@ def test_a_rotation_makes_no_twins(place: Config, kind: str) -> None:
     minting.revoke(place.profiles, "moxie")
     assert reload(keeper, place) == {}
     assert keeper.names() == {"moxie.old"}
+
+
+def test_a_flipped_bit_opens_nothing_twice_and_is_said(place: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """Whichever bit of the counter file it is: after a restart no knock that was obeyed is good again."""
+    one = syn("moxie")
+    mint(place, one)
+    path, obeyed = Path(place.state) / "moxie", [0, 1, 2, 7, 8, 20, 21, 22]
+    for counter in obeyed:
+        counters.remember(str(path), counter + 1)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        caplog.clear()
+        keeper = loading.start(place, loading.look(place, GIVES))
+        assert f"profile moxie: a part of {path} is damaged" in caplog.text
+        for at, counter in enumerate(obeyed):
+            assert not isinstance(keeper.hear(knock(one, counter), 60.0 * at), Accepted), (bit, counter)
+        assert isinstance(keeper.hear(knock(one, 24), 600.0), Accepted), "one knock is lost at most"
+
+
+def test_what_a_crash_leaves_is_not_said_twice(place: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """A write that did not come to its end: the next knock mends the file, and is obeyed."""
+    one = syn("moxie")
+    mint(place, one)
+    path = Path(place.state) / "moxie"
+    for counter in (1, 2, 3):
+        counters.remember(str(path), counter)
+    assert path.read_bytes() == slot(2) + slot(3)
+    path.write_bytes(slot(4)[:20] + slot(2)[20:] + slot(3))
+    keeper = loading.start(place, loading.look(place, GIVES))
+    assert "is damaged" in caplog.text
+    event = keeper.hear(knock(one, 4), 1.0)
+    assert isinstance(event, Accepted)
+    assert isinstance(event.memory, int)
+    counters.remember(str(path), event.memory)
+    caplog.clear()
+    loading.start(place, loading.look(place, GIVES))
+    assert caplog.text == ""
+
+
+def test_a_one_time_sequence_is_not_good_again_either(place: Config) -> None:
+    one = one_time_sequence("moxie")
+    one = one._replace(sequences=tuple(((6, 7), (6, port)) for port in range(1000, 1010)))
+    mint(place, one)
+    path = Path(place.state) / "moxie"
+    for used in (1, 2, 3):
+        counters.remember(str(path), used)
+    for data in (b"x" + path.read_bytes()[1:], path.read_bytes()[:-1] + b"x"):
+        path.write_bytes(data)
+        (change,) = loading.look(place, GIVES).changes
+        assert change[1] in (3, 4)

@@ -23,7 +23,7 @@ def base(tmp_path: Path, daemon_user: pwd.struct_passwd) -> Path:
     """The documented layout: root's own, for the daemon's group to read."""
     etc = tmp_path / "etc"
     write_profile(etc / "profiles", profile())
-    (etc / "config").write_text(f"[main]\nprofiles = {etc}/profiles\nstate = {tmp_path}/state\nsource = nflog\n")
+    (etc / "config").write_text(f"[main]\nprofiles = {etc}/profiles\nstate = {tmp_path}/var/state\nsource = nflog\n")
     subprocess.run(["chgrp", "-R", str(daemon_user.pw_gid), str(etc)], check=True)
     subprocess.run(["chmod", "-R", "g+rX", str(etc)], check=True)
     return tmp_path
@@ -65,6 +65,11 @@ def moved(base: Path) -> None:
     os.lchown(base / "etc" / "config", NOBODY, -1)
 
 
+def above_the_state(base: Path) -> None:
+    (base / "var").mkdir()
+    (base / "var").chmod(0o1777)
+
+
 WRONG = [
     # what is done, and which file is named
     (give("etc/config", user=True), "etc/config"),
@@ -85,6 +90,7 @@ WRONG = [
     (mode("", 0o777), ""),
     (linked, "home"),
     (links_to_a_file, "theirs"),
+    (above_the_state, "var"),
     (moved, "etc/config"),
 ]
 
@@ -175,7 +181,7 @@ def test_start_and_check_agree(base: Path, words: list[str], named: str) -> None
     assert done.returncode == 1
     assert f"{base}/{named} belongs to nobody and has mode " in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (base / "state").exists()
+    assert not (base / "var").exists()
 
 
 def test_nothing_is_minted_where_others_could_change_it(base: Path) -> None:

@@ -16,6 +16,7 @@ from knockknock import counters, minting, store
 from knockknock.errors import ConfigError, CounterError, KnockError, ProfileError
 from knockknock.profile import MAX_COUNTER
 from knockknock.schemes.synprofile import Profile
+from knockknock.slots import slot
 
 from .helpers import ROOT, load_profiles, profile, tree, write_profile
 
@@ -372,7 +373,7 @@ def test_a_counter_of_old_is_adopted_once(tmp_path: Path) -> None:
     (tmp_path / "var").mkdir()
     assert counters.server_memory(state, profiles, old) == 321
     counters.adopt(state, profiles, old, contextlib.nullcontext)
-    assert tree(tmp_path / "var") == {"alice": b"321\n"}
+    assert tree(tmp_path / "var") == {"alice": 2 * slot(321)}
     assert (tmp_path / "var" / "alice").stat().st_mode & 0o7777 == 0o600
     counter.write_text("5\n")
     counters.adopt(state, profiles, old, contextlib.nullcontext)

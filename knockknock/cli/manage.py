@@ -1,7 +1,6 @@
 """knockknock-genprofile --list, --revoke, --rotate."""
 
 import argparse
-import contextlib
 import os
 import sys
 
@@ -51,8 +50,12 @@ def revoke(options: argparse.Namespace, settings: Config) -> None:
         # Its counter stays where it is, for the daemon to go on with, until it knows; a later mint takes the place.
         print(f"The daemon (process {pid}) hears it until it is told:\n    sudo systemctl reload knockknock")
         return
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{settings.state}/{options.revoke}")
+    try:
+        os.unlink(path := f"{settings.state}/{options.revoke}")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise KnockError(f"it is revoked, but {path} cannot be removed: {error.strerror}") from None
 
 
 def rotate(options: argparse.Namespace, settings: Config, owner: minting.Owner) -> None:

@@ -103,7 +103,7 @@ def test_rotation(served: Lab) -> None:
     enroll(served, line(done))
     assert opens(served), "the new keys"
     daemon.says("reloaded")
-    assert daemon.log().count(" laptop: open tcp/22") == 2
+    until(lambda: daemon.log().count(" laptop: open tcp/22") == 2)
     new_one = put_aside(served)
     put_back(served, old)
     assert opens(served), "the old ones still"

@@ -1,0 +1,118 @@
+"""Changes to a database of profiles, by root: in the file or, where a reader keeps it locked, in its place."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import struct
+from collections.abc import Callable, Sequence
+
+from . import schemes, store
+from .database import SCHEMA, LockedError, opened, rows
+from .errors import ProfileError
+from .profile import write_config
+from .schemes import Profile
+
+HASTE = 3
+"""Seconds to wait for a lock before the change is made in a copy."""
+_LOCKED_BYTES = 0x40000000, 512
+"""First byte and number of those that SQLite locks (sqlite.org/fileformat.html, "The Lock-Byte Page")."""
+_FLOCK = struct.Struct("hhqqi4x")
+"""struct flock of fcntl(2): type, whence, start, length, process."""
+
+
+def _change(path: str, statement: str, *values: object) -> int:
+    """Execute one statement, durably or not at all; the number of rows that it changed. Raises ProfileError, OSError.
+
+    Where a reader keeps the file locked the change is made in a copy, which then takes the place of the file: the
+    daemon's user may read, and is not to prevent that a profile is revoked. To be called by one process at a time.
+    """
+    try:
+        return _execute(path, statement, values)
+    except LockedError:
+        if _written(path):
+            raise
+    aside = "{}/.{}.new".format(*os.path.split(path))
+    if _copy(path, aside):
+        # A change that was killed is taken back first, and for itself: played back once more the journal does no harm.
+        _execute(aside, "SELECT 1", ())
+        _replace(path, aside)
+        os.unlink(f"{path}-journal")
+        _copy(path, aside)
+    changed = _execute(aside, statement, values)
+    _replace(path, aside)
+    return changed
+
+
+def _execute(path: str, statement: str, values: Sequence[object]) -> int:
+    with opened(path, "rw", HASTE) as connection:
+        # EXTRA: the directory is synced, too, once the journal is gone from it. Deleted keys leave no trace.
+        connection.executescript("PRAGMA synchronous = EXTRA; PRAGMA secure_delete = ON;")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(SCHEMA)
+        changed = connection.execute(statement, values).rowcount
+        connection.execute("COMMIT")
+    return changed
+
+
+def _written(path: str) -> bool:
+    """Whether another process has a lock that only who may write can have, and so is at work in the file."""
+    with open(path, "rb") as file:
+        answer = fcntl.fcntl(file, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, *_LOCKED_BYTES, 0))
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
+
+
+def _copy(path: str, aside: str) -> bool:
+    """Copy a database, for root alone, with the journal of a change that was killed; whether there is such a one."""
+    for end in ("", "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside + end)
+    for end in ("", "-journal"):
+        with contextlib.suppress(FileNotFoundError), open(path + end, "rb") as old, store.exact_modes():
+            fd = os.open(aside + end, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as new:
+                shutil.copyfileobj(old, new)
+    return os.path.exists(f"{aside}-journal")
+
+
+def _replace(path: str, aside: str) -> None:
+    """Put a copy in the place of a database, durably, for the same people to read."""
+    status = os.stat(path)
+    with open(aside, "rb") as file:
+        os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        os.fsync(file.fileno())
+    os.rename(aside, path)
+    with store.directory_fd(os.path.dirname(path)) as fd:
+        os.fsync(fd)
+
+
+def remove(path: str, name: str) -> bool:
+    """Delete a row; whether there was one. Raises ProfileError, OSError."""
+    return os.path.exists(path) and _change(path, "DELETE FROM profile WHERE name = ?", name) > 0
+
+
+def rename(path: str, name: str, other: str, config: str) -> None:
+    """Give a profile another name and another config. Raises ProfileError, OSError."""
+    _change(path, "UPDATE profile SET name = ?, config = ? WHERE name = ?", other, config, name)
+
+
+def mint(path: str, profile: Profile, group: int, before: Callable[[], None]) -> None:
+    """Put a new profile in, durably, whole or not at all. Raises ProfileError, OSError and what before() raises.
+
+    group: whose members may read the file if it is made now. before: called when the name is known to be free.
+    """
+    with contextlib.suppress(FileExistsError):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchown(fd, -1, group)
+            os.fchmod(fd, 0o640)
+        finally:
+            os.close(fd)
+    if any(rows(path, "SELECT 1 FROM profile WHERE name = ?", profile.name)):
+        raise ProfileError(f"there is a profile {profile.name} in {path} already: take another name")
+    before()
+    keys = [getattr(profile, field) for field in schemes.load(profile.scheme).SECRETS]
+    row = (profile.name, *keys, *[None] * (2 - len(keys)), write_config(profile))
+    _change(path, "INSERT INTO profile VALUES (?, ?, ?, ?)", *row)
