@@ -12,6 +12,7 @@ from typing import Any
 
 from . import clock, counters, facts, grant, loading, running, status, store
 from .config import KEYS, Config
+from .deafness import Deafness
 from .doors import Doors
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
 from .facts import Facts
@@ -93,6 +94,7 @@ class Daemon:
         """path: of the configuration, for reloads."""
         self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
         self._observers, self._signals, self._doors = observers, signals, Doors()
+        self._deafness = Deafness(source.path, helper.logged)
         helper.meanwhile = source.drain
         self._coming = source.read()
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
@@ -141,6 +143,8 @@ class Daemon:
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
             self._complained = now
             log.warning("%s", complaint)
+        if deaf := self._deafness.notice(self._source.hearing(), now):
+            log.warning("%s", deaf)
         if len(portion) == PORTION:
             return 0
         self._coming = self._source.read()
@@ -212,7 +216,8 @@ class Daemon:
     def _status(self, address: bytes) -> dict[str, Any]:
         names = heapq.nsmallest(status.PROFILES, self._keeper.names())
         listed = [profile for name in names if (profile := self._keeper.profile(name))]
-        return status.now(self._config.state, listed, len(self._keeper), self._source, self._helper, address)
+        deaf = self._deafness.now(time.monotonic())
+        return status.now(self._config.state, listed, len(self._keeper), self._source, deaf, self._helper, address)
 
     def _read_again(self) -> Iterator[None]:
         """SIGHUP: take the new configuration and profiles if they are good, else keep the old; in small steps.

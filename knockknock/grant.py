@@ -4,7 +4,8 @@
 
 IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
 4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and
-any protocol and port may stand, because somebody else may have put elements into our sets.
+any protocol and port may stand, because somebody else may have put elements into our sets. The answer to a LOGGED is a
+number, 8 bytes.
 """
 
 import struct
@@ -44,6 +45,8 @@ class Order(IntEnum):
     """Say which doors are open, all or those of one address; nothing else is set."""
     BLOCK = 6
     """Shut the address out, for as long as the policy says; nothing else is set."""
+    LOGGED = 7
+    """Say how many packets our rule has logged; the rest of the record is zero."""
 
 
 class Grant(NamedTuple):
@@ -51,16 +54,17 @@ class Grant(NamedTuple):
 
     order: Order
     address: bytes
-    """Source address, network order, 4 or 16 bytes; empty with RELOAD, and with a STATUS of all."""
+    """Source address, network order, 4 or 16 bytes; empty with RELOAD, LOGGED, and with a STATUS of all."""
     protocol: int
-    """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS and BLOCK."""
+    """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS, BLOCK and LOGGED."""
     port: int
     seconds: int
-    """How long new connections may begin; 0 with CLOSE, RELOAD, STATUS and BLOCK, and where what is open has no end."""
+    """How long new connections may begin; 0 where it is not an OPEN, and in the answer to a STATUS for ever."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
 STATUS = Grant(Order.STATUS, b"", 0, 0, 0)
+LOGGED = Grant(Order.LOGGED, b"", 0, 0, 0)
 
 
 def pack(grant: Grant) -> bytes:
@@ -86,9 +90,9 @@ def unpack(record: bytes) -> Grant:
     """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
     grant = _unpack(record)
     order, address, protocol, port, seconds = grant
-    if order is Order.RELOAD:
-        if grant != RELOAD:
-            raise GrantError("a reload names no door")
+    if order in (Order.RELOAD, Order.LOGGED):
+        if grant != RELOAD._replace(order=order):
+            raise GrantError("a reload, or a question for a number, names no door")
     elif order is Order.STATUS:
         if grant[2:] != STATUS[2:]:
             raise GrantError("a status names no door")
@@ -100,6 +104,18 @@ def unpack(record: bytes) -> Grant:
     elif (seconds == 0) != (order is Order.CLOSE):
         raise GrantError(f"{seconds} seconds make no sense with order {order.name}")
     return grant
+
+
+def pack_count(count: int) -> bytes:
+    """The answer to a LOGGED."""
+    return count.to_bytes(8, "big")
+
+
+def unpack_count(answer: bytes) -> int:
+    """What pack_count() made. Raises GrantError."""
+    if len(answer) != 8:
+        raise GrantError(f"{len(answer)} bytes are no number")
+    return int.from_bytes(answer, "big")
 
 
 def pack_doors(doors: Sequence[Grant]) -> bytes:

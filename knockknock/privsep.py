@@ -76,6 +76,10 @@ class Helper:
         """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""
         return grant.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
 
+    def logged(self) -> int:
+        """How many packets our rule has logged since it was placed. Raises as obey() does."""
+        return grant.unpack_count(self._ask(grant.LOGGED))
+
     def _ask(self, order: Grant) -> bytes:
         record = grant.pack(order)
         grant.unpack(record)  # what is not sane would end the helper

@@ -29,12 +29,12 @@ def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, 
 
 
 def now(
-    state: str, profiles: Sequence[Profile], in_all: int, source: Source, helper: Helper, address: bytes
+    state: str, profiles: Sequence[Profile], in_all: int, source: Source, deaf: str, helper: Helper, address: bytes
 ) -> dict[str, Any]:
     """What is at this moment. Raises PrivilegeError.
 
-    state: the directory of the counters. profiles: those to be listed, of so many in all. address: list the doors of
-    this source only, if not empty.
+    state: the directory of the counters. profiles: those to be listed, of so many in all. deaf: what is wrong with
+    the source, or "". address: list the doors of this source only, if not empty.
     """
     problem = ""
     try:
@@ -43,6 +43,7 @@ def now(
         number, doors, problem = 0, [], str(error)
     return {
         "source": source.path,
+        "deaf": deaf,
         "firewall": helper.summary,
         "problem": problem,
         "open": [facts.door(door) for door in doors],

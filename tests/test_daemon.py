@@ -43,6 +43,9 @@ class Endless:
     def complaint(self) -> str:
         return ""
 
+    def hearing(self) -> tuple[bool, str]:
+        return True, ""
+
 
 class Silent:
     """A helper that has nothing to say."""
@@ -57,6 +60,9 @@ class Silent:
 
     def notices(self, more: bool) -> list[str]:
         return []
+
+    def logged(self) -> int:
+        return 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -24,6 +24,7 @@ SAID: dict[str, Any] = {
     "pid": 4711,
     "seconds": 7870,
     "source": "/dev/kmsg",
+    "deaf": "",
     "firewall": "nftables: the chain inet guard input filters input",
     "problem": "",
     "open": [
@@ -69,6 +70,12 @@ def test_what_is_left_out_is_said() -> None:
     text = page(SAID | {"open_in_all": 1002, "profiles_in_all": 5}, one=False)
     assert "any\nand 1000 more\n" in text
     assert text.endswith("\nand 4 more")
+
+
+def test_a_deaf_daemon_says_so() -> None:
+    assert "source    /dev/kmsg\n          deaf: none came\nfirewall " in page(
+        SAID | {"deaf": "deaf: none came"}, one=False
+    )
 
 
 def test_doors_that_are_not_known() -> None:

@@ -136,6 +136,7 @@ def page(said: dict[str, Any], one: bool) -> str:
     facts = [
         ("running", f"version {said['version']}, process {said['pid']}, for {span(said['seconds'])}"),
         ("source", said["source"]),
+        *([("", said["deaf"])] if said["deaf"] else []),
         ("firewall", said["firewall"]),
         ("knocks", f"{knocks['accepted']} accepted, {knocks['failed']} of them not obeyed"),
         ("refused", refused or "none"),

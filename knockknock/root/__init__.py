@@ -48,5 +48,8 @@ class Firewall(Protocol):
     def status(self) -> "list[Grant]":
         """The doors that are open now, from the kernel, each with the seconds that are left, 0: for ever."""
 
+    def logged(self) -> int:
+        """How many packets our rule has logged since it was placed."""
+
     def remove(self) -> None:
         """Take away all that was placed."""

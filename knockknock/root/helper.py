@@ -16,7 +16,7 @@ import sys
 import time
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_doors, unpack
+from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_count, pack_doors, unpack
 from . import detect, policy, privileges, route, scan, watch
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
@@ -54,6 +54,8 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
             elif grant.order is Order.STATUS:
                 found = [door for door in firewall.status() if grant.address in (b"", door.address)]
                 answer += pack_doors(found)
+            elif grant.order is Order.LOGGED:
+                answer += pack_count(firewall.logged())
             else:
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())

@@ -140,7 +140,8 @@ class Firewall:
         self._ipset = IPSet()
         self._families = [4, 6] if os.path.exists("/proc/net/if_inet6") else [4]
         names = {4: command, 6: command.replace("iptables", "ip6tables")}
-        self._placed = Placed([names[family] for family in self._families], CHAIN)
+        self._names = [names[family] for family in self._families]
+        self._placed = Placed(self._names, CHAIN)
         self._ports: Collection[tuple[int, int]] = ()
         self._any_flags: Collection[int] = ()
         # python-iptables 1.2 writes beyond its memory when it sets the prefix of an NFLOG target.
@@ -223,6 +224,11 @@ class Firewall:
             for family in self._families
             for door in ipsets.doors(self._ipset, f"{NAME}-{name}{family}", order)
         ]
+
+    def logged(self) -> int:
+        lines = [line for name in self._names for line in run([f"{name}-save", "-c", "-t", "filter"]).splitlines()]
+        ours = (f" -A {HEAR} -j LOG ", f" -A {HEAR} -j NFLOG ")
+        return sum(int(line[1:].partition(":")[0]) for line in lines if any(rule in line for rule in ours))
 
     def remove(self) -> None:
         for writer in self._writers:

@@ -33,10 +33,11 @@ table inet {NAME} {{
     set open6 {{ type ipv6_addr . inet_proto . inet_service; size {SET_SIZE}; flags timeout; }}
     set rate4 {{ type ipv4_addr; size {SET_SIZE}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s; }}
     set rate6 {{ type ipv6_addr; size {SET_SIZE}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s; }}
+    counter told {{ }}
     chain knock {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        $TOLD
+        counter name told $TOLD
     }}
     chain let_in {{
         ct mark set ct mark & {MASK ^ 0xFFFFFFFF:#010x} | {MARK:#010x} accept
@@ -95,6 +96,10 @@ class Library:
         listed = self._listed(f"list set inet {table} {name}", self._JSON | self._NUMBERS)
         found = [item for one in listed for item in one.get("set", {}).get("elem", ())]
         return [item["elem"] if isinstance(item, dict) and "elem" in item else {"val": item} for item in found]
+
+    def counters(self) -> list[dict[str, Any]]:
+        """The counters of our table."""
+        return self._listed(f"list counters table inet {NAME}", self._JSON)
 
     def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
@@ -211,6 +216,10 @@ class Firewall:
                 left = min(element["expires"] + 1, element["timeout"], MOST_SECONDS) if "expires" in element else 0
                 doors.append(Grant(order, ipaddress.ip_address(host).packed, protocol, port, left))
         return doors
+
+    def logged(self) -> int:
+        (counter,) = [item["counter"] for item in self._library.counters() if "counter" in item]
+        return int(counter["packets"])
 
     def remove(self) -> None:
         if commands := find_ours(self._library.rules()):

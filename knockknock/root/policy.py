@@ -49,7 +49,7 @@ class Policy(NamedTuple):
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""
-        if grant.order in (Order.RELOAD, Order.STATUS):
+        if grant.order in (Order.RELOAD, Order.STATUS, Order.LOGGED):
             return
         if grant.order is Order.BLOCK:
             if not self.scan or not self.scan.by_daemon:

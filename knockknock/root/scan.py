@@ -151,6 +151,9 @@ class Guarded:
     def status(self) -> Any:
         return self._firewall.status()
 
+    def logged(self) -> int:
+        return self._firewall.logged()
+
     def remove(self) -> None:
         try:
             self._guard.remove()

@@ -39,6 +39,12 @@ class Source(Protocol):
     def drain(self) -> None:
         """Take in what could be lost before the next read(). Raises SourceError."""
 
+    def hearing(self) -> tuple[bool, str]:
+        """Whether anything of ours was understood since the last call, and how a line began of which it was not.
+
+        The latter is text for people, or "": what came before the words of our rule, and nothing of the packet.
+        """
+
     def complaint(self) -> str:
         """What was lost since the last call, in a sentence; empty for nothing."""
 

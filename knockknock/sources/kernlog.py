@@ -13,7 +13,7 @@ import inotify_simple
 
 from ..errors import SourceError
 from ..packet import Packet
-from .logline import MAX_LINE, parse
+from .logline import MAX_LINE, Lines
 
 CHUNK = 1 << 16
 MAX_FILES = 8
@@ -65,6 +65,8 @@ class KernLog:
 
     def __init__(self, path: str) -> None:
         self.path, self._complaint = path, ""
+        self._lines = Lines()
+        self.hearing = self._lines.hearing
         self._inotify = inotify_simple.INotify(nonblocking=True)
         self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
         self._files: list[_File] = []
@@ -86,10 +88,14 @@ class KernLog:
                 if file.begun():
                     # Its writer has done with those before it, but perhaps after our last look at them.
                     while self._files[0] is not file:
-                        yield from _packets(self._files[0])
+                        yield from self._packets(self._files[0])
                         self._leave(self._files.pop(0))
-                yield from _packets(file)
+                yield from self._packets(file)
             more = self._follow()
+
+    def _packets(self, file: _File) -> Iterator[Packet | None]:
+        for lines in file.lines():
+            yield from self._lines.packets(lines)
 
     def drain(self) -> None:
         """The file keeps what is in it."""
@@ -137,11 +143,6 @@ class KernLog:
             f"{self.path} can be read by root alone, so not after its next rotation: "
             "give it a group (chgrp adm, chmod 640), or set source = kmsg"
         )
-
-
-def _packets(file: _File) -> Iterator[Packet | None]:
-    for lines in file.lines():
-        yield from map(parse, lines)
 
 
 def open_source(path: str) -> KernLog:

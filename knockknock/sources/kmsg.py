@@ -10,7 +10,7 @@ from itertools import islice
 
 from ..errors import SourceError
 from ..packet import Packet
-from .logline import parse
+from .logline import Lines
 
 RECORD = 8192
 """Bytes; the kernel refuses to read a record into less than it takes (PRINTK_MESSAGE_MAX is 2048)."""
@@ -33,16 +33,18 @@ class Kmsg:
         self.path, self._fd = path, fd
         self._held: deque[bytes] = deque()
         self._overruns = 0
+        self._lines = Lines()
+        self.hearing = self._lines.hearing
 
     def fileno(self) -> int:
         return self._fd
 
     def read(self) -> Iterator[Packet | None]:
         """Packets until the ring is empty. Raises SourceError."""
-        held = self._held
+        held, packets = self._held, self._lines.packets
         while True:
             self.drain()
-            yield from map(parse, [held.popleft() for _ in range(min(PORTION, len(held)))])
+            yield from packets([held.popleft() for _ in range(min(PORTION, len(held)))])
             if not held:
                 return
 

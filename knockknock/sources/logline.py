@@ -7,6 +7,7 @@ a header that an ICMP error quotes in brackets, or a message that quotes a knock
 
 import re
 from binascii import unhexlify
+from collections.abc import Iterator
 
 from ..packet import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet
 
@@ -96,3 +97,50 @@ def parse(line: bytes) -> Packet | None:
     return _new(
         Packet, (source, source_port, port, ident, sequence, acknowledgment, window, options, b"", protocol, flags)
     )
+
+
+PORTION = 100
+"""Lines that are parsed before the first of them is acted upon."""
+FRONT = 60
+"""Characters that are shown of a front."""
+_OURS = PREFIX.encode() + b"IN="
+_SAMPLE = (
+    _OURS + b"lo OUT= SRC=192.0.2.7 DST=192.0.2.1 LEN=60 TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=TCP "
+    b"SPT=40000 DPT=4242 SEQ=1 ACK=0 WINDOW=64240 RES=0x00 SYN URGP=0 "
+)
+
+
+class Lines:
+    """Parses lines, and knows whether it understands how whoever writes them begins a line."""
+
+    def __init__(self) -> None:
+        self._heard, self._front = False, ""
+
+    def packets(self, lines: list[bytes]) -> Iterator[Packet | None]:
+        """parse() of each."""
+        for at in range(0, len(lines), PORTION):
+            portion = lines[at : at + PORTION]
+            found = list(map(parse, portion))
+            if any(found):
+                self._heard = True
+            else:
+                self._look(portion)
+            yield from found
+
+    def _look(self, lines: list[bytes]) -> None:
+        """Look for the words of our rule. A line may be strange in its front; or only in its packet, which is well."""
+        if _OURS not in b"\n".join(lines):  # nearly always, and cheaper than to ask each
+            return
+        for line in lines:
+            if (at := line.find(_OURS)) < 0:
+                continue
+            if parse(line[:at] + _SAMPLE):
+                self._heard = True
+            else:
+                text = line[:at].decode("utf-8", "replace")[:FRONT]
+                self._front = "".join(one if one.isprintable() else "?" for one in text)
+
+    def hearing(self) -> tuple[bool, str]:
+        """Whether a line was understood since the last call, and how one began that was not, or "" (sources.Source)."""
+        found, self._heard, self._front = (self._heard, self._front), False, ""
+        return found

@@ -47,7 +47,7 @@ class NfLog:
         self.path, self._socket = path, bound
         self._parser = Parser(number)
         self._datagrams = Datagrams(bound, BUFFER)
-        self._overruns = 0
+        self._overruns, self._heard = 0, False
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -65,9 +65,15 @@ class NfLog:
                 self._overruns += 1
                 continue
             for number, size in enumerate(sizes):
-                yield from packets(buffer, number * BUFFER, size) or _NOTHING
+                found = packets(buffer, number * BUFFER, size)
+                self._heard = self._heard or bool(found)
+                yield from found or _NOTHING
             if len(sizes) < BATCH:
                 return
+
+    def hearing(self) -> tuple[bool, str]:
+        heard, self._heard = self._heard, False
+        return heard, ""
 
     def drain(self) -> None:
         """The socket's buffer holds as much as it ever will."""

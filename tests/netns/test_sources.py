@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from knockknock.deafness import LATE
+
 from .lab import Lab, until
 
 HOST = "10.77.0.1"
@@ -54,6 +56,53 @@ def syslog(lab: Lab, request: pytest.FixtureRequest) -> Syslog:
     lab.mint("laptop")
     lab.listen(22)
     return Syslog(lab, TEMPLATES[request.param])
+
+
+@pytest.fixture
+def quiet(lab: Lab) -> Path:
+    """A log file that nobody but the test writes to, while the kernel logs elsewhere."""
+    lab.mint("laptop")
+    path = lab.directory / "kern.log"
+    path.write_text("")
+    path.chmod(0o644)
+    lab.configure(source="file", log_file=str(path))
+    return path
+
+
+def status(lab: Lab) -> str:
+    words = [*lab.program("knockknock-daemon"), "--config", f"{lab.directory}/etc/config", "--status"]
+    return lab.run("server", *words).stdout
+
+
+def test_lines_with_a_front_that_is_not_understood(lab: Lab, quiet: Path) -> None:
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    with quiet.open("a") as log:
+        log.write("\x1b[2Jlate in the evening host kernel! knockknock IN=s0 OUT= SRC=10.77.0.2 DST=10.77.0.1 LEN=60\n")
+    daemon.says(
+        f"deaf at {quiet}: the firewall has logged 1 packet(s) to knock ports, but their lines are not understood"
+    )
+    daemon.says('one begins "?[2Jlate in the evening host kernel! "')
+    assert "10.77.0.2" not in daemon.log()
+    assert "deaf at" in status(lab)
+
+
+def test_a_file_that_nobody_writes_to(walled: Lab) -> None:
+    """--status knows it at once; the log has it when something wakes the daemon later than a line could be."""
+    walled.mint("laptop")
+    path = walled.directory / "kern.log"
+    path.write_text("")
+    path.chmod(0o644)
+    walled.configure(source="file", log_file=str(path))
+    daemon = walled.daemon()
+    assert "deaf" not in status(walled)
+    walled.knock(HOST)
+    until(lambda: "none came there" in status(walled))
+    assert "deaf" not in daemon.log()
+    time.sleep(LATE)
+    status(walled)
+    daemon.says(f"deaf at {path}: the firewall has logged 1 packet(s) to knock ports, but none came there")
+    assert daemon.stop() == 0
 
 
 def test_rotation_in_the_middle(lab: Lab, syslog: Syslog) -> None:

@@ -149,6 +149,7 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
         "running": True,
         "version": "",
         "pid": daemon.process.pid,
+        "deaf": "",
         "source": "NFLOG group 19275",
         "firewall": "",
         "problem": "",

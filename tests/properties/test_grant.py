@@ -15,8 +15,8 @@ def grants(draw: st.DrawFn) -> Grant:
     order = draw(st.sampled_from(list(Order)))
     if order is Order.STATUS:
         return STATUS._replace(address=draw(st.one_of(st.just(b""), addresses)))
-    if order is Order.RELOAD:
-        return RELOAD
+    if order in (Order.RELOAD, Order.LOGGED):
+        return RELOAD._replace(order=order)
     if order is Order.BLOCK:
         return Grant(order, draw(addresses), 0, 0, 0)
     seconds = 0 if order is Order.CLOSE else draw(st.integers(1, 65535))
