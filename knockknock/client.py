@@ -92,6 +92,9 @@ def become_invoker() -> str:
         user = pwd.getpwuid(int(invoker))
     except (ValueError, KeyError):
         raise SendError(f"root cannot be given up: SUDO_UID={invoker} is no user of this machine") from None
+    from . import legacy  # without sudo there is nothing to look for
+
+    legacy.look()
     os.initgroups(user.pw_name, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
@@ -117,10 +120,11 @@ def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
         for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
             if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
                 return store.load_profile(directory)
-    known = ", ".join(sorted(store.names(profiles))) or "none"
-    raise ProfileError(
-        f"there is no profile {profiles}/{host}; there are: {known}. Mint one on the server with knockknock-genprofile"
-    )
+    from . import legacy  # as above
+
+    known = sorted(store.names(profiles))
+    way_out = legacy.way_out(profiles, host if known else "") or "Mint one on the server with knockknock-genprofile"
+    raise ProfileError(f"there is no profile {profiles}/{host}; there are: {', '.join(known) or 'none'}. {way_out}")
 
 
 def kernel_syn(family: int, segment: int) -> bytes:

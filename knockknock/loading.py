@@ -1,17 +1,18 @@
 """From what is on disk to what is heard: at a start in one go, at a reload in small steps between packets."""
 
 import os
+import shlex
 from collections.abc import Generator, Hashable, Iterator
 from typing import Any, NamedTuple, cast
 
-from . import clock, counters, moment, schemes, store
+from . import clock, counters, legacy, moment, schemes, store
 from .config import Config
 from .errors import CounterError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .schemes import Profile
 
-_ = moment
-"""What reads a profile that expires; to be imported now, as a sandboxed daemon can import nothing at a reload."""
+_ = legacy, moment, shlex
+"""For names of knockknock 0.8, and profiles that expire; imported now, as a sandboxed daemon cannot do it later."""
 
 
 class Found(NamedTuple):

@@ -134,9 +134,21 @@ def profiles(place: str) -> Iterator[tuple[str, Profile | KnockError] | None]:
         return
     for name in names(place):
         try:
-            yield name, load_profile(f"{place}/{check_name(name)}")
+            yield name, load_profile(f"{place}/{_checked(place, name)}")
         except KnockError as error:
             yield shown(name), error
+
+
+def _checked(place: str, name: str) -> str:
+    """The name of a profile that is in a directory. Raises ProfileError, which says how to give it another."""
+    try:
+        return check_name(name)
+    except ProfileError as error:
+        if not name.isprintable():
+            raise
+        from . import legacy  # names that knockknock 0.8 took
+
+        raise ProfileError(f"{error}: {legacy.renamed(place, name)}") from None
 
 
 def write_durably(path: str, text: str, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from knockknock import __version__, client, counters, enrolment, store
+from knockknock import __version__, client, counters, enrolment, legacy, store
 from knockknock.errors import ProfileError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
@@ -834,3 +834,82 @@ def test_the_doctor_knows_knocks_without_a_raw_socket(home: Path) -> None:
     (place / "config").chmod(0o640)
     code, output, complaint = run("knockknock", "--doctor", "127.0.0.1", home=home)
     assert (code, "a group may read the keys" in output) == (1, True)
+
+
+# What knockknock 0.8 has left
+
+
+SUDO = """
+import os, pwd, sys
+sys.path.insert(0, {root!r})
+from knockknock import client, legacy, store
+from knockknock.errors import ProfileError
+legacy._PLACE = {place!r}
+entry = pwd.getpwnam("nobody")
+pwd.getpwuid = lambda uid: entry
+home = client.become_invoker()
+try:
+    client.find_any({home!r} + "/.knockknock", "server.example")
+except ProfileError as error:
+    print(error)
+"""
+
+
+@needs_root
+def test_profiles_that_sudo_left_with_root_are_said_to_be_there(tmp_path: Path) -> None:
+    """And the command that it names moves them, with their counters, to who knocks."""
+    place, home = tmp_path / "root" / ".knockknock", tmp_path / "home"
+    write_profile(place, profile("server.example"), 7)
+    place.parent.chmod(0o700)
+    home.mkdir()
+    code = SUDO.format(root=str(ROOT), place=str(place), home=str(home))
+    environment = {"SUDO_UID": str(NOBODY), "SUDO_USER": "nobody", "PATH": os.environ["PATH"]}
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    words = [sys.executable, "-c", code]
+    said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "there are: none. Root has profiles of its own, where sudo left those of knockknock 0.8: sudo sh -c " in said
+    move = said.partition("0.8: sudo ")[2]
+    subprocess.run(move, shell=True, check=True)
+    assert subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout == ""
+    assert tree(place) == {}
+    moved = home / ".knockknock" / "server.example"
+    assert {path.stat().st_uid for path in (moved, *moved.iterdir())} == {NOBODY}
+    assert counters.read_counter(str(moved / "counter")) == 7
+
+
+def test_who_has_his_own_hears_nothing_of_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_profile(tmp_path, profile("other.example"))
+    monkeypatch.setattr(legacy, "_found", ["server.example"])
+    with pytest.raises(ProfileError, match=r"there are: other.example. Mint one"):
+        client.find_any(str(tmp_path), "third.example")
+    with pytest.raises(ProfileError, match="Root has profiles of its own"):
+        client.find_any(str(tmp_path), "server.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("john@laptop", "john-laptop"),
+        ("_old", "old"),
+        ("it's mine", "it-s-mine"),
+        ("@", "profile"),
+        ("é" * 99, "profile"),
+    ],
+)
+def test_a_name_of_old_gets_its_rename(tmp_path: Path, name: str, new: str) -> None:
+    write_profile(tmp_path / "profiles", profile(name, cipher_key=bytes(16)))
+    write_profile(tmp_path / "profiles", profile("taken", cipher_key=bytes(16)))
+    (_, bad) = load_profiles(str(tmp_path / "profiles"))
+    said = str(bad[name])
+    assert "cannot name a profile: take up to 64 letters" in said
+    subprocess.run(said[said.index(": mv ") + 2 :], shell=True, check=True)
+    assert [one.name for one in load_profiles(str(tmp_path / "profiles"))[0]] == sorted([new, "taken"])
+
+
+def test_a_rename_takes_nobodys_place(tmp_path: Path) -> None:
+    for name in ("john@laptop", "john-laptop", "john-laptop-2"):
+        write_profile(tmp_path, profile(name))
+    assert str(load_profiles(str(tmp_path))[1]["john@laptop"]).endswith(
+        f"mv {tmp_path}/john@laptop {tmp_path}/john-laptop-3"
+    )

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from .. import client, clock, counters, schemes, store
+from .. import client, clock, counters, legacy, schemes, store
 from ..errors import KnockError
 from ..schemes.synprofile import Profile
 from . import columns, expiry
@@ -36,7 +36,10 @@ def command(_options: argparse.Namespace) -> None:
                 ports,
             )
         )
-    print(columns([HEAD, *rows]) if rows or bad else f"There is no profile in {place}: knockknock --enroll makes one.")
+    if rows or bad:
+        print(columns([HEAD, *rows]))
+    else:
+        print(f"There is no profile in {place}: {legacy.way_out(place) or 'knockknock --enroll makes one.'}")
     for line in bad:
         print(line, file=sys.stderr)
     if bad:

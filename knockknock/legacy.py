@@ -1,0 +1,42 @@
+"""What knockknock 0.8 has left: profiles in root's own home, and profiles with names that can be none now."""
+
+import contextlib
+import os
+import re
+
+_PLACE = "/root/.knockknock"
+_found: list[str] = []
+"""What was in it while we were root."""
+
+
+def look() -> None:
+    """Take notice of root's own profiles, for way_out(); to be called as root, before root is given up."""
+    with contextlib.suppress(OSError):
+        import shlex  # noqa: F401  # for way_out(), when this Python may be out of our reach
+
+        _found[:] = [name for name in os.listdir(_PLACE) if os.path.isdir(f"{_PLACE}/{name}")]
+
+
+def way_out(place: str, name: str = "") -> str:
+    """How to move root's profiles; the empty text if we saw none, or none of a name. place: where ours have to be."""
+    if not _found or (name and name not in _found):
+        return ""
+    import shlex  # only for who has a problem
+
+    here, user = shlex.quote(place), os.environ.get("SUDO_USER") or os.getuid()
+    return (
+        f"Root has profiles of its own, where sudo left those of knockknock 0.8: sudo sh -c 'mkdir -p -m 700 {here} && "
+        f"mv -n {_PLACE}/* {here}/ && chown -R {user}: {here}'"
+    )
+
+
+def renamed(place: str, name: str) -> str:
+    """How to give a profile of a directory a name that it can have."""
+    import shlex  # as above
+
+    fitting = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:60] or "profile"
+    free, number = fitting, 1
+    while os.path.lexists(f"{place}/{free}"):
+        number += 1
+        free = f"{fitting}-{number}"
+    return f"mv {shlex.quote(f'{place}/{name}')} {shlex.quote(f'{place}/{free}')}"
