@@ -3,6 +3,16 @@
 The grammar is that of net/netfilter/nf_log_syslog.c, in its order and spelling, behind what syslog daemons,
 journalctl, dmesg and /dev/kmsg put in front. A line that differs anywhere is not ours: there is no search for keys, so
 a header that an ICMP error quotes in brackets, or a message that quotes a knock, cannot be taken for one.
+
+A remote party writes into messages of other programs (the user name of an ssh login, the path of a request), but
+cannot make one of them a line of ours. What stands between the start of a line and its text comes from the syslog
+daemon and the program's own name, and each front ends with the kernel's name where the name of the program is, or has
+no such place. So a text that begins like the rest of a front would have to follow the date at once, or the date and
+one word that could be a host's name. A program's tag comes before its text, and is no host's name: it ends in a colon
+or has brackets. A line break, behind which a text would begin a line, is escaped or indented by all of these writers.
+
+Who may send messages to the machine's syslog daemon, or run `logger` on it, writes what he likes, in the kernel's
+name too. He gains what a forged source address gives: the packet that he tells of has to be a knock all the same.
 """
 
 import re
@@ -21,16 +31,42 @@ _NUMBER = rb"(0|[1-9][0-9]{0,9})"
 _BYTE = rb"(?:0|[1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5])"
 _SIZE = rb"(?:0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _ADDRESS = rb"BYTE\.BYTE\.BYTE\.BYTE"
-_STAMP = rb"""(?:
-    [A-Z][a-z]{2}[ ][ 0-9][0-9][ ][0-9:]{8}                                   # RFC 3164
-  | [0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9}|)(?:Z|[+-][0-9]{2}:?[0-9]{2})
+_DAY = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_ZONE = rb"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
+_ABBREVIATION = rb"[A-Za-z0-9 .'\x80-\xff-]{1,48}"
+"""Of a month or a weekday, in any language: some have two words or end in spaces. No colon, as each date has one."""
+_HOST = rb"[^\x00-\x20\x7f\[\]]{0,254}[^\x00-\x20\x7f\[\]:]"
+"""A host's name or address; no program's tag, which ends in a colon or has brackets."""
+_DATE = rb"""(?:
+    MONTH[ ][ 0-9][0-9][ ][0-9:]{8}(?:\.[0-9]{1,9}|)                          # RFC 3164, journalctl -o short-precise
+  | DAYT[0-9:]{8}(?:\.[0-9]{1,9}|)ZONE                                        # RFC 3339
+  | MONTH[ ]DAY[ ][0-9:]{8}[ ][A-Z0-9+-]{1,8}                                 # journalctl -o short-full
 )"""
-_PRINTK = rb"\[[ ]{0,16}[0-9]{1,16}\.[0-9]{6}\][ ]"
+_CTIME = rb"MONTH[ ]MONTH[ ][ 0-9][0-9][ ][0-9:]{8}[ ][0-9]{4}"
+_PRINTK = rb"\[[ ]{0,16}[0-9]{1,16}\.[0-9]{6}\](?:[ ]?\[[ ]{0,16}[CT][0-9]{1,10}\]|)[ ]"
 _FRONT = rb"""(?:
-    STAMP[ ][!-~]{1,255}[ ]kernel:[ ](?:PRINTK|)                              # syslog daemons, journalctl
-  | PRINTK(?:[!-~]{1,255}[ ]kernel:[ ]|)                                      # dmesg, journalctl -o short-monotonic
-  | [0-7],[0-9]{1,20},[0-9]{1,20},[^;\s]{1,128};                            # /dev/kmsg, facility kern only
-|)""".replace(b"STAMP", _STAMP).replace(b"PRINTK", _PRINTK)
+    [0-7],[0-9]{1,20},[0-9]{1,20},[^;\s]{1,128};                              # /dev/kmsg, facility kern only
+  | (?:<[0-7]>(?:1[ ]|)|)(?:                                                  # a priority of facility kern (RFC 5424)
+        DATE[ ](?:(?:HOST[ ]|)(?:kern\.[a-z]{3,7}[ ]|)kernel:                 # syslog daemons (busybox: kern.debug)
+                |HOST[ ]kernel[ ]-[ ]-[ ]-                                    # RFC 5424
+                |\[kernel\]                                                   # metalog
+               )[ ](?:PRINTK|)
+      | CTIME[ ]kern\.[a-z]{3,7}[ ]kernel:[ ](?:PRINTK|)                      # OpenWrt
+      | PRINTK(?:HOST[ ]kernel:[ ]|)                                          # dmesg, journalctl -o short-monotonic
+    |)
+  | \[CTIME\][ ]                                                              # dmesg -T
+  | DAYT[0-9:]{8},[0-9]{6}ZONE[ ]                                             # dmesg --time-format iso
+)"""
+for _word, _meaning in (
+    (b"DATE", _DATE),
+    (b"CTIME", _CTIME),
+    (b"PRINTK", _PRINTK),
+    (b"HOST", _HOST),
+    (b"MONTH", _ABBREVIATION),
+    (b"DAY", _DAY),
+    (b"ZONE", _ZONE),
+):
+    _FRONT = _FRONT.replace(_word, _meaning)
 _LINK = rb"""
     IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # the input hook: a way in and none out
     (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ]|)(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ]|)

@@ -84,6 +84,15 @@ def packets(draw: st.DrawFn, port: int | None = None) -> Packet:
 
 FRONTS = st.sampled_from(
     [
+        "<7>1 2026-11-26T08:14:14.693976+01:00 host kernel - - - [  412.345678] ",
+        "Thu Nov 26 08:14:14 2026 kern.debug kernel: [  412.345678] ",
+        "Nov 26 08:14:14 host kern.debug kernel: [  412.345678][    C0] ",
+        "Nov 26 08:14:14 kernel: ",
+        "Mär 26 08:14:14.545053 bücher kernel: ",
+        "Nov 26 08:14:14 [kernel] [  412.345678] ",
+        "[Thu Nov 26 08:14:14 2026] ",
+        "2026-11-26T08:14:14,559615+01:00 ",
+        "<7>[  412.345678] ",
         "",
         "Nov 20 19:00:00 host kernel: ",
         "Nov  2 19:00:00 host kernel: [12345.678901] ",

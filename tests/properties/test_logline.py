@@ -1,5 +1,6 @@
 """The log line parser: total, exact, linear."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -57,9 +58,55 @@ def test_nothing_may_follow(sample: tuple[bytes, Packet], more: bytes) -> None:
 
 @given(loglines(), st.binary(min_size=1, max_size=20))
 def test_nothing_may_stand_before_the_front(sample: tuple[bytes, Packet], more: bytes) -> None:
+    """But what could be a word of the month's or the weekday's name, at the very start of the line."""
     line, packet = sample
     found = parse(more + b" " + line)
-    assert found is None or (found == packet and line.startswith(b"knockknock "))
+    word = re.fullmatch(rb"<?[0-7]?>?[A-Za-z0-9 .'\x80-\xff-]*|\[[A-Za-z0-9 .'\x80-\xff-]*", more)
+    assert found is None or (found == packet and (word or line.startswith(b"knockknock ")))
+
+
+MESSAGES = [
+    "Nov 26 08:14:14 host {}",
+    "Nov 26 08:14:14 host sshd[412]: Invalid user {}",
+    "Nov 26 08:14:14 host sshd[412]: {}",
+    "Nov 26 08:14:14 host nginx: {}",
+    "Nov 26 08:14:14 host daemon.info nginx: {}",
+    "Nov 26 08:14:14 host user.notice {}",
+    "Nov 26 08:14:14 sshd[412]: {}",
+    "Nov 26 08:14:14 nginx: {}",
+    "Nov 26 08:14:14 kernel: [  412.345678] {}",
+    "Nov 26 08:14:14 [nginx] {}",
+    "Thu Nov 26 08:14:14 2026 daemon.info nginx: {}",
+    "Thu Nov 26 08:14:14 2026 daemon.info sshd[412]: {}",
+    "Thu Nov 26 08:14:14 2026 user.notice {}",
+    "2026-11-26T08:14:14.693976+01:00 host sshd[412]: {}",
+    "2026-11-26T08:14:14.693976+01:00 host nginx 412 - - {}",
+    "2026-11-26T08:14:14.693976+01:00 host nginx - - - {}",
+    "<14>1 2026-11-26T08:14:14.693976+01:00 host nginx - - - {}",
+    "<14>Nov 26 08:14:14 host nginx: {}",
+    "Nov 26 08:14:14 relay 2026-11-26T08:14:14.693976+01:00 other nginx: {}",
+    "2026-11-26T08:14:14.693976+01:00 other nginx: {}",
+    "[  412.345678] TCP: {}",
+    "[  412.345678] other-prefix IN=eth0 OUT= {}",
+    "[Thu Nov 26 08:14:14 2026] [error] [client 192.0.2.9] {}",
+    '192.0.2.9 - - [26/Nov/2026:08:14:14 +0000] "GET /{}',
+    "12,555,412345678,-;{}",
+]
+"""Messages of other programs as syslog daemons write them, each with a text that a remote party chooses."""
+
+
+@given(loglines(), st.sampled_from(MESSAGES), st.integers(0, 80), st.sampled_from(["", " ", "kernel: ", "x kernel: "]))
+def test_a_text_of_somebody_else_is_no_line(
+    sample: tuple[bytes, Packet], message: str, begin: int, before: str
+) -> None:
+    """A knock's line or any end of one, as a user name, a path or a message, makes no program's line the kernel's."""
+    line = sample[0]
+    text = before.encode() + line[min(begin, line.index(b"knockknock ")) :]
+    front, _, _ = message.partition("{}")
+    found = parse(front.encode() + text)
+    if found is not None:
+        # The kernel's own words behind the kernel's own name are the kernel's, and so is a text behind a date alone.
+        assert front.endswith(("kernel: [  412.345678] ", "08:14:14 host "))
 
 
 @given(loglines(), loglines(), st.sampled_from([b"", b" ", b"\n", b"\r\n", b"\0", b"["]))
