@@ -5,10 +5,14 @@ import sys
 from .. import loading, observers, ownership, policy, privsep, sandbox, sources, store
 from ..errors import KnockError
 from ..root import detect
+from . import probe
 
 
 def check(path: str) -> None:
-    """Go through everything that a start would need, change nothing. Raises KnockError if a start would fail."""
+    """Go through everything that a start would need, change nothing that stays.
+
+    Raises KnockError if a start would fail, or hear nothing.
+    """
     settings = store.load_config(path)
     print(f"configuration {path}: good")
     complaints = list(ownership.complaints(path, settings))
@@ -31,5 +35,10 @@ def check(path: str) -> None:
         raise KnockError("not all is well, see above")
     choice = detect.choose(policy.policy(path))
     print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
-    if found.bad or choice.pointless:
+    try:
+        print(probe.heard(settings))
+    except KnockError as error:
+        print(error, file=sys.stderr)
+        complaints.append(str(error))
+    if found.bad or choice.pointless or complaints:
         raise KnockError("not all is well, see above")

@@ -97,9 +97,10 @@ class Library:
         found = [item for one in listed for item in one.get("set", {}).get("elem", ())]
         return [item["elem"] if isinstance(item, dict) and "elem" in item else {"val": item} for item in found]
 
-    def counters(self) -> list[dict[str, Any]]:
-        """The counters of our table."""
-        return self._listed(f"list counters table inet {NAME}", self._JSON)
+    def logged(self, table: str = NAME) -> int:
+        """How many packets a table of ours has logged since it was made."""
+        listed = self._listed(f"list counter inet {table} told", self._JSON)
+        return sum(item["counter"]["packets"] for item in listed if "counter" in item)
 
     def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
@@ -218,8 +219,7 @@ class Firewall:
         return doors
 
     def logged(self) -> int:
-        (counter,) = [item["counter"] for item in self._library.counters() if "counter" in item]
-        return int(counter["packets"])
+        return self._library.logged()
 
     def remove(self) -> None:
         if commands := find_ours(self._library.rules()):

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -56,6 +58,57 @@ def syslog(lab: Lab, request: pytest.FixtureRequest) -> Syslog:
     lab.mint("laptop")
     lab.listen(22)
     return Syslog(lab, TEMPLATES[request.param])
+
+
+def checked(lab: Lab) -> subprocess.CompletedProcess[str]:
+    words = [*lab.program("knockknock-daemon"), "--config", lab.configure(), "--check"]
+    return lab.run("server", *words, check=False)
+
+
+@pytest.mark.parametrize("source", ["kmsg", "nflog"])
+def test_check_sends_a_packet_and_leaves_no_trace(lab: Lab, source: str) -> None:
+    lab.mint("laptop")
+    lab.configure(source=source)
+    before = lab.ruleset()
+    done = checked(lab)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a packet to 127.0.0.1 was logged by the kernel, and heard from " in done.stdout
+    assert lab.ruleset() == before
+    daemon = lab.daemon()
+    running = checked(lab)
+    assert running.returncode == 0
+    assert ("was logged by the kernel, and heard" in running.stdout) is (source == "kmsg")
+    assert daemon.stop() == 0
+
+
+def test_check_where_no_packet_gets_through(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.run("server", "ip", "link", "set", "lo", "down")
+    done = checked(lab)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "did not reach the firewall, so it is not known whether /dev/kmsg is heard" in done.stdout
+
+
+def test_check_of_a_file_that_would_be_deaf(lab: Lab, quiet: Path) -> None:
+    done = checked(lab)
+    assert done.returncode == 1
+    assert f"a packet was logged, but nothing of it came in {quiet} within 3 s: its syslog daemon must" in done.stderr
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.05):
+            with quiet.open("a") as log:
+                log.write("in the evening: knockknock IN=lo OUT= SRC=127.0.0.1\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        done = checked(lab)
+    finally:
+        stop.set()
+        writer.join()
+    assert done.returncode == 1
+    assert f'its line is not understood in {quiet}: it begins "in the evening: "' in done.stderr
 
 
 @pytest.fixture
