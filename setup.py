@@ -68,6 +68,8 @@ setup(
             "prometheus-client>=0.16",
             "pyseccomp>=0.1.2",
             "pytest",
+            # The tests mostly wait: they run side by side.
+            "pytest-xdist>=3.5",
             "ruff",
             "scapy>=2.5",
             "segno>=1.4.1",

@@ -60,6 +60,22 @@ def reachable() -> str:
         return "198.51.100.7"
 
 
+LONG = ("test_readme.py", "test_packages.py", "test_targets.py")
+"""Files that take longest: begun first."""
+APART = ("test_targets.py", "test_threats.py")
+"""Files with tests that share nothing: each may run anywhere."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what may run side by side, to `pytest -n`: files, but for what the kernel's log is shared by."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+    for item in items:
+        if item.get_closest_marker("kernel_log"):
+            item.add_marker(pytest.mark.xdist_group("kernel_log"))
+        elif item.path.name not in APART:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 MOST = 500
 """MiB that the process of the tests may take at most."""
 

@@ -1,10 +1,22 @@
-"""Fixtures of the scenarios in network namespaces."""
+"""Fixtures of the scenarios in network namespaces.
+
+The scenarios run side by side. Each lab has networks, files and a daemon of its own, which hears by NFLOG, as an NFLOG
+group belongs to one namespace. The kernel's log is one for all: a test whose daemon reads it (source kmsg, file or
+auto) is marked kernel_log, and such tests run one after the other.
+"""
 
 from collections.abc import Iterator
 
 import pytest
 
+from . import lab as labs
 from .lab import FIREWALLS, Lab
+
+
+@pytest.fixture(autouse=True)
+def _kernel_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a lab know whether this test may read the kernel's log."""
+    monkeypatch.setattr(labs, "KERNEL_LOG", request.node.get_closest_marker("kernel_log") is not None)
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 KNOCK_PORT = 4242
 DELAY = 2
 """Seconds that a door stays open in these tests."""
+KERNEL_LOG = False
+"""Whether the test that runs now is marked kernel_log; set by conftest.py."""
 FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
 NFT_BASE = """
 table inet guard {
@@ -74,7 +76,7 @@ class Lab:
         (self.home / ".knockknock").mkdir(parents=True, mode=0o700)
         self.settings: dict[str, str] = {
             "delay": str(DELAY),
-            "source": "kmsg",
+            "source": "nflog",
             "profiles": f"{self.directory}/etc/profiles",
             "state": f"{self.directory}/state",
             "control": f"{self.directory}/run/control",
@@ -91,10 +93,8 @@ class Lab:
             raise
 
     def _build(self) -> None:
-        switch = Path("/proc/sys/net/netfilter/nf_log_all_netns")
-        before = switch.read_text()
-        switch.write_text("1")
-        self._stack.callback(switch.write_text, before)
+        # And left so: labs in other processes need it as well.
+        Path("/proc/sys/net/netfilter/nf_log_all_netns").write_text("1")
         for host in ("client", "server", "other"):
             sh("ip", "netns", "add", self.ns(host))
             self._stack.callback(sh, "ip", "netns", "del", self.ns(host))
@@ -182,6 +182,9 @@ class Lab:
 
     def daemon(self, *, ready: bool = True) -> "Daemon":
         """Start the daemon on the server; ready: wait until it says that it listens."""
+        assert KERNEL_LOG or self.settings["source"] == "nflog", (
+            "all namespaces share the kernel's log: mark this test kernel_log, so that it runs beside no other of them"
+        )
         return Daemon(self, ready)
 
     def knock(

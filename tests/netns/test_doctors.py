@@ -16,6 +16,11 @@ HOST, HOST6 = "10.77.0.1", "fd77:0::1"
 @pytest.fixture
 def served(lab: Lab) -> Lab:
     """A lab with a service, a daemon, and a client with a profile."""
+    return serve(lab)
+
+
+def serve(lab: Lab) -> Lab:
+    """Start a service and a daemon, and give the client a profile."""
     lab.listen(22)
     lab.mint("laptop")
     lab.daemon()
@@ -51,8 +56,11 @@ def rewrite(lab: Lab, family: str, statement: str) -> None:
     lab.run("client", "nft", "-f", "-", text=f"table {family} box {{\n{chain}\n}}\n")
 
 
+@pytest.mark.kernel_log
 @pytest.mark.parametrize("host", [HOST, HOST6])
-def test_all_is_well(served: Lab, host: str) -> None:
+def test_all_is_well(lab: Lab, host: str) -> None:
+    lab.configure(source="kmsg")
+    served = serve(lab)
     code, said = knocked(served, host=host)
     assert "laptop: asks to open tcp/22, counter 0; it is good" in said
     assert said.count("\nok: ") == 3, said
@@ -187,7 +195,9 @@ def test_the_source_behind_nat(lab: Lab) -> None:
     assert code == 0
 
 
+@pytest.mark.kernel_log
 def test_no_daemon_no_rule_no_line(lab: Lab) -> None:
+    lab.configure(source="kmsg")
     lab.mint("laptop")
     code, said = knocked(lab)
     assert code == 1

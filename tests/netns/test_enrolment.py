@@ -199,7 +199,7 @@ def test_a_daemon_that_cannot_reload(served: Lab) -> None:
     daemon = served.daemon()
     path = served.configure()
     good = Path(path).read_text()
-    Path(path).write_text(good.replace("kmsg", "nflog"))
+    Path(path).write_text(good.replace("nflog", "kmsg"))
     words = [*served.program("knockknock-genprofile"), "--revoke", "laptop", "--reload", "--config", path]
     done = served.run("server", *words, check=False)
     assert done.returncode == 1
@@ -208,7 +208,7 @@ def test_a_daemon_that_cannot_reload(served: Lab) -> None:
     assert opens(served)
     Path(path).write_text(good)
     enroll(served, line(new(served)), "--replace")
-    Path(path).write_text(good.replace("kmsg", "nflog"))
+    Path(path).write_text(good.replace("nflog", "kmsg"))
     words[1:] = [words[1], "--rotate", "laptop", "--config", path]
     assert "goes by what it had before" in served.run("server", *words, check=False).stderr
     Path(path).write_text(good)

@@ -257,8 +257,13 @@ def junk(number: int) -> bytes:
     return packet_of(bytes(header) + tcp, source, socket.inet_aton("10.77.1.1"), PORT, Carried(7, 7, 0, 7))
 
 
-def test_suspended_under_flood(lab: Lab, daemon: Daemon) -> None:
+@pytest.mark.kernel_log
+def test_suspended_under_flood(lab: Lab) -> None:
     """Stopped with a door open while junk comes in: the door is shut in time, and the daemon hears again afterwards."""
+    lab.listen(22)
+    lab.configure(source="kmsg")
+    lab.mint("laptop", port=PORT)
+    daemon = lab.daemon()
     lab.knock(HOST)
     daemon.says("open tcp/22")
     daemon.process.send_signal(signal.SIGSTOP)

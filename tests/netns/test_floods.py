@@ -19,7 +19,7 @@ from .lab import Daemon, Lab, inside
 
 HOST, HOST6 = "10.77.0.1", "fd77:0::1"
 PORTS = {"kmsg": 4721, "nflog": 4722}
-"""Knock ports that only this file uses, because the kernel's log is one for all who test on a machine."""
+"""Knock ports that only this file uses, as the log of the kernel is one for all who test on a machine."""
 RATE, SECONDS = 2000, 1.5
 TEMPLATE = struct.pack("!BBHHHBBH8x", 0x45, 0, 40, 7, 0, 64, 6, 0)
 TEMPLATE6 = struct.pack("!IHBB32x", 0x60000000, 20, 6, 64)
@@ -52,7 +52,7 @@ def size(daemon: Daemon) -> int:
     return int(Path(f"/proc/{daemon.process.pid}/smaps_rollup").read_text().partition("Rss:")[2].split()[0])
 
 
-@pytest.fixture(params=PORTS)
+@pytest.fixture(params=[pytest.param("kmsg", marks=pytest.mark.kernel_log), "nflog"])
 def daemon(request: pytest.FixtureRequest, lab: Lab) -> Daemon:
     return start(lab, request.param)
 

@@ -110,7 +110,7 @@ def test_profile_of_08_on_both_sides(lab: Lab) -> None:
     lab.knock(HOST)
     assert lab.opens(HOST), daemon.log()
     daemon.reload()
-    daemon.says("old: kept as it was, because only root may read it")
+    daemon.says("old: kept as it was, whatever its files say now, because only root may read it")
     lab.knock(HOST, ports=("8888",))
     assert lab.opens(HOST, 8888), "a profile of 0.8 may open any TCP port"
     daemon.stop()

@@ -152,6 +152,7 @@ def test_close_and_status(lab: Lab) -> None:
         assert not lab.connects(SERVER[4], port)
 
 
+@pytest.mark.kernel_log
 def test_other_sources_are_refused(lab: Lab) -> None:
     """A LOG line has no payload: the profile is refused at the start, in a sentence, and not heard."""
     lab.configure(source="kmsg")

@@ -180,7 +180,7 @@ helper.stop()
 
 
 def test_whom_the_helper_shuts_out(lab: Lab, either: str) -> None:
-    """Nobody who is allowed, whoever asks; and nobody at all where the kernel counts: then it ends."""
+    """Nobody who is allowed, whoever asks; and nobody at all where the kernel counts."""
     guarded(lab, either, scan_count="daemon", scan_allow="192.0.2.0/24").stop()
     asks = [lab.program("knockknock")[0], "-c", ASKS, lab.configure(), "198.51.100.7", "192.0.2.7", "10.77.0.1"]
     said = lab.run("server", "env", f"PYTHONPATH={ROOT}", *asks).stdout.splitlines()
@@ -188,7 +188,7 @@ def test_whom_the_helper_shuts_out(lab: Lab, either: str) -> None:
     assert "10.77.0.1 is" in said[2]
     lab.configure(scan_count="kernel")
     said = lab.run("server", "env", f"PYTHONPATH={ROOT}", *asks).stdout.splitlines()
-    assert said == [f"{address} the root helper is gone" for address in asks[4:]]
+    assert said == [f"{address} by the configuration nobody is shut out at the daemon's wish" for address in asks[4:]]
 
 
 def test_ends(lab: Lab, either: str) -> None:

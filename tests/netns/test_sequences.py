@@ -14,7 +14,13 @@ SEQUENCE = "tcp/20021,udp/20012,tcp/20043"
 SHUT = "tcp/20043,tcp/20021"
 
 
-@pytest.fixture(params=[(firewall, source) for firewall in FIREWALLS for source in ("kmsg", "nflog")], ids="-".join)
+BY_LOG = pytest.mark.kernel_log
+SOURCES = [(firewall, "nflog") for firewall in FIREWALLS] + [
+    pytest.param((firewall, "kmsg"), marks=BY_LOG) for firewall in FIREWALLS
+]
+
+
+@pytest.fixture(params=SOURCES, ids=lambda param: "-".join(param))
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Daemon]]:
     firewall, source = request.param
     lab = Lab()

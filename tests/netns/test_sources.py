@@ -14,6 +14,7 @@ from knockknock.deafness import LATE
 
 from .lab import Lab, until
 
+pytestmark = pytest.mark.kernel_log
 HOST = "10.77.0.1"
 TEMPLATES = {"classic": "RSYSLOG_TraditionalFileFormat", "iso": "RSYSLOG_FileFormat"}
 
@@ -204,6 +205,7 @@ def test_auto_takes_the_ring_if_there_is_no_file(lab: Lab) -> None:
 def test_overrun_of_the_ring_is_reported_and_survived(lab: Lab) -> None:
     lab.mint("laptop")
     lab.listen(22)
+    lab.configure(source="kmsg")
     daemon = lab.daemon()
     daemon.process.send_signal(signal.SIGSTOP)
     limit = Path("/proc/sys/kernel/printk_devkmsg")
