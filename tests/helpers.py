@@ -1,6 +1,7 @@
 """What several tests need: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -102,6 +103,13 @@ def write_profile(directory: Path, made: Profile, counter: int = 0) -> Path:
         (place / file).write_text(text)
         (place / file).chmod(0o600)
     return place
+
+
+def let_in(directory: Path) -> None:
+    """Let others go into a directory of pytest's, which closes them to others, and all that are above it."""
+    for path in (directory, *directory.parents):
+        if not path.stat().st_mode & stat.S_IXOTH:
+            path.chmod(0o755)
 
 
 def tree(directory: Path) -> dict[str, bytes]:

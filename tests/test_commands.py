@@ -28,7 +28,7 @@ from knockknock.packet import Packet
 from knockknock.request import parse_ports
 from knockknock.schemes.synprofile import Profile
 
-from .helpers import NOBODY, ROOT, command, keeper_of, load_profiles, profile, tree, write_profile
+from .helpers import NOBODY, ROOT, command, keeper_of, let_in, load_profiles, profile, tree, write_profile
 
 COMMANDS = ["knockknock", "knockknock-daemon", "knockknock-genprofile"]
 
@@ -864,8 +864,7 @@ def test_profiles_that_sudo_left_with_root_are_said_to_be_there(tmp_path: Path) 
     home.mkdir()
     code = SUDO.format(root=str(ROOT), place=str(place), home=str(home))
     environment = {"SUDO_UID": str(NOBODY), "SUDO_USER": "nobody", "PATH": os.environ["PATH"]}
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    let_in(tmp_path)
     words = [sys.executable, "-c", code]
     said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
     assert "there are: none. Root has profiles of its own, where sudo left those of knockknock 0.8: sudo sh -c " in said

@@ -22,7 +22,7 @@ from knockknock.gatekeeper import Accepted, Gatekeeper
 from knockknock.profile import check_name, named, write_config
 from knockknock.schemes.synprofile import Profile
 
-from .helpers import KNOCK_PORT, ROOT, command, knock, load_profiles, profile, tree
+from .helpers import KNOCK_PORT, ROOT, command, knock, let_in, load_profiles, profile, tree
 
 ME = (-1, -1)
 KEYS = bytes(range(32)), bytes(range(32, 64))
@@ -226,8 +226,7 @@ def as_reader(place: Config, user: int, group: int) -> str:
 
 
 def test_the_group_reads_and_writes_nothing(place: Config, nobody: int, tmp_path: Path) -> None:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        os.chmod(path, 0o755)
+    let_in(tmp_path)
     minting.mint(place.profiles, place.state, new(), (nobody, nobody))
     before = tree(Path(place.profiles).parent)
     assert as_reader(place, nobody, nobody) == "1\n"
@@ -238,8 +237,7 @@ def test_the_group_reads_and_writes_nothing(place: Config, nobody: int, tmp_path
 
 
 def test_a_reader_cannot_take_back_what_a_killed_mint_left(place: Config, nobody: int, tmp_path: Path) -> None:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        os.chmod(path, 0o755)
+    let_in(tmp_path)
     killed_in_the_middle(place)
     os.chmod(os.path.dirname(place.profiles), 0o755)
     for end in ("", "-journal"):

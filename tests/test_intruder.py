@@ -17,7 +17,7 @@ from knockknock.config import Config
 from knockknock.errors import CounterError, KnockError, ProfileError
 from knockknock.schemes.synprofile import Profile
 
-from .helpers import load_profiles, profile, tree
+from .helpers import let_in, load_profiles, profile, tree
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, and another user")
 
@@ -32,8 +32,7 @@ FRESH = new(key=b"f")
 @pytest.fixture(params=["profiles", "profiles.db"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, daemon_user: pwd.struct_passwd) -> Config:
     """Two profiles, where the daemon's user may read them."""
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    let_in(tmp_path)
     made = Config(profiles=f"{tmp_path}/etc/{request.param}", state=f"{tmp_path}/var")
     for name in ("phone", "laptop"):
         minting.mint(made.profiles, made.state, new(name), (daemon_user.pw_uid, daemon_user.pw_gid))

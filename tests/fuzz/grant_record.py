@@ -21,7 +21,7 @@ def target(data: bytes) -> None:
         return
     assert len(data) == RECORD.size
     assert pack(grant) == data
-    if grant.order is Order.RELOAD:
+    if grant.order in (Order.RELOAD, Order.LOGGED):
         assert grant[1:] == (b"", 0, 0, 0)
     elif grant.order is Order.STATUS:
         assert grant[2:] == (0, 0, 0)
