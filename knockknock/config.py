@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 from . import ini
 from .errors import ConfigError
+from .schemes.doors import MAX_DELAY as MAX_DELAY
+from .schemes.doors import MAX_DOORS_PER_MINUTE
 
 DEFAULT_PATH = "/etc/knockknock.d/config"
-MAX_DELAY = 3600
-"""Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
-MAX_DOORS_PER_MINUTE = 60000
 MAX_BLOCK = 7 * 86400
 """Seconds that a scanner is shut out for, if not for ever."""
 MAX_NETWORKS = 1000

@@ -181,8 +181,8 @@ class Daemon:
     def _obey(self, event: Accepted) -> None:
         problem, grant, now = "", event.grant, time.monotonic()
         try:
-            if grant.order is Order.CLOSE and (other := self._doors.shut(event.profile, grant, now)):
-                raise GrantError(f"{other} has it open, too")
+            if profile := self._keeper.profile(event.profile):
+                self._doors.ask(profile, grant, now)
             self._helper.obey(grant)
             if grant.order is not Order.CLOSE:
                 self._doors.opened(event.profile, grant, now)

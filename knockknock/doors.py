@@ -1,8 +1,11 @@
 """Which profile has opened which door, so that nobody shuts another's. Pure."""
 
 import heapq
+from collections import deque
 
-from .grant import Grant
+from .errors import GrantError
+from .grant import Grant, Order
+from .schemes import SHARE, Profile
 
 _Door = tuple[bytes, int, int]
 """Source address, protocol, port."""
@@ -20,9 +23,36 @@ class Doors:
         """When the time of each profile that opened a door is over."""
         self._ends: list[tuple[float, _Door]] = []
         """The same times as a heap, and those of doors that were opened again or shut since."""
+        self._asked: dict[str, deque[float]] = {}
+        """When each client asked for doors in the last minute; who asked last is the last."""
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def ask(self, profile: Profile, grant: Grant, now: float) -> None:
+        """Raises GrantError if another has the door open that is to be shut, or the profile's share is used up.
+
+        now: seconds on a monotonic clock.
+        """
+        if grant.order is not Order.CLOSE:
+            self._admit(profile, now)
+        elif other := self.shut(profile.name, grant, now):
+            raise GrantError(f"{other} has it open, too")
+
+    def _admit(self, profile: Profile, now: float) -> None:
+        """Count one more door, unless it is refused: so one client does not use up the doors of all."""
+        while self._asked and next(iter(self._asked.values()))[-1] <= now - 60:
+            del self._asked[next(iter(self._asked))]
+        times, most = self._asked.get(_client(profile.name), deque()), profile.doors_per_minute or SHARE
+        while times and times[0] <= now - 60:
+            times.popleft()
+        if len(times) >= most:
+            raise GrantError(
+                f"it opened {most} doors within a minute, its share: raise doors_per_minute in the profile's config"
+            )
+        times.append(now)
+        self._asked.pop(_client(profile.name), None)
+        self._asked[_client(profile.name)] = times
 
     def opened(self, profile: str, grant: Grant, now: float) -> None:
         """Take note of a door. now: seconds on a monotonic clock."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .grant import Grant, Order
 from .packet import Packet
 from .request import Request, Verb
-from .schemes import Settings
+from .schemes import Profile, Settings
 
 
 class Reason(Enum):
@@ -87,9 +87,10 @@ def _parts(event: Event | None) -> tuple[Accepted | Refused | Quiet, ...]:
     return event.events if isinstance(event, Several) else (event,)
 
 
-def granted(settings: Settings, request: Request, source: bytes, single_use: bool | None) -> Grant:
-    """The door that a request asks for; single_use: the profile's own word, None: as the settings say."""
+def granted(settings: Settings, request: Request, source: bytes, profile: Profile) -> Grant:
+    """The door that a request of a profile asks for; what the profile does not say is as the settings say."""
     if request.verb is Verb.CLOSE:
         return Grant(Order.CLOSE, source, request.protocol, request.port, 0)
-    once = settings.single_use if single_use is None else single_use
-    return Grant(Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, settings.delay)
+    once = settings.single_use if profile.single_use is None else profile.single_use
+    seconds = profile.delay or settings.delay
+    return Grant(Order.OPEN_ONCE if once else Order.OPEN, source, request.protocol, request.port, seconds)

@@ -26,10 +26,15 @@ def policy(config_path: str) -> Policy:
     ports: set[tuple[int, int]] = set()
     any_flags: set[int] = set()
     doors: set[tuple[int, int, int]] = set()
+    timed: set[tuple[int, int, int, int]] = set()
     for draft in _drafts(config.profiles):
         ports.update(draft.knock_ports)
         any_flags.update(port for protocol, port in draft.knock_ports if draft.any_flags and protocol == TCP)
-        doors.update((one.protocol, one.first, one.last) for one in draft.ports)
+        runs = [(one.protocol, one.first, one.last) for one in draft.ports]
+        if draft.delay is None:
+            doors.update(runs)
+        else:
+            timed.update((*run, draft.delay) for run in runs)
     return Policy(
         tuple(sorted(ports)),
         tuple(sorted(doors)),
@@ -41,6 +46,7 @@ def policy(config_path: str) -> Policy:
         config.nflog_group if config.source == "nflog" else 0,
         any_flags=tuple(sorted(any_flags)),
         scan=_scan(config) if config.scan_guard else None,
+        timed=tuple(sorted(timed)),
     )
 
 

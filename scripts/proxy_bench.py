@@ -97,7 +97,7 @@ def prepare(lab: Lab) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
     """The server's services, its daemon, and both proxies."""
     lab.guard("nftables")
     lab.run("server", "nft", "add", "rule", "inet", "guard", "input", "tcp", "dport", str(OPEN), "accept")
-    lab.mint("bench", "--ports", f"tcp/{BEHIND}", hosts=(SERVER,))
+    lab.mint("bench", "--ports", f"tcp/{BEHIND}", hosts=(SERVER,), many=True)
     for port in (OPEN, BEHIND):
         threading.Thread(target=serve, args=[lab.listen(port)], daemon=True).start()
     lab.daemon()

@@ -637,8 +637,13 @@ def test_the_daemon_takes_root(home: Path, nobody: int) -> None:
     ("words", "says"),
     [
         ([], "KNOCKPORT"),
-        (["4242", "--sequence", "1,2"], "say one of KNOCKPORT, --sequence and --one-time"),
-        (["4242", "--close", "1,2"], "argument --close: goes with --sequence or --one-time"),
+        (["4242", "--sequence", "1,2"], "say one of KNOCKPORT, --sequence, --one-time and --import-one-time"),
+        (
+            ["--one-time", "3", "--import-one-time", "x"],
+            "say one of KNOCKPORT, --sequence, --one-time and --import-one",
+        ),
+        (["4242", "--close", "1,2"], "argument --close: goes with --sequence, --one-time or --import-one-time"),
+        (["4242", "--delay", "3601"], "argument --delay: '3601' is not a whole number from 1 to 3600"),
         (["--sequence", "1,2", "--format", "stealth"], "argument --format: does not go with --sequence"),
         (["--sequence", "1"], "argument --sequence: a sequence has 2 to 32 ports, not 1"),
         (["--one-time", "0"], "argument --one-time: '0' is not a whole number from 1 to 1000"),
@@ -671,6 +676,58 @@ def test_a_sequence_is_minted(server: Path) -> None:
     place.joinpath("config").chmod(0o644)
     with pytest.raises(ProfileError, match="everybody on this machine may read"):
         store.load_profile(str(place))
+
+
+KNOCKD = """# knockd's own file, with what it has used up
+#2002,2001:udp,2004
+#03, 2001:udp
+ 2005,2001:UDP, 2007:tcp
+ 2008:udp,2009
+"""
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_one_time_sequences_of_knockd_are_imported(server: Path) -> None:
+    """What it has used up is left out, and what is left is in the same order."""
+    listing = server / "list"
+    listing.write_text(KNOCKD)
+    code, output, complaint = mint(
+        server, "alice", "--import-one-time", str(listing), "--ports", "tcp/22", "--delay", "9"
+    )
+    assert (code, complaint) == (0, "")
+    assert "Stop knockd: " in output
+    place = server / "etc" / "profiles" / "alice"
+    assert (place / "sequences").read_text() == "tcp/2005, udp/2001, tcp/2007\nudp/2008, tcp/2009\n"
+    assert "one_time = sequences\nopens = tcp/22\n" in (place / "config").read_text()
+    assert "delay = 9\n" in (place / "config").read_text()
+    assert store.load_profile(str(place)).knock_ports == {(6, 2005), (17, 2001), (6, 2007), (17, 2008), (6, 2009)}
+    for text, says in (
+        ("#1,2\n", f"{listing}: there is no sequence in it"),
+        ("1,2\n2\n", f"{listing}:2: a sequence has 2 to 32 ports, not 1"),
+        ("1,2:sctp\n", f"{listing}:1: 'sctp' is not a protocol"),
+        ("1,2\n3,4\n 1,2\n", f"{listing}:3: this is the sequence of line 1"),
+        ("".join(f"{number + 1},1\n" for number in range(1001)), "has 1001 sequences"),
+        (None, f"--import-one-time {listing} cannot be read: No such file or directory"),
+    ):
+        listing.unlink() if text is None else listing.write_text(text)
+        code, output, complaint = mint(server, "bob", "--import-one-time", str(listing))
+        assert (code, output) == (1, "")
+        assert says in complaint
+    assert not (server / "etc" / "profiles" / "bob").exists()
+
+
+@pytest.mark.usefixtures("daemon_user")
+def test_a_delay_is_the_servers_business(server: Path) -> None:
+    """It is in the profile, also after a rotation, and not in the client's line, which older clients are to take."""
+    code, output, complaint = mint(server, "alice", "4242", "--delay", "60", "--for", "server.example")
+    assert (code, complaint) == (0, "")
+    place = server / "etc" / "profiles" / "alice"
+    assert "delay = 60\n" in (place / "config").read_text()
+    assert enrolment.decode(output.splitlines()[-1])[0].delay is None
+    done = command("knockknock-genprofile", "--rotate", "alice", "--config", str(server / "config"), home=server)
+    assert done.returncode == 0, done.stderr
+    assert "delay = 60\n" in (place / "config").read_text()
+    assert enrolment.decode(done.stdout.splitlines()[-1])[0].delay is None
 
 
 @pytest.mark.usefixtures("daemon_user")

@@ -1,9 +1,15 @@
 """Who may shut which door."""
 
-from knockknock.doors import Doors
-from knockknock.grant import Grant, Order
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from .helpers import SOURCE, SOURCE6
+from knockknock.doors import Doors
+from knockknock.errors import GrantError
+from knockknock.grant import Grant, Order
+from knockknock.schemes import SHARE
+
+from .helpers import SOURCE, SOURCE6, profile
 
 DOOR = Grant(Order.OPEN, SOURCE, 6, 22, 15)
 
@@ -53,3 +59,40 @@ def test_nothing_is_kept_of_what_is_over() -> None:
         doors.opened(f"p{number}", DOOR._replace(port=1 + number % 50, seconds=1 + number % 7), number / 100)
     doors.shut("alice", DOOR, 100.0)
     assert len(doors) == len(doors._ends) == 0
+
+
+def test_a_share_for_each_profile() -> None:
+    """Sixty a minute unless it says so; one that is refused does not count, nor does what shuts a door."""
+    doors, alice, bob = Doors(), profile("alice"), profile("bob", doors_per_minute=2)
+    for number in range(SHARE):
+        doors.ask(alice, DOOR, number / 10)
+    doors.ask(bob, DOOR, 6.0)
+    doors.ask(bob, DOOR, 6.0)
+    for one, most in ((alice, SHARE), (bob, 2), (bob, 2)):
+        with pytest.raises(
+            GrantError, match=f"it opened {most} doors within a minute, its share: raise doors_per_minute"
+        ):
+            doors.ask(one, DOOR, 30.0)
+    doors.ask(bob, DOOR._replace(order=Order.CLOSE, seconds=0), 30.0)
+    with pytest.raises(GrantError, match="its share"):
+        doors.ask(alice._replace(name="alice.old"), DOOR, 59.9)
+    doors.ask(alice, DOOR, 60.0)
+    doors.ask(bob, DOOR, 66.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 40)), max_size=60), st.integers(1, 4))
+def test_no_minute_has_more(asked: list[tuple[str, float]], most: int) -> None:
+    doors, now = Doors(), 0.0
+    opened: dict[str, list[float]] = {name: [] for name in "abc"}
+    for name, seconds in asked:
+        now += seconds
+        expected = sum(time > now - 60 for time in opened[name]) < most
+        try:
+            doors.ask(profile(name, doors_per_minute=most), DOOR, now)
+        except GrantError:
+            assert not expected
+        else:
+            assert expected
+            opened[name].append(now)
+    doors.ask(profile("last"), DOOR, now + 61)
+    assert list(doors._asked) == ["last"], "nothing is kept of who has not come for a minute"

@@ -103,6 +103,15 @@ def test_order_and_seconds(
     assert event.grant == Grant(order, source, TCP, 22, seconds)
 
 
+def test_a_profiles_own_delay() -> None:
+    """It may be shorter or longer than the daemon's, which counts for all others."""
+    for delay, seconds in ((5, 5), (3600, 3600), (None, 15)):
+        one = profile(delay=delay)
+        event = keeper(one).hear(knock(one, 0), 1.0)
+        assert isinstance(event, Accepted)
+        assert event.grant.seconds == seconds
+
+
 @pytest.mark.parametrize("format", ["compact", "stealth"])
 def test_verbs_and_protocols_are_told_apart(format: str) -> None:
     one = profile(format=format, ports="tcp/22,udp/22")

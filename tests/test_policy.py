@@ -70,6 +70,19 @@ def test_too_long(order: Order, seconds: int) -> None:
         POLICY.check(ask(order)._replace(seconds=seconds))
 
 
+def test_a_profiles_own_time_is_for_its_own_doors() -> None:
+    """Of several profiles that open a port the one with the longest time counts; of other ports it says nothing."""
+    limits = POLICY._replace(doors=((6, 22, 22), (6, 80, 80)), timed=((6, 22, 23, 60), (6, 80, 80, 5), (6, 23, 23, 7)))
+    for port, seconds in ((22, 60), (23, 60), (80, 15)):
+        limits.check(ask(port=port)._replace(seconds=seconds))
+        with pytest.raises(GrantError, match=f"^{seconds + 1} seconds are more than the {seconds} that"):
+            limits.check(ask(port=port)._replace(seconds=seconds + 1))
+    with pytest.raises(GrantError, match="no profile may open"):
+        limits.check(ask(port=24))
+    with pytest.raises(GrantError, match=r"^8 seconds are more than the 7 that"):
+        limits._replace(doors=(), timed=((6, 23, 23, 7),)).check(ask(port=23)._replace(seconds=8))
+
+
 NO_HOSTS = [
     "0.0.0.0",
     "0.1.2.3",
@@ -175,6 +188,7 @@ def test_dump_and_load() -> None:
         "input",
         any_flags=(1,),
         scan=SCAN,
+        timed=((17, 53, 53, 9),),
     )
     for one in (POLICY, full, Policy((), (), 1)):
         assert policy.load(policy.dump(one)) == one
@@ -193,6 +207,15 @@ def test_the_union_of_what_profiles_may(tmp_path: Path) -> None:
     assert reader.policy(str(config)) == Policy(
         ((6, 7), (6, 4242)), ((6, 22, 22), (6, 80, 81), (17, 53, 53)), 30, "iptables", "inet a", "b"
     )
+
+
+def test_times_of_profiles(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "delay = 30\n")
+    write_profile(tmp_path / "profiles", profile("alice", ports="tcp/22"))
+    write_profile(tmp_path / "profiles", profile("bob", ports="tcp/22,tcp/80-81", delay=3600))
+    found = reader.policy(str(config))
+    assert (found.doors, found.seconds) == (((6, 22, 22),), 30)
+    assert found.timed == ((6, 22, 22, 3600), (6, 80, 81, 3600))
 
 
 def test_a_config_of_old_may_open_any_tcp_port(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Profiles: keys and config as text, the config of knockknock 0.8, names."""
 
+from typing import Any
+
 import pytest
 
 from knockknock.errors import ConfigError, ProfileError
@@ -28,11 +30,13 @@ def test_config_of_today() -> None:
     assert parse_config(text + "scheme = syn\n", WHERE) == parse_config(text, WHERE)
 
 
+@pytest.mark.parametrize("delay", [None, 1, 3600])
 @pytest.mark.parametrize("single_use", [None, True, False])
 @pytest.mark.parametrize("bind", [True, False])
 @pytest.mark.parametrize("format", ["compact", "stealth"])
-def test_config_round_trip(format: str, bind: bool, single_use: bool | None) -> None:
-    one = profile(format=format, ports="tcp/22,udp/1-65535", bind_source=bind, single_use=single_use)
+def test_config_round_trip(format: str, bind: bool, single_use: bool | None, delay: int | None) -> None:
+    own: dict[str, Any] = {"bind_source": bind, "single_use": single_use, "delay": delay, "doors_per_minute": delay}
+    one = profile(format=format, ports="tcp/22,udp/1-65535", **own)
     assert completed(parse_config(write_config(one), WHERE), one) == one
 
 
@@ -54,6 +58,9 @@ REFUSED = [
     ("[main]\nknock_port = 4242\nports = tcp/1-0\n", ":3", "ports: '0' is not a port number"),
     ("[main]\nknock_port = 4242\nbind_source = 2\n", ":3", "bind_source: '2' is neither yes nor no"),
     ("[main]\nknock_port = 4242\nsingle_use =\n", ":3", "single_use: '' is neither yes nor no"),
+    ("[main]\nknock_port = 4242\ndelay = 3601\n", ":3", "delay: '3601' is not a whole number from 1 to 3600"),
+    ("[main]\nknock_port = 4242\ndelay = 0\n", ":3", "delay: '0' is not a whole number from 1 to 3600"),
+    ("[main]\nknock_port = 4242\ndoors_per_minute = 0\n", ":3", "doors_per_minute: '0' is not a whole number"),
     ("[main]\nknock_port = 4242\nport = 22\n", ":3", "there is no key 'port'"),
     ("[main]\nknock_port = 4242\nlegacy = yes\n", ":3", "there is no key 'legacy'"),
     ("[main]\nknock_port = 4242\nbind_source = yes\n", "", "classic cannot bind the source"),

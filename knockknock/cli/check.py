@@ -25,7 +25,7 @@ def check(path: str) -> None:
     for profile, _ in sorted(found.changes, key=lambda change: change[0].name):
         print(
             f"profile {profile.name}: knock port {profile.where}, {profile.kind}, "
-            f"may open {', '.join(map(str, profile.ports))}"
+            f"may open {', '.join(map(str, profile.ports))} for {profile.delay or settings.delay} s"
         )
     for name, error in found.bad.items():
         print(f"profile {name}: {error}", file=sys.stderr)

@@ -2,17 +2,16 @@
 
 import argparse
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from .. import __version__, clock, config, ini, minting, moment, ownership, privsep, running, store
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, check_name
-from ..request import TCP, parse_ports, port_number
+from ..request import parse_ports, port_number
 from ..schemes import otp, steps
 from ..schemes.synprofile import FORMATS, Profile
-from . import formatter, handover, run
+from . import formatter, free, handover, run
 
 GRACE = "7d"
 """How long the old keys are good after a rotation."""
@@ -104,7 +103,16 @@ def parser() -> argparse.ArgumentParser:
         help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
     )
     options.add_argument(
+        "--import-one-time", metavar="FILE", help="instead of --one-time: those of knockd's file that are not used up"
+    )
+    options.add_argument(
         "--close", metavar="LIST", type=_type(steps.parse_steps), help="a sequence that closes; with --sequence"
+    )
+    options.add_argument(
+        "--delay",
+        metavar="SECONDS",
+        type=_type(ini.whole(1, config.MAX_DELAY)),
+        help="how long what it opens stays open (default: as the daemon's configuration says)",
     )
     options.add_argument(
         "--expires", metavar="DATE", type=_type(moment.parse), help="the first day on which it opens nothing (UTC)"
@@ -134,14 +142,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     usage = parser()
     options = usage.parse_args(arguments)
     other = next((word for word in ("list", "revoke", "rotate") if getattr(options, word)), "")
-    plain = options.sequence or options.one_time
-    if plain and (other or options.knock_port or (options.sequence and options.one_time)):
-        usage.error("say one of KNOCKPORT, --sequence and --one-time")
+    ways = [one for one in (options.sequence, options.one_time, options.import_one_time) if one]
+    plain = bool(ways)
+    if plain and (other or options.knock_port or len(ways) > 1):
+        usage.error("say one of KNOCKPORT, --sequence, --one-time and --import-one-time")
     if options.close and not plain:
-        usage.error("argument --close: goes with --sequence or --one-time")
+        usage.error("argument --close: goes with --sequence, --one-time or --import-one-time")
     if not other and not options.knock_port and not (options.name and plain):
         usage.error(f"the following arguments are required: {'KNOCKPORT' if options.name else 'NAME, KNOCKPORT'}")
-    excluded = ["name", *FOR_NEW] if other else []
+    excluded = ["name", "delay", *FOR_NEW] if other else []
     if plain or options.scheme == "otp":
         other = other or ("sequence" if plain else "scheme otp")
         excluded += ["format", "bind_source", "counter", "expires", "out", "qr"]
@@ -172,24 +181,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def check_port(port: int, protocol: int = TCP) -> None:
-    """Raises ProfileError if a service of this machine listens on a port."""
-    kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
-    for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-        try:
-            with socket.socket(family, kind) as probe:
-                if protocol == TCP:  # for UDP it would let two services share the port
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((any_address, port))
-        except OSError as error:
-            if error.errno == 98:
-                raise ProfileError(
-                    f"a service of this machine listens on port {port}: take a knock port where nothing answers"
-                ) from None
-
-
 def fresh_keys(profile: Profile) -> Profile:
     """The profile with new keys, as long as its format has them."""
     size = KEY_SIZES[0] if profile.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
@@ -203,12 +194,12 @@ def mint(options: argparse.Namespace, settings: config.Config, owner: minting.Ow
 
         plain.mint(options, settings, owner)
         return
-    check_port(options.knock_port)
+    free.check_port(options.knock_port)
     clock = options.counter == "clock"
     bare = Profile(
         options.name, b"", b"", options.knock_port, options.format, options.ports, options.bind_source, clock=clock
     )
-    profile = fresh_keys(bare._replace(expires=options.expires))
+    profile = fresh_keys(bare._replace(expires=options.expires, delay=options.delay))
     with handover.handed_over(options, profile) as line:
         minting.mint(settings.profiles, settings.state, profile, owner)
     print(f"Made {profile.name} in {settings.profiles}.\n", flush=True)

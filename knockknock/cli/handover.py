@@ -31,7 +31,7 @@ def handed_over(options: argparse.Namespace, profile: Profile) -> Iterator[str]:
 
     Raises ProfileError.
     """
-    line = enrolment.encode(profile._replace(name=server(options)), 0)
+    line = enrolment.encode(profile._replace(name=server(options), delay=None, doors_per_minute=None), 0)
     if not options.out:
         yield line
         return

@@ -21,6 +21,7 @@ from .. import client, hosts, route, schedule, store
 from ..errors import ConfigError, KnockError
 from ..hosts import Host
 from ..request import TCP, Request, Verb
+from ..schemes import SHARE
 from ..schemes.synprofile import Profile
 from . import Target
 from .connect import Address, Attempt, connect, directly, first, resolve
@@ -34,9 +35,12 @@ _STAGGER = 1.0
 """Seconds after which a host's other address family is tried, too."""
 
 
-_PACES = (18, 32), (8, 100)
-"""Knocks a second, and at once, to one server. It hears 20 and 40 of one source (root.PER_SOURCE), and opens 600 doors
-a minute unless told otherwise (doors_per_minute); the same user may knock from the shell, too."""
+_PACE = 18, 32
+"""Knocks a second, and at once, to one server. It hears 20 and 40 of one source (root.PER_SOURCE); the same user may
+knock from the shell, too."""
+
+_MOST = 580
+"""Knocks a minute: a server opens 600 doors for all its clients, unless told otherwise."""
 
 _CLOCK = (1, 45)
 """The same where the counter is the time: each knock is a second of it, and a server takes a minute (clock_skew)."""
@@ -78,7 +82,7 @@ class Doors:
         self._send = send
         self._timeout = timeout
         self._doors: WeakValueDictionary[Address, _Door] = WeakValueDictionary()
-        self._sent: dict[tuple[str, int], float] = {}
+        self._sent: dict[tuple[str, float], float] = {}
         """By address of a server, and rate: when all knocks so far would have been sent, had they come at that rate."""
         self._best: dict[str, int] = {}
         """By profile: the address family that was the first to connect, the last time."""
@@ -191,7 +195,8 @@ class Doors:
     def _pause(self, profile: Profile, destination: str) -> float:
         """How long the next knock to an address has to wait, in seconds; counts it (a leaky bucket)."""
         now, pause = asyncio.get_running_loop().time(), 0.0
-        for rate, burst in (*_PACES, *([_CLOCK] if profile.clock else [])):
+        most = min(profile.doors_per_minute or SHARE, _MOST)  # half of them at once, so that no minute has more
+        for rate, burst in (_PACE, (most / 120, most / 2), *([_CLOCK] if profile.clock else [])):
             full = max(self._sent.get((destination, rate), now), now) + 1 / rate
             self._sent[destination, rate] = full
             pause = max(pause, full - now - burst / rate)

@@ -46,6 +46,8 @@ class Policy(NamedTuple):
     """TCP knock ports of which not SYNs alone are logged."""
     scan: Scan | None = None
     """The scan guard, if there is to be one."""
+    timed: tuple[tuple[int, int, int, int], ...] = ()
+    """Doors of profiles that have a time of their own: protocol number, first port, last port, longest time."""
 
     def check(self, grant: Grant) -> None:
         """Raises GrantError if a grant, sane in itself, is not within the policy."""
@@ -56,10 +58,16 @@ class Policy(NamedTuple):
                 raise GrantError("by the configuration nobody is shut out at the daemon's wish")
             check_address(grant.address)
             return
-        if not any(grant.protocol == protocol and first <= grant.port <= last for protocol, first, last in self.doors):
+        doors = [*self.timed, *((*door, self.seconds) for door in self.doors)]
+        allowed = [
+            seconds
+            for protocol, first, last, seconds in doors
+            if grant.protocol == protocol and first <= grant.port <= last
+        ]
+        if not allowed:
             raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")
-        if grant.seconds > self.seconds:
-            raise GrantError(f"{grant.seconds} seconds are more than the {self.seconds} that the configuration allows")
+        if grant.seconds > max(allowed):
+            raise GrantError(f"{grant.seconds} seconds are more than the {max(allowed)} that the configuration allows")
         check_address(grant.address)
 
 
@@ -95,7 +103,7 @@ def dump(policy: Policy) -> str:
 def load(text: str) -> Policy:
     """A policy from what a process of root's own printed."""
     values = json.loads(text)
-    for name in ("knock_ports", "doors"):
+    for name in ("knock_ports", "doors", "timed"):
         values[name] = tuple(tuple(one) for one in values[name])
     values["any_flags"] = tuple(values["any_flags"])
     if values["scan"]:

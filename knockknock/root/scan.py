@@ -81,7 +81,8 @@ class Guard(Protocol):
 
 def spared(limits: Policy) -> Spared:
     """The knock ports and what profiles may open; a profile that may open every port exempts none."""
-    doors = [(first, last) for protocol, first, last in limits.doors if protocol == TCP and (first, last) != (1, 65535)]
+    runs = [*limits.doors, *(door[:3] for door in limits.timed)]
+    doors = [(first, last) for protocol, first, last in runs if protocol == TCP and (first, last) != (1, 65535)]
     merged: list[tuple[int, int]] = []
     for first, last in sorted([*doors, *((port, port) for _, port in limits.knock_ports)]):
         if merged and first <= merged[-1][1] + 1:

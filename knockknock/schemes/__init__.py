@@ -20,6 +20,8 @@ SCHEMES = {
     "otp": "knockknock.schemes.otp",
 }
 DEFAULT = "syn"
+SHARE = 60
+"""Doors that one profile opens in a minute, unless it says another number."""
 
 KnockPort = tuple[int, int]
 """Protocol number (6 or 17) and port."""
@@ -96,6 +98,18 @@ class Profile(Protocol):
     @property
     def file(self) -> str:
         """A further file in its directory, with which Scheme.complete() makes it whole; empty: none."""
+
+    @property
+    def single_use(self) -> bool | None:
+        """Whether a door is for one connection; None: as the daemon's configuration says."""
+
+    @property
+    def delay(self) -> int | None:
+        """Seconds that a door stays open; None: as the daemon's configuration says."""
+
+    @property
+    def doors_per_minute(self) -> int | None:
+        """How many doors it opens in a minute at most; None: SHARE."""
 
     @property
     def expires(self) -> int | None:

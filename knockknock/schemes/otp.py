@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .. import ini
 from ..errors import ConfigError, CounterError, ProfileError
 from ..request import UDP, Ports, Request, Verb, parse_ports, port_number
-from . import KnockPort, Sending, Settings
+from . import KnockPort, Sending, Settings, doors
 
 if TYPE_CHECKING:
     from .otplistener import OtpListener
@@ -26,7 +26,7 @@ KEYS: ini.Keys = {
     "knock_port": port_number,
     "otp_layout": ini.one_of(*LAYOUTS),
     "ports": parse_ports,
-    "single_use": ini.boolean,
+    **doors.KEYS,
 }
 LABEL = b"knockknock-otp-1"
 """Before what the HMAC of the portable layout covers, so that it is no HMAC of anything else."""
@@ -67,6 +67,10 @@ class Profile(NamedTuple):
     ports: tuple[Ports, ...]
     single_use: bool | None = None
     """None: as the daemon's configuration says."""
+    delay: int | None = None
+    """Seconds; None: as the daemon's configuration says."""
+    doors_per_minute: int | None = None
+    """None: schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -131,8 +135,7 @@ def write(profile: Profile) -> Iterable[str]:
     yield f"knock_port = {profile.knock_port}"
     yield f"otp_layout = {profile.otp_layout}"
     yield f"ports = {', '.join(map(str, profile.ports))}"
-    if profile.single_use is not None:
-        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+    yield from doors.write(profile)
 
 
 def read_key(text: str, where: str) -> bytes:

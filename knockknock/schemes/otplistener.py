@@ -99,5 +99,5 @@ class OtpListener:
             return Refused(Reason.NOT_PERMITTED, packet, profile.name, None, requests[0])
         self._memory[profile.name] = memory = Memory(floor, used | {use})
         text = otp.write_memory(memory)
-        made = [(request, granted(self.settings, request, packet.source, profile.single_use)) for request in requests]
+        made = [(request, granted(self.settings, request, packet.source, profile)) for request in requests]
         return together([Accepted(profile.name, None, *one, text) for one in made])

@@ -13,7 +13,7 @@ from ..profile import parse_key
 from ..profile import write_key as write_key
 from ..request import Ports, Request, Verb, parse_ports
 from ..slots import parse_counter
-from . import KnockPort, Sending, Settings
+from . import KnockPort, Sending, Settings, doors
 from .steps import Steps, parse_flags, parse_steps, show_flags, show_steps
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ KEYS: ini.Keys = {
     "flags": parse_flags,
     "close": parse_steps,
     "one_time": ini.matching(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "the name of a file in the profile's directory"),
-    "single_use": ini.boolean,
+    **doors.KEYS,
 }
 
 
@@ -65,6 +65,10 @@ class Profile(NamedTuple):
     """The file that the sequences are in, each good once."""
     sequences: tuple[Steps, ...] = ()
     """What is in it."""
+    delay: int | None = None
+    """Seconds; None: as the daemon's configuration says."""
+    doors_per_minute: int | None = None
+    """None: schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -162,8 +166,7 @@ def write(profile: Profile) -> Iterable[str]:
         yield f"flags = {show_flags(*profile.flags)}"
     if profile.close:
         yield f"close = {show_steps(profile.close)}"
-    if profile.single_use is not None:
-        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+    yield from doors.write(profile)
 
 
 def unshared(profile: Profile) -> Iterable[Hashable]:

@@ -109,7 +109,7 @@ class SequenceListener:
                     f"{left or 'no'} one-time sequences are left: append new ones to {profile.one_time}, on both sides"
                 )
         requests = profile.requests(track.verb)
-        made = [(request, granted(self.settings, request, source, profile.single_use)) for request in requests]
+        made = [(request, granted(self.settings, request, source, profile)) for request in requests]
         return [Accepted(profile.name, track.number, *one, memory, warning) for one in made]
 
 

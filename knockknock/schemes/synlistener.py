@@ -136,7 +136,7 @@ class SynListener:
         self._use_up(ear, counter)
         if ear.profile.expires is not None and self._clock >= ear.profile.expires:
             return Refused(Reason.EXPIRED, packet, ear.profile.name, counter, request, counter + 1)
-        grant = granted(self.settings, request, packet.source, ear.profile.single_use)
+        grant = granted(self.settings, request, packet.source, ear.profile)
         return Accepted(ear.profile.name, counter, request, grant, counter + 1)
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:

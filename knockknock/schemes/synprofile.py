@@ -13,7 +13,7 @@ from ..profile import parse_key
 from ..profile import write_key as write_key
 from ..request import ANY_TCP, TCP, Ports, Request, parse_ports, permitted, port_number
 from ..slots import parse_counter
-from . import KnockPort, Settings
+from . import KnockPort, Settings, doors
 
 if TYPE_CHECKING:
     from .synlistener import SynListener
@@ -37,7 +37,7 @@ KEYS: ini.Keys = {
     "format": ini.one_of(*FORMATS),
     "ports": parse_ports,
     "bind_source": ini.boolean,
-    "single_use": ini.boolean,
+    **doors.KEYS,
     "counter": ini.one_of("event", "clock"),
     "expires": _moment,
 }
@@ -63,6 +63,10 @@ class Profile(NamedTuple):
     """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
     expires: int | None = None
     """Seconds since 1970 from which on the server obeys it no more."""
+    delay: int | None = None
+    """Seconds; None: as the daemon's configuration says."""
+    doors_per_minute: int | None = None
+    """None: schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -131,8 +135,7 @@ def write(profile: Profile) -> Iterable[str]:
     yield f"ports = {', '.join(map(str, profile.ports))}"
     if profile.bind_source:
         yield "bind_source = yes"
-    if profile.single_use is not None:
-        yield f"single_use = {'yes' if profile.single_use else 'no'}"
+    yield from doors.write(profile)
     if profile.clock:
         yield "counter = clock"
     if profile.expires is not None:

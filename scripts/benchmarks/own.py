@@ -33,6 +33,8 @@ class Own:
                 with inside(SERVER):
                     command = [kind, str(port), "--format", kind, "--ports", ports, "--config", str(self.config)]
                     sh(sys.executable, str(ROOT / "bin/knockknock-genprofile"), *command)
+                with (lab.directory / "etc/profiles" / kind / "config").open("a") as config:
+                    config.write("doors_per_minute = 60000\n")
             shutil.copytree(lab.directory / "etc/profiles/compact", self.profile)
 
     def configure(self) -> None:

@@ -164,12 +164,20 @@ class Lab:
         """A command of ours, as it runs from a checkout."""
         return [sys.executable, str(ROOT / "bin" / name)]
 
-    def mint(self, name: str, *options: str, port: int = KNOCK_PORT, hosts: tuple[str, ...] = ()) -> None:
-        """Make a profile on the server and take it to the client, under one name for each address of the server."""
+    def mint(
+        self, name: str, *options: str, port: int = KNOCK_PORT, hosts: tuple[str, ...] = (), many: bool = False
+    ) -> None:
+        """Make a profile on the server and take it to the client, under one name for each address of the server.
+
+        many: it opens more doors than a profile's usual share.
+        """
         done = self.run(
             "server", *self.program("knockknock-genprofile"), name, str(port), "--config", self.configure(), *options
         )
         assert "Made" in done.stdout
+        if many:
+            with open(f"{self.settings['profiles']}/{name}/config", "a") as config:
+                config.write("doors_per_minute = 60000\n")
         for host in hosts or ("10.77.0.1", "fd77:0::1"):
             self.hand_over(name, host)
 

@@ -85,6 +85,38 @@ def test_open_for_the_whole_delay(walled: Lab) -> None:
     daemon.stop()
 
 
+def test_a_profiles_own_delay(walled: Lab) -> None:
+    """Longer than the daemon's; the root helper lets it have that, for its own port."""
+    walled.mint("long", "--ports", "tcp/8082", "--delay", str(20 * DELAY))
+    walled.listen(8082)
+    daemon = walled.daemon()
+    walled.knock(HOST, ports=("8082",))
+    daemon.says(f"long: open tcp/8082 for 10.77.0.2, {20 * DELAY} s, one connection")
+    time.sleep(DELAY + 1)
+    assert walled.opens(HOST, 8082)
+    assert daemon.stop() == 0
+
+
+def test_a_profiles_share_of_doors(walled: Lab) -> None:
+    """One client that knocks too often is refused, and the others are not."""
+    walled.mint("other", "--ports", "tcp/8084", hosts=("10.77.0.1",))
+    walled.mint("greedy", "--ports", "tcp/8083")
+    with open(f"{walled.settings['profiles']}/greedy/config", "a") as config:
+        config.write("doors_per_minute = 2\n")
+    walled.listen(8083)
+    daemon = walled.daemon()
+    for _ in range(3):
+        walled.knock(HOST, ports=("8083",))
+    daemon.says(
+        "knock of greedy not obeyed: it opened 2 doors within a minute, its share: raise doors_per_minute in the"
+    )
+    assert daemon.log().count("greedy: open tcp/8083") == 2
+    walled.hand_over("other", HOST)
+    walled.knock(HOST, ports=("8084",))
+    daemon.says("other: open tcp/8084")
+    assert daemon.stop() == 0
+
+
 def test_close(walled: Lab) -> None:
     walled.mint("shut", "--ports", "tcp/9000")
     walled.listen(9000)

@@ -67,7 +67,7 @@ class House:
         )
         self.requests = lab.directory / "requests"
         self.requests.touch()
-        lab.mint("nobody", "--ports", f"tcp/{WEB}", hosts=(HOST,))
+        lab.mint("nobody", "--ports", f"tcp/{WEB}", hosts=(HOST,), many=True)
         self.hand_over(HOST)
         for port in (WEB, 8081):
             lab.start("server", sys.executable, web.__file__, str(port), str(self.requests))

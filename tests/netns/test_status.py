@@ -311,7 +311,7 @@ def test_events_as_a_command(lab: Lab) -> None:
 
 
 def test_a_slow_listener_is_dropped_and_nobody_waits(lab: Lab) -> None:
-    lab.mint("laptop", "--ports", "tcp/22")
+    lab.mint("laptop", "--ports", "tcp/22", many=True)
     lab.configure(single_use="no", doors_per_minute="60000")
     daemon = lab.daemon()
     with connect(lab) as slow:
