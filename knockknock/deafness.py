@@ -48,7 +48,7 @@ class Deafness:
         return problem
 
     def now(self, now: float) -> str:
-        """What is wrong at this moment; a line that is still on its way looks the same as one that never comes."""
+        """What is wrong at this moment; at first a line that never comes looks like one that is on its way."""
         try:
             count = self._ask()
         except (FirewallError, GrantError):  # who opens a door says it
@@ -61,5 +61,7 @@ class Deafness:
             self._front = ""  # of a line that was not our rule's
             return ""
         self._since = now if self._since is None else self._since
-        why = f'their lines are not understood there, one begins "{self._front}"' if self._front else "none came there"
+        why = "none came there" if now - self._since >= LATE else "none came there yet"
+        if self._front:
+            why = f'their lines are not understood there, one begins "{self._front}"'
         return f"deaf at {self._path}: the firewall has logged {more} packet(s) to knock ports, but {why}"

@@ -16,6 +16,8 @@ PATIENCE = 10.0
 """Seconds for an answer."""
 LONGEST = 4 << 20
 """Bytes of an answer, or of an event: who has taken the daemon over may send without end."""
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What an answer of another form leads to."""
 MOST, WIDEST = 1000, 2000
 """Rows of a table that are printed, and characters of a cell."""
 
@@ -64,7 +66,7 @@ def show(path: str, options: argparse.Namespace) -> None:
     try:
         text = json.dumps(said, indent=2) if options.json else page(said, bool(options.source))
         good = said["open"] if options.source and said["running"] else said["running"]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+    except UNREADABLE:
         raise KnockError(f"what answers at {path} is no knockknock-daemon of this version") from None
     print(text)
     if not good:
