@@ -160,7 +160,7 @@ def open_doors(facts: dict[str, Any], taken: daemon.Daemon) -> Callable[[], dict
             results[f"{number}"] = ask(Grant(Order.OPEN, address, 6, 22, facts["seconds"]))
             results[f"reload {number}"] = ask(grant.RELOAD)
         if "beyond" in facts:
-            results["beyond"] = ask(Grant(Order.OPEN, b"\xc0\0\2\1", *facts["beyond"]))
+            results["beyond"] = ask(Grant(Order.OPEN, b"\xc0\0\2\x63", *facts["beyond"]))
         return results
 
     return run
