@@ -15,6 +15,10 @@ _ = legacy, moment, shlex
 """For names of knockknock 0.8, and profiles that expire; imported now, as a sandboxed daemon cannot do it later."""
 
 
+ANY_SOURCE = frozenset({"tcp timestamps", "payload"})
+"""What some source gives (sources.GIVES), for who looks at profiles whatever the source is."""
+
+
 class Found(NamedTuple):
     """What is on disk, as far as it is another thing than what is heard."""
 

@@ -119,14 +119,14 @@ def rotate(
         _rename(profiles, current, current._replace(name=old, expires=min(until, current.expires or until)))
         try:
             _mint(profiles, state, fresh, owner)  # where the daemon is reloaded: it goes on with the old keys as old
-        except (KnockError, OSError) as error:
+        except BaseException as error:
             _undo(profiles, state, current, old, error, owner)
             raise
         if until <= now:
             _revoke(profiles, old)
 
 
-def _undo(profiles: str, state: str, current: SynProfile, old: str, reason: KnockError | OSError, owner: Owner) -> None:
+def _undo(profiles: str, state: str, current: SynProfile, old: str, reason: BaseException, owner: Owner) -> None:
     """Give the keys of NAME.old their name back. Raises ProfileError with the reason and what is left, if it cannot."""
     try:
         # First the counter: as NAME.old the daemon may have come further, and the file of NAME may begin anew.

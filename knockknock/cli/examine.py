@@ -53,15 +53,11 @@ def show(path: str, options: argparse.Namespace) -> None:
 
 def known(settings: Config) -> Profiles:
     """The profiles that a daemon would hear now; says what is wrong with others. Raises KnockError if there is none."""
-    found: Profiles = []
-    for name, profile in filter(None, store.profiles(settings.profiles)):
-        try:
-            if isinstance(profile, KnockError):
-                raise profile
-            if isinstance(profile, Profile):  # others have nothing that could be opened
-                found.append((profile, loading.recalled(settings, profile)))
-        except KnockError as error:
-            print(f"profile {name} is not heard: {error}")
+    looked = loading.look(settings, loading.ANY_SOURCE)
+    for name, error in looked.bad.items():
+        print(f"profile {name} is not heard: {error}")
+    # Those of other schemes have nothing that could be opened.
+    found = [(profile, counter) for profile, counter in looked.changes if isinstance(profile, Profile)]
     if not found:
         raise KnockError(f"there is no profile in {settings.profiles} that could be heard")
     return found

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from .. import clock, loading, minting, moment, running, store
+from .. import clock, loading, minting, moment, running
 from ..config import Config
 from ..errors import KnockError, ProfileError
 from . import columns, expiry, genprofile, handover
@@ -14,29 +14,22 @@ HEAD = ("NAME", "KNOCKPORT", "FORMAT", "NEXT", "EXPIRES", "MAY OPEN")
 
 def show(settings: Config) -> None:
     """Print the profiles that are good, then say what is wrong with others. Raises KnockError if there are such."""
-    now, rows, bad = clock.seconds(), [], 0
-    for name, profile in filter(None, store.profiles(settings.profiles)):
-        try:
-            if isinstance(profile, KnockError):
-                raise profile
-            counter = loading.recalled(settings, profile)
-        except KnockError as error:
-            print(f"profile {name}: {error}", file=sys.stderr)
-            bad += 1
-            continue
-        ports = ", ".join(map(str, profile.ports))
-        rows.append(
-            (
-                name,
-                profile.where,
-                profile.kind,
-                str(counter) if isinstance(counter, int) else "",
-                expiry(profile.expires, now),
-                ports,
-            )
+    now, found = clock.seconds(), loading.look(settings, loading.ANY_SOURCE)
+    rows = [
+        (
+            profile.name,
+            profile.where,
+            profile.kind,
+            str(counter) if isinstance(counter, int) else "",
+            expiry(profile.expires, now),
+            ", ".join(map(str, profile.ports)),
         )
+        for profile, counter in found.changes
+    ]
+    for name, error in found.bad.items():
+        print(f"profile {name}: {error}", file=sys.stderr)
     print(columns([HEAD, *sorted(rows)]))
-    if bad:
+    if found.bad:
         raise KnockError("not all is well, see above")
 
 

@@ -16,6 +16,7 @@ from knockknock import running
 from knockknock.counters import read_counter
 
 from .lab import KNOCK_PORT, Lab, inside, until
+from .test_enrolment import replay
 
 HOST = "10.77.0.1"
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "syn.json").read_text())["cases"]
@@ -317,3 +318,30 @@ def test_background_with_a_pid_file(lab: Lab) -> None:
         os.kill(pid, 15)
         until(lambda: not Path(f"/proc/{pid}").exists())
     assert "knockknock" not in lab.ruleset()
+
+
+def test_a_copied_profile_is_no_second_chance(lab: Lab) -> None:
+    """`--check` and the list name both; the daemon hears the older one; a replay opens nothing."""
+    lab.mint("moxie")
+    place, state = Path(lab.settings["profiles"]), Path(lab.settings["state"])
+    subprocess.run(["cp", "-r", str(place / "moxie"), str(place / "moxie.bak")], check=True)
+    subprocess.run(["cp", "-p", str(state / "moxie"), str(state / "moxie.bak")], check=True)
+    for words in (["knockknock-daemon", "--check"], ["knockknock-genprofile", "--list"]):
+        done = lab.run("server", *lab.program(words[0]), *words[1:], "--config", lab.configure(), check=False)
+        assert done.returncode == 1
+        assert "profile moxie.bak: it has the secrets of moxie, " in done.stderr
+    subprocess.run(["chgrp", "-R", "knockknock", str(place)], check=True)
+    subprocess.run(["chmod", "-R", "g+rX,o=", str(place)], check=True)
+    lab.listen(22)
+    daemon = lab.daemon()
+    daemon.says("profile moxie.bak: it has the secrets of moxie, ")
+    capture = lab.directory / "knock.pcap"
+    lab.knock(HOST, "--pcap", str(capture))
+    assert lab.opens(HOST), daemon.log()
+    daemon.reload()
+    daemon.says("reloaded")
+    for number in range(2):
+        replay(lab, capture)
+        until(lambda: daemon.log().count("refused replay: ") > number)  # noqa: B023  # called at once
+    assert not lab.connects(HOST)
+    assert daemon.stop() == 0
