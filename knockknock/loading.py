@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Generator, Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from . import clock, counters, legacy, moment, schemes, store
@@ -139,10 +139,15 @@ def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:
     state: the directory of the counters.
     """
     found.changes.sort(key=_name)
+    gone: dict[int, str] = {}
+    for name in found.gone:
+        if profile := keeper.profile(name):
+            gone |= dict.fromkeys(_secrets(profile), name)
+        yield
     while found.changes:  # from the end, so that NAME.old comes before NAME
         profile, counter = found.changes.pop()
         try:
-            keeper.add(profile, _moved(keeper, state, profile, counter))
+            keeper.add(profile, _moved(keeper, state, profile, counter, gone))
         except CounterError as error:
             found.bad[profile.name] = error
         yield
@@ -157,21 +162,27 @@ def _name(change: tuple[Profile, Any]) -> str:
     return change[0].name
 
 
-def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any) -> Any:
-    """The next counter of a profile; if its keys were heard until now under the other name, it takes over from there.
+def _secrets(profile: Profile) -> set[int]:
+    """Hashes of the secrets that no other profile may have."""
+    return {hash((profile.scheme, secret)) for secret in schemes.load(profile.scheme).unshared(profile)}
 
-    The other name of NAME is NAME.old. So a knock that came while genprofile rotated the keys, or took a rotation back,
-    is not good once more.
+
+def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any, gone: Mapping[int, str]) -> Any:
+    """The next counter of a profile; if its keys were heard until now under another name, it takes over from there.
+
+    gone: by their secrets, the names that are to be heard no more. NAME.old takes over from NAME, too, or NAME from it.
+    So what was heard before keys were rotated, or a profile was renamed, is not good once more.
     """
-    name = profile.name.removesuffix(".old") if profile.name.endswith(".old") else f"{profile.name}.old"
-    before, secrets = keeper.profile(name), schemes.load(profile.scheme).unshared
-    if not isinstance(counter, int):  # of a scheme without a counter, whose secrets nobody rotates
+    if not isinstance(counter, int):  # of a scheme without a counter, whose memory has the time in it
         return counter
-    if before is None or before.scheme != profile.scheme or not set(secrets(before)) & set(secrets(profile)):
-        return counter
-    counter = max(counter, counters.server_memory(state, "", before))
-    counters.store_slots(f"{state}/{profile.name}", counter)
-    keeper.remove(name)
+    secrets = _secrets(profile)
+    names = {profile.name.removesuffix(".old"), f"{profile.name}.old", *(gone.get(secret, "") for secret in secrets)}
+    for name in names - {profile.name}:
+        before = keeper.profile(name)
+        if before and secrets & _secrets(before):
+            counter = max(counter, counters.server_memory(state, "", before))
+            counters.store_slots(f"{state}/{profile.name}", counter)
+            keeper.remove(name)
     return counter
 
 

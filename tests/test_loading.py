@@ -139,6 +139,29 @@ def test_the_other_one_counts_when_the_first_is_gone(place: Config) -> None:
     assert keeper.names() == {"renamed"}
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_renamed_profile_goes_on_with_its_counter(place: Config, legacy: bool) -> None:
+    """Whatever was put aside with it before: what was obeyed under the old name is not good under the new one."""
+    one = profile("moxie", "classic", legacy=True) if legacy else syn("moxie")
+    mint(place, one)
+    if legacy:
+        (Path(place.profiles) / "moxie" / "config").write_text("[main]\nknock_port = 4242\n")
+    else:
+        shutil.copy(f"{place.state}/moxie", f"{place.state}/maxie")
+    keeper = loading.start(place, loading.look(place, GIVES))
+    for counter in range(3):
+        event = keeper.hear(knock(one, counter), 60.0 * counter)
+        assert isinstance(event, Accepted)
+        assert isinstance(event.memory, int)
+        counters.remember(f"{place.state}/moxie", event.memory)
+    os.rename(f"{place.profiles}/moxie", f"{place.profiles}/maxie")
+    assert reload(keeper, place) == {}
+    assert keeper.names() == {"maxie"}
+    heard_again = [isinstance(keeper.hear(knock(one, counter), 600.0 + counter), Accepted) for counter in range(4)]
+    assert heard_again == [False, False, False, True]
+    assert counters.read_counter(f"{place.state}/maxie") == 3
+
+
 def test_rows_of_a_database(place: Config) -> None:
     place = place._replace(profiles=f"{place.profiles}.db")
     mint(place, syn("moxie"))
