@@ -6,6 +6,7 @@ xt_pknock's clients can be heard, too (otp_layout = pknock). PROTOCOL.md, "One-t
 import hmac
 import re
 import sys
+from binascii import crc32
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -186,25 +187,29 @@ def recall(profile: Profile, text: str | None, where: str, latest: int) -> Memor
     return Memory(latest // 60 + TOLERANCE + 1) if text is None else read_memory(text, where)
 
 
-_MEMORY = re.compile(r"floor [0-9]{1,10}\n((open|close) [0-9]{1,10} ([0-9a-f]{8}|[0-9a-f]{32})\n)*")
+_MEMORY = re.compile(
+    r"(floor [0-9]{1,10}\n(?:(?:open|close) [0-9]{1,10} (?:[0-9a-f]{8}|[0-9a-f]{32})\n)*)(?:crc32 ([0-9a-f]{8})\n)?"
+)
 
 
 def read_memory(text: str, where: str) -> Memory:
-    """What write_memory() has written. Raises CounterError."""
-    if not _MEMORY.fullmatch(text):
+    """What write_memory() has written; the first versions wrote no checksum. Raises CounterError."""
+    found = _MEMORY.fullmatch(text)
+    if not found or (found[2] and int(found[2], 16) != crc32(found[1].encode())):
         raise CounterError(
             f"{where} does not hold used one-time passwords: remove it, and the profile is heard three minutes later"
         )
-    floor, *lines = text.split("\n")[:-1]
+    floor, *lines = found[1].split("\n")[:-1]
     words = [line.split(" ") for line in lines]
     used = frozenset((Verb[verb.upper()], int(minute), bytes.fromhex(source)) for verb, minute, source in words)
     return Memory(int(floor.removeprefix("floor ")), used)
 
 
 def write_memory(memory: Memory) -> str:
-    """The text for the state directory: the floor, then a line for each datagram."""
+    """The text for the state directory: the floor, a line for each datagram, the checksum of all that."""
     lines = sorted(f"{verb.name.lower()} {minute} {source.hex()}" for verb, minute, source in memory.used)
-    return "\n".join([f"floor {memory.floor}", *lines, ""])
+    text = "\n".join([f"floor {memory.floor}", *lines, ""])
+    return f"{text}crc32 {crc32(text.encode()):08x}\n"
 
 
 def read_payload(payload: bytes) -> bytes | None:

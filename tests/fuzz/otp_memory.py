@@ -7,6 +7,7 @@ CORPUS = [
     b"floor 0\n",
     b"floor 29380000\nopen 29380001 c0000207\n",
     b"floor 29380000\nclose 29380001 20010db8000000000000000000000007\nopen 29380001 c0000207\n",
+    b"floor 0\ncrc32 1b98fccd\n",
     b"floor 1",
     b"floor 1\nopen 1 c00002\n",
     b"0\n",
