@@ -10,6 +10,7 @@ from functools import partial
 from .. import running, sources
 from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
+from ..root.elements import Elements
 from ..root.nftables import PRIORITY, Library, told
 
 SECONDS, SHORT = 3.0, 0.5
@@ -71,7 +72,7 @@ def _rule(port: int, nflog_group: int) -> Iterator[Callable[[], int]]:
     library.run(f"add table inet {TABLE}; delete table inet {TABLE}")  # of one that was killed
     library.run(f"table inet {TABLE} {{ counter told {{ }}; {chain}; }}")
     try:
-        yield partial(library.logged, TABLE)
+        yield partial(Elements().packets, TABLE, "told")
     finally:
         library.run(f"delete table inet {TABLE}")
 

@@ -1,6 +1,7 @@
-"""Elements of nftables sets, put in and taken out by messages of our own to the kernel.
+"""Elements of nftables sets, put in and taken out, and counters, by messages of our own to the kernel.
 
-libnftables asks for all tables, chains and sets before each command, and somebody waits at the door. The layout is
+libnftables asks for all tables, chains and sets before each command, and somebody waits at the door; before it lists a
+counter it asks for all elements of all sets of others, too. The layout is
 that of include/uapi/linux/netfilter/nf_tables.h and net/netfilter/nfnetlink.c: a batch, which is carried out as a whole
 or not at all.
 """
@@ -16,9 +17,12 @@ _NETLINK_NETFILTER = 12  # include/uapi/linux/netlink.h
 _REQUEST, _ACK, _CREATE, _ERROR = 1, 4, 0x400, 2
 _NESTED = 0x8000
 _BEGIN, _END, _NFTABLES, _NEW, _DELETE = 16, 17, 10, 12, 14  # NFNL_MSG_BATCH_*, NFNL_SUBSYS_NFTABLES, NFT_MSG_*SETELEM
+_GET_OBJECT = 19  # NFT_MSG_GETOBJ
 _INET = 1  # NFPROTO_INET
 _TABLE, _SET, _ELEMENTS, _ELEMENT = 1, 2, 3, 1  # NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM
 _KEY, _TIMEOUT, _VALUE = 1, 4, 1  # NFTA_SET_ELEM_*, NFTA_DATA_VALUE
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA, _COUNTER, _PACKETS = 1, 2, 3, 4, 1, 2
+"""NFTA_OBJ_*, NFT_OBJECT_COUNTER, NFTA_COUNTER_PACKETS."""
 _ANSWER = struct.Struct("=IHHIIi")
 """struct nlmsghdr, and the error of struct nlmsgerr."""
 _PATIENCE = 5.0
@@ -60,6 +64,22 @@ class Elements:
         if failed:
             raise OSError(failed, os.strerror(failed))
 
+    def packets(self, table: str, counter: str) -> int:
+        """What a named counter has counted. Raises OSError."""
+        self._number = number = self._number % (1 << 31) + 1
+        body = _attribute(_OBJECT_TABLE, table.encode() + b"\0") + _attribute(_OBJECT_NAME, counter.encode() + b"\0")
+        body += _attribute(_OBJECT_TYPE, struct.pack("!I", _COUNTER))
+        self._kernel.send(_packed(_NFTABLES << 8 | _GET_OBJECT, _REQUEST, _INET, 0, number, body))
+        while True:
+            answer = self._kernel.recv(4096)
+            size, kind, _, answered, _, code = _ANSWER.unpack_from(answer)
+            if answered != number:
+                continue  # left over, as above
+            if kind == _ERROR:
+                raise OSError(-code, os.strerror(-code))
+            data = _attributes(_attributes(answer[20:size]).get(_OBJECT_DATA, b""))
+            return int.from_bytes(data.get(_PACKETS, b""), "big")
+
 
 def add(name: str, grant: Grant, seconds: int = 0) -> Change:
     """To put a door into a set of ours for some seconds; where it is already this changes nothing. 0: for ever."""
@@ -92,3 +112,13 @@ def _packed(kind: int, flags: int, family: int, subsystem: int, number: int, bod
 
 def _attribute(kind: int, data: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    """What _attribute() packed, one behind the other, by kind."""
+    found = {}
+    while len(data) >= 4:
+        size, kind = struct.unpack_from("=HH", data)
+        found[kind & ~_NESTED] = data[4:size]
+        data = data[max(4, (size + 3) & ~3) :]
+    return found

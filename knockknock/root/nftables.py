@@ -97,11 +97,6 @@ class Library:
         found = [item for one in listed for item in one.get("set", {}).get("elem", ())]
         return [item["elem"] if isinstance(item, dict) and "elem" in item else {"val": item} for item in found]
 
-    def logged(self, table: str = NAME) -> int:
-        """How many packets a table of ours has logged since it was made."""
-        listed = self._listed(f"list counter inet {table} told", self._JSON)
-        return sum(item["counter"]["packets"] for item in listed if "counter" in item)
-
     def _listed(self, command: str, flags: int) -> list[dict[str, Any]]:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
         try:
@@ -219,7 +214,10 @@ class Firewall:
         return doors
 
     def logged(self) -> int:
-        return self._library.logged()
+        try:
+            return self._elements.packets(NAME, "told")
+        except OSError as error:
+            raise FirewallError(f"nftables does not tell what was logged: {error.strerror or error}") from None
 
     def remove(self) -> None:
         if commands := find_ours(self._library.rules()):

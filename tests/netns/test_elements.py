@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from knockknock.grant import Grant, Order
 from knockknock.root import elements
 from knockknock.root.nftables import Firewall
 
-from .lab import Lab, inside
+from .lab import Lab, inside, until
 
 FOUR = Grant(Order.OPEN_ONCE, bytes([192, 0, 2, 7]), 6, 22, 15)
 SIX = Grant(Order.OPEN, ipaddress.ip_address("2001:db8::7").packed, 17, 65535, 4_000_000)
@@ -130,3 +131,21 @@ def test_used_up_in_between(firewall: Firewall, monkeypatch: pytest.MonkeyPatch)
     firewall.open(FOUR)
     assert len(calls) == 2
     assert len(firewall.status()) == 1
+
+
+def test_what_was_logged_is_counted_as_nft_says(lab: Lab, firewall: Firewall) -> None:
+    firewall.watch([(17, 4242)], [])
+    assert firewall.logged() == 0
+    with inside(lab.ns("client")):
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with client:
+        for _ in range(3):
+            client.sendto(b"", ("10.77.0.1", 4242))
+    until(lambda: firewall.logged() == 3)
+    said = json.loads(lab.run("server", "nft", "-j", "list", "counter", "inet", "knockknock", "told").stdout)
+    assert [one["counter"]["packets"] for one in said["nftables"] if "counter" in one] == [3]
+    firewall.open(FOUR)
+    assert firewall.logged() == 3
+    lab.run("server", "nft", "delete", "table", "inet", "knockknock")
+    with pytest.raises(FirewallError, match="nftables does not tell what was logged: No such file"):
+        firewall.logged()
