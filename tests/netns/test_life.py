@@ -345,3 +345,22 @@ def test_a_copied_profile_is_no_second_chance(lab: Lab) -> None:
         until(lambda: daemon.log().count("refused replay: ") > number)  # noqa: B023  # called at once
     assert not lab.connects(HOST)
     assert daemon.stop() == 0
+
+
+def test_a_reload_believes_no_file_that_others_may_write_to(lab: Lab) -> None:
+    """The old configuration stays, and the log says which file it is and what mends it."""
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    config = Path(lab.settings["profiles"]) / "laptop" / "config"
+    config.write_text(config.read_text().replace("tcp/22", "tcp/22, tcp/1-1000"))
+    config.chmod(0o660)
+    daemon.reload()
+    daemon.says(f"not reloaded, the old configuration stays: {config} belongs to root and has mode 0660, so others")
+    daemon.says(f"chmod go-w {config}")
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    config.chmod(0o640)
+    daemon.reload()
+    daemon.says(f"reloaded {lab.directory}")
+    assert daemon.stop() == 0
