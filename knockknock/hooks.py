@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import grant
+from . import grant, signals
 from .errors import GrantError, KnockError
 from .facts import Facts
 from .grant import Grant, Order
@@ -74,7 +74,7 @@ class Hooks:
         self.missed = 0
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         words: Sequence[str] = [package, str(uid), str(gid), on_open, on_close]
-        with theirs:
+        with theirs, signals.held():
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", RUN.format(module="knockknock.runner"), *words],
                 stdin=theirs.fileno(),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from . import grant
+from . import grant, signals
 from .errors import FirewallError, KnockError, PrivilegeError
 from .grant import DONE, NOTICE, Grant
 from .root import privileges
@@ -40,7 +40,7 @@ class Helper:
         self._notices: list[str] = []
         self.meanwhile: Callable[[], None] = lambda: None
         """Called every WAIT seconds while the helper is at work."""
-        with theirs:
+        with theirs, signals.held():
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code, package, config_path],
                 stdin=theirs.fileno(),

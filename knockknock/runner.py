@@ -96,8 +96,9 @@ def serve(pair: socket.socket, on_open: str, on_close: str) -> None:
 
 def main() -> None:
     """The arguments: ids of the user and group to become, and the programs, "" for none."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         signal.signal(number, lambda *_: None)  # the pair alone says when to stop; a hook does not inherit this
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
     uid, gid, on_open, on_close = sys.argv[1:]
     try:
         privsep.drop(int(uid), int(gid), [])

@@ -1,7 +1,9 @@
 """Signals that come at any time, from the first moment on, and are obeyed when there is time for them."""
 
+import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from types import FrameType
 
 STOP = (signal.SIGTERM, signal.SIGINT)
@@ -31,3 +33,16 @@ class Signals:
     def _came(self, number: int, _frame: FrameType | None) -> None:
         self.stop = self.stop or number in STOP
         self.reload = self.reload or number == signal.SIGHUP
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold signals back from a process that the body starts, until it has said what it does with them and takes them.
+
+    When systemd stops a unit, it signals all of its processes, also those that have only just been started.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -67,8 +67,9 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
 
 def main() -> None:
     """The one argument is the path of the configuration."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
     pair = socket.socket(fileno=0)
     with contextlib.ExitStack() as cleanup:
         try:

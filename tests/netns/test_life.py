@@ -171,6 +171,23 @@ def test_to_be_stopped_in_the_middle_of_the_start_is_no_error(lab: Lab) -> None:
     assert "knockknock" not in lab.ruleset()
 
 
+def test_signals_to_a_helper_that_has_just_been_started_are_ignored(lab: Lab) -> None:
+    """systemd sends them to all processes of a unit; the helper ends with the daemon, whatever becomes of that."""
+    lab.mint("laptop")
+    lab.listen(22)
+    process, log = starting(lab)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while "profile(s), knock port(s)" not in log.read_text():
+        for child in children.read_text().split()[:1]:  # others are what a library looks for itself with
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(int(child), number)
+        assert process.poll() is None, log.read_text()
+    lab.knock(HOST)
+    assert lab.opens(HOST), log.read_text()
+    process.terminate()
+    assert process.wait(10) == 0
+
+
 def test_no_knock_ends_a_process_whatever_became_of_its_profile(lab: Lab) -> None:
     """The daemon keeps a profile that it cannot read any more; what root has narrowed it to is the helper's to say."""
     lab.listen(22)
