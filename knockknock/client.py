@@ -4,21 +4,18 @@ import contextlib
 import os
 import pwd
 import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from . import counters, route, store, tcpip
+from . import counters, route, store, tcpip, template
 from .errors import ProfileError, SendError
 from .request import Request
 from .schemes import Carried
 from .schemes import Profile as AnyProfile
 from .schemes.synprofile import Profile
 
-# include/uapi/linux: tcp.h, in.h, in6.h; include/net/tcp.h: MAX_TCP_WINDOW
-_TCP_SAVE_SYN, _TCP_SAVED_SYN = 27, 28
-_MAX_MAXSEG = 32767
 _IPV6_HDRINCL = 36
+"""include/uapi/linux/in6.h"""
 
 
 class Knock(NamedTuple):
@@ -33,8 +30,15 @@ class Knock(NamedTuple):
     """The address of this machine that it leaves from, and that the connection must leave from too."""
 
 
-def open_raw() -> dict[int, socket.socket]:
-    """Raw sockets by address family, as many families as this machine has. Raises SendError if we may not."""
+def open_raw(user: int = -1) -> dict[int, socket.socket]:
+    """Raw sockets by address family, as many families as this machine has. Raises SendError if we may not.
+
+    user: whose they are, when root opens them: what they send is routed like that user's connections (ip-rule(8),
+    uidrange). -1: of the user who has called sudo.
+    """
+    if os.geteuid() == 0 and user < 0:
+        invoker = os.environ.get("SUDO_UID", "")
+        user = int(invoker) if invoker.isdecimal() and len(invoker) < 10 else -1
     found: dict[int, socket.socket] = {}
     for family, level, option in (
         (socket.AF_INET, socket.IPPROTO_IP, socket.IP_HDRINCL),
@@ -43,6 +47,7 @@ def open_raw() -> dict[int, socket.socket]:
         try:
             raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
             raw.setsockopt(level, option, 1)
+            os.fchown(raw.fileno(), user, -1)
             found[family] = raw
         except PermissionError:
             raise SendError(
@@ -127,32 +132,6 @@ def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
     raise ProfileError(f"there is no profile {profiles}/{host}; there are: {', '.join(known) or 'none'}. {way_out}")
 
 
-def kernel_syn(family: int, segment: int) -> bytes:
-    """The SYN that this machine's kernel sends now, from the IP header on: it is asked for one, over the loopback.
-
-    segment: the maximum segment size that it is to announce, which the window follows. Raises SendError.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            listener, caller = (stack.enter_context(socket.socket(family, socket.SOCK_STREAM)) for _ in range(2))
-            listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
-            listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-            listener.listen(1)
-            for end in (listener, caller):
-                end.settimeout(1)
-            if segment <= _MAX_MAXSEG:  # a larger one is the loopback's own, which it announces unasked
-                caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
-            caller.connect(listener.getsockname())
-            answered = stack.enter_context(listener.accept()[0])
-            # Closed with a reset: nothing of it stays behind in TIME_WAIT.
-            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            return answered.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
-        except OSError as error:
-            raise SendError(
-                f"the kernel's own SYN cannot be looked at, is the loopback interface up? {error.strerror or error}"
-            ) from None
-
-
 def prepare(
     directory: str,
     profile: Profile,
@@ -164,6 +143,8 @@ def prepare(
 ) -> Iterator[Knock]:
     """One knock after the other, each with a counter of its own that is durably used up before it is yielded.
 
+    Nobody else takes a counter of the profile until the next knock is asked for: so knocks leave in their order.
+
     directory: of the profile. address: family and destination. dry: leave the counter as it is, for knocks that are
     looked at and never sent. seen_from: the source address that the server will see, of the same family, if that is not
     the one that the kernel would choose; behind NAT it is not this machine's. Raises CounterError, SendError.
@@ -171,13 +152,15 @@ def prepare(
     from .schemes import syn  # imported here, as not every knock is encrypted
 
     family, destination = address
-    source, mtu = route.find(family, destination, profile.knock_port, seen_from)
+    like = template.unsent(family, destination, profile.knock_port, seen_from)
+    source = like.source
     if seen_from and not profile.bind_source and not route.same(family, source, seen_from):
         raise SendError(
             f"{seen_from} is not an address of this machine, and the profile does not bind the source: leave it out"
         )
-    template = kernel_syn(family, mtu - (40 if family == socket.AF_INET else 60))
+    kernels = template.kernel_syn(family, like.mtu - (40 if family == socket.AF_INET else 60))
     ends = route.packed(family, source), route.packed(family, destination)
+    tcpip.knock(kernels, *ends, 0, syn.carry(profile.format, bytes(10)))  # what fails, fails before a counter is taken
     bound = route.packed(family, seen_from) if seen_from else ends[0]
     time = 0
     if profile.clock:
@@ -185,20 +168,22 @@ def prepare(
 
         time = clock.seconds()
     for offset, request in enumerate(requests):
-        while True:
-            counter = counters.next_counter(directory, offset, time) if dry else counters.take_counter(directory, time)
-            fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
-            # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
-            if fields.ident or family == socket.AF_INET6 or dry:
-                break
-        label = 1 + os.urandom(1)[0] % 15
-        packet = tcpip.knock(template, *ends, profile.knock_port, fields, label)
-        yield Knock(packet, destination, request, counter, source)
+        like = like if offset == 0 else template.unsent(family, destination, profile.knock_port, seen_from)
+        made = tcpip.like(kernels, like.port, like.hops, like.timestamp)
+        sent = False
+        while not sent:
+            looked = contextlib.nullcontext(counters.next_counter(directory, offset, time)) if dry else None
+            with looked or counters.taking(directory, time) as counter:
+                fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
+                # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
+                if sent := bool(fields.ident or family == socket.AF_INET6 or dry):
+                    packet = tcpip.knock(made, *ends, profile.knock_port, fields, template.label())
+                    yield Knock(packet, destination, request, counter, source)
 
 
 def send(raw: socket.socket, knock: Knock) -> None:
     """Put a knock on the wire. Raises SendError."""
     try:
-        raw.sendto(knock.packet, (knock.destination, 0))
+        raw.sendto(knock.packet, route.end(knock.destination, 0))
     except OSError as error:
         raise SendError(f"the knock to {knock.destination} could not be sent: {error.strerror}") from None

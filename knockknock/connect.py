@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .errors import SendError
+from .route import MOST_ADDRESSES, end
 from .schedule import attempts
 
-MOST_ADDRESSES = 4
-"""Of a host that are tried. Each costs up to three knocks, and all of them must stay in the server's look-ahead window
-if none arrives: its default is 20."""
 _DELAY = 0.25
 """Seconds before the next address is tried too: the Connection Attempt Delay of RFC 8305 section 5."""
 _BIND_ADDRESS_NO_PORT = 24
@@ -115,8 +113,8 @@ class Dialer:
         try:
             if trial.address[0] == socket.AF_INET:
                 caller.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
-            caller.bind((trial.source, 0))
-            caller.connect((trial.address[1], self._port))
+            caller.bind(end(trial.source, 0))
+            caller.connect(end(trial.address[1], self._port))
         except BlockingIOError:
             self._pending[caller.fileno()] = caller
             self._poll.register(caller, select.POLLOUT)

@@ -1,9 +1,10 @@
 """What is used up, on disk: the counters of clients, and what a server remembers of each profile; locks and syncs."""
 
+import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -27,13 +28,20 @@ def read_counter(path: str) -> int:
 def next_counter(directory: str, ahead: int, clock: int = 0) -> int:
     """The counter that a client's knock would have that many knocks from now, left as it is. Raises CounterError.
 
-    clock: as for take_counter().
+    clock: as for taking().
     """
     path = f"{directory}/counter"
     try:
         return _usable(path, _from(path, clock) + ahead)
     except FileNotFoundError:
-        raise CounterError(f"{path} is missing: mint the profile anew with knockknock-genprofile") from None
+        raise _missing(path) from None
+
+
+def _missing(path: str) -> CounterError:
+    return CounterError(
+        f"{path} is missing, and without it a knock could be used twice: have the profile minted anew on the server "
+        "(knockknock-genprofile --rotate NAME) and take its line by knockknock --enroll --replace"
+    )
 
 
 def _usable(path: str, counter: int) -> int:
@@ -129,20 +137,25 @@ def _from(path: str, clock: int) -> int:
         return clock
 
 
-def take_counter(directory: str, clock: int = 0) -> int:
-    """A counter of a client's profile that nobody else gets, durably used up when this returns. Raises CounterError.
+@contextlib.contextmanager
+def taking(directory: str, clock: int = 0) -> Iterator[int]:
+    """A counter of a client's profile that nobody else gets, durably used up from here on. Raises CounterError.
+
+    Nobody takes the next one until this ends: what the body sends is before what others send.
 
     clock: seconds since 1970 for a profile that counts by it, of which a lost file is no loss; 0 for others.
     """
     path = f"{directory}/counter"
-    try:
-        with store.directory_fd(directory) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(stack.enter_context(store.directory_fd(directory)), fcntl.LOCK_EX)
             counter = _usable(path, _from(path, clock))
             store_counter(path, counter + 1)
-            return counter
-    except OSError as error:
-        raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except OSError as error:
+            raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
+        yield counter
 
 
 def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:

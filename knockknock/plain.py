@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 from . import clock, counters, route, schemes
 from .errors import SendError
@@ -16,8 +17,11 @@ PAUSE = 0.05
 once."""
 
 
-def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool) -> list[Sending]:
+@contextlib.contextmanager
+def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool) -> Iterator[list[Sending]]:
     """What says a verb, with a counter durably used up if the scheme has one. Raises KnockError.
+
+    Nobody takes the next counter until this ends.
 
     directory: of the profile. source: the address that the server will see. dry: leave the counter as it is.
     """
@@ -27,8 +31,10 @@ def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry:
         counter = counters.next_counter(directory, 0)
     found = scheme.sends(profile, verb, counter, source, now)  # what cannot be said uses nothing up
     if dry or not counted or verb is Verb.CLOSE:
-        return found
-    return scheme.sends(profile, verb, counters.take_counter(directory), source, now)
+        yield found
+        return
+    with counters.taking(directory) as counter:
+        yield scheme.sends(profile, verb, counter, source, now)
 
 
 def leaves(profile: Profile, address: tuple[int, str], source: str) -> str:
@@ -61,12 +67,12 @@ def _send(sending: Sending, family: int, destination: str, source: str) -> None:
         with socket.socket(family, kind) as one:
             one.setblocking(False)
             if source:
-                one.bind((source, 0))
+                one.bind(route.end(source, 0))
             if sending.protocol == TCP:
                 with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
-                    one.connect((destination, sending.port))
+                    one.connect(route.end(destination, sending.port))
             else:
-                one.sendto(sending.payload, (destination, sending.port))
+                one.sendto(sending.payload, route.end(destination, sending.port))
     except OSError as error:
         what = f"{PROTOCOL_NAMES[sending.protocol]} packet to {destination}"
         raise SendError(f"the {what} could not be sent: {error.strerror or os.strerror(error.errno or 0)}") from None

@@ -3,9 +3,13 @@
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from .errors import SendError
 
+MOST_ADDRESSES = 4
+"""Of a host that are knocked at. With --stdio each costs up to three knocks, and all of them must stay in the server's
+look-ahead window if none arrives: its default is 20."""
 _IP_MTU, _IPV6_MTU = 14, 24
 """include/uapi/linux: in.h, in6.h."""
 
@@ -23,23 +27,43 @@ def addresses(host: str, family: int) -> list[tuple[int, str]]:
         kind = " as IPv4" if family == socket.AF_INET else " as IPv6" if family == socket.AF_INET6 else ""
         reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
         raise SendError(f"'{host}' does not resolve{kind}: {reason}") from None
-    every = list(dict.fromkeys((one[0].value, str(one[4][0])) for one in found))
+    every = list(dict.fromkeys((one[0].value, text(one[4])) for one in found))
     first = [one for one in every if one[0] == every[0][0]]
     second = [one for one in every if one[0] != every[0][0]]
     turns = [one for pair in zip(first, second, strict=False) for one in pair]
     return turns + first[len(second) :] + second[len(first) :]
 
 
-def first(knock: Callable[[tuple[int, str]], object], addresses: list[tuple[int, str]]) -> None:
-    """Knock at the first of some addresses that there is a way to. Raises the first SendError if there is none."""
+def text(address: tuple[Any, ...]) -> str:
+    """The text of a socket's address; that of a link-local one has its zone behind it (RFC 4007)."""
+    host = str(address[0])
+    if len(address) == 4 and address[3] and "%" not in host:
+        with contextlib.suppress(OSError):  # an interface that has just gone
+            return f"{host}%{socket.if_indextoname(address[3])}"
+    return host
+
+
+def end(address: str, port: int) -> tuple[Any, ...]:
+    """What connect(), bind() and sendto() take for an address, with its zone, and a port."""
+    host, _, zone = address.partition("%")
+    if not zone:
+        return host, port
+    return host, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+
+
+def each(knock: Callable[[tuple[int, str]], object], addresses: list[tuple[int, str]]) -> None:
+    """Knock at MOST_ADDRESSES of a host, as nobody knows which one a connection will take.
+
+    Raises the first SendError if there is a way to none of them.
+    """
     errors: list[SendError] = []
-    for address in addresses:
+    for address in addresses[:MOST_ADDRESSES]:
         try:
             knock(address)
-            return
         except SendError as error:
             errors.append(error)
-    raise errors[0]
+    if len(errors) == len(addresses[:MOST_ADDRESSES]):
+        raise errors[0]
 
 
 def family_of(address: str) -> int:
@@ -60,12 +84,12 @@ def find(family: int, destination: str, port: int, source: str) -> tuple[str, in
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         if source:
             with contextlib.suppress(OSError):  # that of a NAT, which no socket of ours can have
-                probe.bind((source, 0))
+                probe.bind(end(source, 0))
         try:
-            probe.connect((destination, port))
+            probe.connect(end(destination, port))
         except OSError as error:
             raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
-        return str(probe.getsockname()[0]), probe.getsockopt(level, option)
+        return text(probe.getsockname()), probe.getsockopt(level, option)
 
 
 def packed(family: int, address: str) -> bytes:

@@ -33,22 +33,39 @@ def knock(template: bytes, source: bytes, destination: bytes, port: int, fields:
     if fields.window is not None:
         struct.pack_into("!H", packet, start + 14, fields.window)
     if fields.timestamp is not None:
-        struct.pack_into("!I", packet, _timestamp(packet, start) + 2, fields.timestamp)
+        if not (at := _timestamp(packet, start)):
+            raise SendError(
+                "this kernel's SYNs carry no timestamps, which format stealth needs: sysctl net.ipv4.tcp_timestamps=1"
+            )
+        struct.pack_into("!I", packet, at + 2, fields.timestamp)
     packet[start + 16 : start + 18] = bytes(2)
     struct.pack_into("!H", packet, start + 16, _checksum(pseudo + packet[start:]))
     return bytes(packet)
 
 
-def _timestamp(packet: bytearray, start: int) -> int:
-    """Where the TCP timestamps option begins in a packet whose TCP header begins at start."""
+def like(template: bytes, port: int, hops: int, timestamp: int) -> bytes:
+    """Returns a SYN with what a connection to another end has; its checksums are no longer right.
+
+    port: the source port, 0 to leave that of the template. hops: TTL or hop limit. timestamp: TSval, if it has one.
+    """
+    packet = bytearray(template)
+    start = 20 if packet[0] >> 4 == 4 else 40
+    packet[8 if start == 20 else 7] = hops
+    if port:
+        struct.pack_into("!H", packet, start, port)
+    if at := _timestamp(packet, start):
+        struct.pack_into("!I", packet, at + 2, timestamp)
+    return bytes(packet)
+
+
+def _timestamp(packet: bytes | bytearray, start: int) -> int:
+    """Where the TCP timestamps option begins in a packet whose TCP header begins at start; 0 if there is none."""
     at, end = start + 20, start + (packet[start + 12] >> 4) * 4
     while at < end and packet[at]:
         if packet[at] == _TIMESTAMPS:
             return at
         at += 1 if packet[at] == 1 else packet[at + 1]
-    raise SendError(
-        "this kernel's SYNs carry no timestamps, which format stealth needs: sysctl net.ipv4.tcp_timestamps=1"
-    )
+    return 0
 
 
 def _checksum(data: bytes | bytearray) -> int:

@@ -14,7 +14,7 @@ from knockknock.schemes.ear import Ear
 from knockknock.schemes.synlistener import SEARCHED_PER_SECOND, SynListener
 from knockknock.schemes.synprofile import Profile
 
-from .helpers import OPEN_22, knock, profile
+from .helpers import OPEN_22, knock, profile, take
 
 NOW = 1_800_000_000
 SKEW = 5
@@ -164,16 +164,16 @@ def test_the_clients_counter(tmp_path: Path) -> None:
     """The time, or the last one used and one more; a lost file is no loss, a damaged one is said."""
     directory, path = str(tmp_path), tmp_path / "counter"
     with pytest.raises(CounterError):
-        counters.take_counter(directory)
+        take(directory)
     assert counters.next_counter(directory, 1, NOW) == NOW + 1
     assert not path.exists()
-    assert [counters.take_counter(directory, NOW) for _ in range(3)] == [NOW, NOW + 1, NOW + 2]
-    assert counters.take_counter(directory, NOW - 3600) == NOW + 3, "a clock that was set back"
-    assert counters.take_counter(directory, NOW + 10) == NOW + 10
+    assert [take(directory, NOW) for _ in range(3)] == [NOW, NOW + 1, NOW + 2]
+    assert take(directory, NOW - 3600) == NOW + 3, "a clock that was set back"
+    assert take(directory, NOW + 10) == NOW + 10
     assert path.read_text() == f"{NOW + 11}\n"
     path.write_text("five\n")
     with pytest.raises(CounterError):
-        counters.take_counter(directory, NOW)
+        take(directory, NOW)
 
 
 def test_in_a_profiles_config() -> None:

@@ -18,7 +18,7 @@ from knockknock.profile import MAX_COUNTER
 from knockknock.schemes.synprofile import Profile
 from knockknock.slots import slot
 
-from .helpers import ROOT, load_profiles, profile, tree, write_profile
+from .helpers import ROOT, load_profiles, profile, take, tree, write_profile
 
 KEYS = bytes(range(32)), bytes(range(32, 64))
 ME = (-1, -1)
@@ -75,7 +75,7 @@ def test_durable_order(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     (place / "counter").write_text("41\n")
-    calls = traced(f"counters.take_counter({str(place)!r})", place, "/^(open|write|fsync|fdatasync|rename)")
+    calls = traced(f"with counters.taking({str(place)!r}): pass", place, "/^(open|write|fsync|fdatasync|rename)")
     begin = next(at for at, call in enumerate(calls) if "O_CREAT" in call)
     order = [short(call) for call in calls[begin:] if "O_RDONLY" not in call]
     assert order == [
@@ -113,7 +113,7 @@ def test_a_counter_is_read_under_the_lock(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
     (place / "counter").write_text("41\n")
-    calls = traced(f"counters.take_counter({str(place)!r})", place, "/^(open|flock|rename|close)")
+    calls = traced(f"with counters.taking({str(place)!r}): pass", place, "/^(open|flock|rename|close)")
     order = [short(call) for call in calls]
     lock, read, renamed = (
         order.index("flock ."),
@@ -181,7 +181,7 @@ def test_mint_and_load(tmp_path: Path) -> None:
     assert store.load_profile(f"{profiles}/alice") == new("alice")
     assert load_profiles(profiles) == ([new("alice"), new("bob")], {})
     assert counters.server_memory(state, profiles, new("alice")) == 0
-    assert counters.take_counter(f"{profiles}/alice") == 0
+    assert take(f"{profiles}/alice") == 0
     assert counters.server_memory(state, profiles, new("alice")) == 0
 
 
@@ -238,7 +238,8 @@ import sys
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(200):
-    print(counters.take_counter(sys.argv[1]))
+    with counters.taking(sys.argv[1]) as counter:
+        print(counter)
 """
 
 
@@ -266,10 +267,10 @@ def test_a_full_disk_leaves_the_counter_whole(small_disk: Path) -> None:
         (small_disk / "filler").write_bytes(bytes(1 << 20))
     for _ in range(3):
         with pytest.raises(CounterError, match=r"counter .*/counter cannot be stored: No space left on device"):
-            counters.take_counter(str(small_disk))
+            take(str(small_disk))
         assert (small_disk / "counter").read_text() == "41\n"
     (small_disk / "filler").unlink()
-    assert counters.take_counter(str(small_disk)) == 41
+    assert take(str(small_disk)) == 41
     assert tree(small_disk) == {"counter": b"42\n"}
 
 
@@ -290,7 +291,7 @@ def test_a_directory_that_is_read_only(small_disk: Path) -> None:
     (small_disk / "counter").write_text("41\n")
     remount(small_disk, "ro")
     with pytest.raises(CounterError, match="Read-only file system"):
-        counters.take_counter(str(small_disk))
+        take(str(small_disk))
     with pytest.raises(CounterError, match="Read-only file system"):
         counters.store_counter(str(small_disk / "counter"), 42)
     with pytest.raises(ProfileError, match="Read-only file system"):
@@ -303,7 +304,7 @@ def test_what_an_interrupted_write_left_behind_does_no_harm(tmp_path: Path) -> N
     secret = tmp_path / "elsewhere"
     secret.write_text("mine")
     (place / ".counter.new").symlink_to(secret)
-    assert counters.take_counter(str(place)) == 5
+    assert take(str(place)) == 5
     assert secret.read_text() == "mine"
     assert counters.read_counter(str(place / "counter")) == 6
     assert not (place / ".counter.new").exists()
@@ -333,25 +334,25 @@ def test_no_counter(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(CounterError, match=f"^{tmp_path}/counter "):
         counters.read_counter(str(tmp_path / "counter"))
     with pytest.raises(CounterError, match=f"{tmp_path}/counter "):
-        counters.take_counter(str(tmp_path))
+        take(str(tmp_path))
     assert (tmp_path / "counter").read_bytes() == data
 
 
 def test_the_last_counter_is_taken_once(tmp_path: Path) -> None:
     place = str(write_profile(tmp_path, profile(), MAX_COUNTER))
-    assert counters.take_counter(place) == MAX_COUNTER
+    assert take(place) == MAX_COUNTER
     for _ in range(2):
         with pytest.raises(CounterError, match="all counters are used up"):
-            counters.take_counter(place)
+            take(place)
 
 
 def test_a_counter_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         counters.read_counter(str(tmp_path / "counter"))
-    with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
-        counters.take_counter(str(tmp_path))
-    with pytest.raises(CounterError, match="No such file or directory; nothing was sent"):
-        counters.take_counter(str(tmp_path / "nowhere"))
+    with pytest.raises(CounterError, match="is missing, and without it"):
+        take(str(tmp_path))
+    with pytest.raises(CounterError, match="is missing, and without it"):
+        take(str(tmp_path / "nowhere"))
     (tmp_path / "counter").mkdir()
     with pytest.raises(CounterError, match="Is a directory"):
         counters.read_counter(str(tmp_path / "counter"))

@@ -9,9 +9,9 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 
 from knockknock import tcpip
-from knockknock.client import kernel_syn
 from knockknock.errors import SendError
 from knockknock.schemes import Carried
+from knockknock.template import kernel_syn
 
 from .helpers import SOURCE, SOURCE6
 

@@ -183,13 +183,13 @@ def _bound(profile: AnyProfile) -> bool:
 
 def _without_raw(doctor: Doctor, directory: str, profile: AnyProfile, source: str) -> None:
     """The packets that would leave, for a scheme of plain ones; uses nothing up."""
+    bare = source.partition("%")[0]
     try:
-        found = plain.packets(directory, profile, Verb.OPEN, route.packed(route.family_of(source), source), dry=True)
+        with plain.packets(directory, profile, Verb.OPEN, route.packed(route.family_of(bare), bare), dry=True) as found:
+            ports = ", ".join(f"{PROTOCOL_NAMES[one.protocol]}/{one.port}" for one in found)
+            doctor.good(f"{len(found)} packet(s) would leave, to {ports}")
     except KnockError as error:
         doctor.wrong(error)
-    else:
-        ports = ", ".join(f"{PROTOCOL_NAMES[one.protocol]}/{one.port}" for one in found)
-        doctor.good(f"{len(found)} packet(s) would leave, to {ports}")
 
 
 def fields(packet: bytes, port: int) -> str:

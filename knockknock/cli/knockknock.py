@@ -181,7 +181,7 @@ def ask(
     else:
         knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
     if not options.stdio:
-        route.first(knock, addresses)
+        route.each(knock, addresses)
         return None
     from .. import connect
 

@@ -24,14 +24,15 @@ def by_connects(options: argparse.Namespace, profiles: str, profile: Profile, wa
         asked = options.source or ""
         leaves = plain.leaves(profile, address, asked)
         seen = route.packed(address[0], asked or leaves)
-        found = plain.packets(f"{profiles}/{profile.name}", profile, wanted[0].verb, seen, dry=options.dry_run)
-        if options.dry_run:
-            print(
-                *(f"{PROTOCOL_NAMES[one.protocol]}/{one.port} {one.payload.decode()}".rstrip() for one in found),
-                sep="\n",
-            )
-            return ""
-        plain.knock(found, address, leaves if asked else "")
+        place = f"{profiles}/{profile.name}"
+        with plain.packets(place, profile, wanted[0].verb, seen, dry=options.dry_run) as found:
+            if options.dry_run:
+                print(
+                    *(f"{PROTOCOL_NAMES[one.protocol]}/{one.port} {one.payload.decode()}".rstrip() for one in found),
+                    sep="\n",
+                )
+                return ""
+            plain.knock(found, address, leaves if asked else "")
         return leaves
 
     return knock

@@ -15,7 +15,7 @@ import time
 import venv
 from collections.abc import Iterator
 
-from knockknock import client, store, tcpip
+from knockknock import client, store, tcpip, template
 from knockknock.request import TCP, Request, Verb
 from knockknock.schemes import Carried
 from knockknock.schemes.synprofile import Profile
@@ -75,7 +75,7 @@ class Knocker:
         self.wire.settimeout(2)
         with inside(CLIENT):
             self.raw = stack.enter_context(client.open_raw()[socket.AF_INET])
-            self.template = client.kernel_syn(socket.AF_INET, 1460)
+            self.template = template.kernel_syn(socket.AF_INET, 1460)
 
     def knock(self) -> int:
         """Send a knock; when the kernel saw it arrive at the server, in nanoseconds since the epoch."""

@@ -15,8 +15,9 @@ import struct
 import sys
 import time
 
-from knockknock import client, tcpip
+from knockknock import tcpip
 from knockknock.schemes import Carried
+from knockknock.template import kernel_syn
 
 DIFFERENT = {"one": 2000, "spoofed": 100_000}
 """Packets that are made beforehand, and sent over and over: more sources than any of our sets holds."""
@@ -44,7 +45,7 @@ def main() -> None:
     macs = b"".join(bytes.fromhex(mac.replace(":", "")) for mac in sys.argv[1:3])
     server, kind, sources = socket.inet_aton(sys.argv[3]), sys.argv[4], sys.argv[8]
     port, rate, seconds = int(sys.argv[5]), int(sys.argv[6]), float(sys.argv[7])
-    template = client.kernel_syn(socket.AF_INET, 1460)
+    template = kernel_syn(socket.AF_INET, 1460)
     count, one = DIFFERENT[sources], socket.inet_aton("10.77.9.9")
     # From the same network, but not from the addresses that knock: to silence those, who forges them needs no flood.
     others = (struct.pack("!I", 0x0A4E0000 + number) for number in random.sample(range(1 << 20), count))

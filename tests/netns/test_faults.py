@@ -120,6 +120,7 @@ def test_permission_lost(lab: Lab, daemon: Daemon) -> None:
     assert read_counter(f"{state}/laptop") == 2
 
 
+@pytest.mark.kernel_log
 def test_storm_of_rotations(lab: Lab) -> None:
     """The log is renamed, truncated and deleted again and again while a client knocks: none is lost or read twice."""
     lab.listen(22)

@@ -83,6 +83,7 @@ def test_check_sends_a_packet_and_leaves_no_trace(lab: Lab, source: str) -> None
 
 
 def test_check_where_no_packet_gets_through(lab: Lab) -> None:
+    lab.configure(source="kmsg")
     lab.mint("laptop")
     lab.run("server", "ip", "link", "set", "lo", "down")
     done = checked(lab)

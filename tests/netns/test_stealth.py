@@ -56,7 +56,17 @@ def masked(packet: bytes, family: int, kind: str) -> bytes:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("kind", ["stealth", "compact"])
 @pytest.mark.parametrize(
-    "sysctl", ["", "net.ipv4.tcp_ecn=1", "net.ipv4.ip_default_ttl=128", "net.ipv4.tcp_sack=0", "mtu 1400"]
+    "sysctl",
+    [
+        "",
+        "net.ipv4.tcp_ecn=1",
+        "net.ipv4.ip_default_ttl=128",
+        "net.ipv4.tcp_sack=0",
+        "net.ipv4.tcp_syncookies=2",
+        "net.ipv4.tcp_fastopen=0",
+        "net.ipv6.conf.c0.hop_limit=255",  # as a router announces it
+        "mtu 1400",
+    ],
 )
 def test_byte_for_byte(lab: Lab, family: int, kind: str, sysctl: str) -> None:
     if sysctl.startswith("mtu"):

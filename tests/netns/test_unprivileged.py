@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import client
+from knockknock.template import kernel_syn
 
 from ..helpers import NOBODY, ROOT, VIEW
 from .lab import Lab, inside, until
@@ -195,7 +195,7 @@ def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
     """A packet that is no SYN of this machine is refused with a sentence, and the next one is sent all the same."""
     served(laptop)
     with inside(laptop.ns("client")):
-        template = client.kernel_syn(socket.AF_INET, 1460)
+        template = kernel_syn(socket.AF_INET, 1460)
     ends = socket.inet_aton("10.77.0.2"), socket.inet_aton(HOST)
     good = bytearray(template)
     good[12:20] = b"".join(ends)
