@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6
 from knockknock import tcpip
 from knockknock.errors import SendError
 from knockknock.schemes import Carried
-from knockknock.template import kernel_syn
+from knockknock.template import kernel_syn, usual_syn
 
 from .helpers import SOURCE, SOURCE6
 
@@ -126,3 +126,39 @@ def test_the_kernels_own_syn_is_a_template(family: int, segment: int) -> None:
     packet = (IP if family == socket.AF_INET else IPv6)(made(original, FIELDS["compact"]))
     assert (packet[TCP].seq, packet[TCP].window, packet[TCP].dport) == (0xDEADBEEF, 0xABCD, 4242)
     assert packet[TCP].options == parsed[TCP].options
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_stranger_on_the_loopback_decides_nothing(family: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is faster than we at our own listener; the SYN is ours all the same."""
+    strangers = []
+
+    class Watched(socket.socket):
+        def listen(self, backlog: int = 8) -> None:
+            super().listen(8)
+            stranger = socket.socket(family, socket.SOCK_STREAM)
+            stranger.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 700)
+            stranger.connect(self.getsockname())
+            strangers.append(stranger)
+
+    monkeypatch.setattr("knockknock.template.socket.socket", Watched)
+    saved = kernel_syn(family, 1200)
+    for stranger in strangers:
+        stranger.close()
+    assert strangers
+    assert dict((IP if family == socket.AF_INET else IPv6)(saved)[TCP].options)["MSS"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("family", "segment"), [(socket.AF_INET, 1460), (socket.AF_INET, 1200), (socket.AF_INET6, 1440)]
+)
+def test_the_usual_syn_is_what_this_kernel_sends(family: int, segment: int) -> None:
+    """Where a kernel keeps no SYN; but for ports, numbers and addresses."""
+    kernels, ours = (
+        (IP if family == socket.AF_INET else IPv6)(tcpip.like(made, 1, 64, 0))
+        for made in (kernel_syn(family, segment), usual_syn(family, segment))
+    )
+    for packet in kernels, ours:
+        packet[TCP].seq = packet[TCP].dport = 0
+        del packet[TCP].chksum
+    assert bytes(ours[TCP])[:16] + bytes(ours[TCP])[18:] == bytes(kernels[TCP])[:16] + bytes(kernels[TCP])[18:]

@@ -21,6 +21,9 @@ CARRIED = {
     "stealth": "the IP ID (in IPv6 the flow label), the sequence number and the TCP timestamp",
     "classic": "the IP ID (in IPv6 the flow label), the sequence number, the acknowledgment number and the window",
 }
+CLAT, NAT64 = ipaddress.ip_network("192.0.0.0/29"), ipaddress.ip_network("64:ff9b::/96")
+SLIRP = ipaddress.ip_network("10.0.2.0/24")
+"""What slirp4netns and QEMU's user network give to who is inside; the second address is their gateway's."""
 NEAR = 1280
 """Bytes; a smaller MTU is a tunnel's (RFC 8200 section 5)."""
 
@@ -155,6 +158,12 @@ def way(
             doctor.wrong(f"{text}, and the profile binds the source: say --source with the one that it sees")
         else:
             doctor.note(text)
+    if anew := _made_anew(source, bare):
+        remade = f"{anew}: packets are made anew on the way, without what an encrypted SYN carries"
+        if profile is None or isinstance(profile, Profile):
+            doctor.wrong(f"{remade}; take a profile by --sequence or --scheme otp (knockknock-genprofile(8))")
+        else:
+            doctor.note(remade)
     if mtu < NEAR:
         doctor.note(
             f"an MTU of {mtu} is a tunnel's: one that ends connections (a proxy) makes SYNs of its own, no knocks"
@@ -174,6 +183,31 @@ def way(
             doctor.good(f"{knock.request}, counter {knock.counter}, would leave as {fields(knock.packet, port)}")
     except KnockError as error:
         doctor.wrong(error)
+
+
+def _made_anew(source: str, destination: str) -> str:
+    """The translator or user-mode network on the way that makes each packet anew, as far as addresses tell; else ""."""
+    one, other = ipaddress.ip_address(source.partition("%")[0]), ipaddress.ip_address(destination)
+    if one in CLAT:
+        return f"{one} is the address of a translator (464XLAT, RFC 7335)"
+    if one in SLIRP and f"{SLIRP[2]}" in _gateways():
+        return f"{one} is behind a user-mode network (slirp)"
+    if other.version == 6:
+        prefixes = [NAT64]
+        with contextlib.suppress(OSError):
+            for found in socket.getaddrinfo("ipv4only.arpa", None, socket.AF_INET6, socket.SOCK_STREAM):
+                prefixes.append(ipaddress.ip_network((found[4][0], 96), strict=False))  # RFC 7050
+        if any(other in prefix for prefix in prefixes):
+            return f"{other} is IPv4 behind a translator (NAT64, RFC 6052)"
+    return ""
+
+
+def _gateways() -> list[str]:
+    """The IPv4 gateways of this machine's routes."""
+    with contextlib.suppress(OSError), open("/proc/net/route") as file:
+        fields = [line.split() for line in file.readlines()[1:]]
+        return [socket.inet_ntoa(bytes.fromhex(field[2])[::-1]) for field in fields]
+    return []
 
 
 def _bound(profile: AnyProfile) -> bool:

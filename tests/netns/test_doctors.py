@@ -237,6 +237,27 @@ def test_the_client_is_well(served: Lab) -> None:
     assert next_counter(served) == 0
 
 
+@pytest.mark.parametrize(
+    ("address", "route", "host", "says"),
+    [
+        ("192.0.0.4/29", "10.77.0.1 dev c0 src 192.0.0.4", HOST, "192.0.0.4 is the address of a translator (464XLAT"),
+        ("10.0.2.100/24", "10.77.0.1 via 10.0.2.2 dev c0 src 10.0.2.100", HOST, "10.0.2.100 is behind a user-mode net"),
+        ("10.9.9.9/24", "", "64:ff9b::c000:207", "64:ff9b::c000:207 is IPv4 behind a translator (NAT64, RFC 6052)"),
+    ],
+    ids=["464XLAT", "slirp", "NAT64"],
+)
+def test_a_way_on_which_packets_are_made_anew(lab: Lab, address: str, route: str, host: str, says: str) -> None:
+    """It names the scheme that works there."""
+    lab.mint("laptop", hosts=(host,))
+    lab.run("client", "ip", "address", "add", address, "dev", "c0")
+    if route:
+        lab.run("client", "ip", "route", "add", *route.split())
+    code, said = visit(lab, host)
+    assert code == 1
+    assert f"bad:  {says}" in said
+    assert "take a profile by --sequence or --scheme otp" in said
+
+
 def test_what_the_client_may_lack(served: Lab) -> None:
     config = client_file(served, "config")
     config.write_text(config.read_text() + "expires = 2020-01-01\n")

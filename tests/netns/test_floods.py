@@ -123,6 +123,7 @@ def fill(lab: Lab, family: int) -> None:
     if "knockknock-rate4" in lab.run("server", "ipset", "list", "-name").stdout:
         name, tail = f"knockknock-rate{family}", "" if family == 4 else "/64"
         orders = [f"add {name} {text}{tail} timeout 60" for text in texts]
+        lab.run("server", "ipset", "flush", name)  # an order that is refused would end the list
         lab.run("server", "ipset", "restore", check=False, text="\n".join(orders))  # the last one may be too many
         count = lab.run("server", "ipset", "list", "-t", name).stdout.rpartition(" ")[2]
         assert int(count) >= SET_SIZE
