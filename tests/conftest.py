@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from .helpers import NOBODY, ROOT, VIEW
 
@@ -62,18 +63,23 @@ def reachable() -> str:
 
 LONG = ("test_readme.py", "test_packages.py", "test_targets.py")
 """Files that take longest: begun first."""
-APART = ("test_targets.py", "test_threats.py")
-"""Files with tests that share nothing: each may run anywhere."""
+APART = ("test_targets.py", "test_logline.py")
+"""Files whose tests share nothing and take long: each test may run in another process."""
+
+
+class ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
+    """Gives the files of tests to the processes of `pytest -n`, as a file's tests may share what they are run in."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.partition("::")[0].endswith(APART) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says what may run side by side, to `pytest -n`: files, but for what the kernel's log is shared by."""
     items.sort(key=lambda item: item.path.name not in LONG)
-    for item in items:
-        if item.get_closest_marker("kernel_log"):
-            item.add_marker(pytest.mark.xdist_group("kernel_log"))
-        elif item.path.name not in APART:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 MOST = 500

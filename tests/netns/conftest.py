@@ -2,10 +2,13 @@
 
 The scenarios run side by side. Each lab has networks, files and a daemon of its own, which hears by NFLOG, as an NFLOG
 group belongs to one namespace. The kernel's log is one for all: a test whose daemon reads it (source kmsg, file or
-auto) is marked kernel_log, and such tests run one after the other.
+auto) is marked kernel_log, and such tests wait for each other.
 """
 
+import fcntl
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +17,15 @@ from .lab import FIREWALLS, Lab
 
 
 @pytest.fixture(autouse=True)
-def _kernel_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a lab know whether this test may read the kernel's log."""
-    monkeypatch.setattr(labs, "KERNEL_LOG", request.node.get_closest_marker("kernel_log") is not None)
+def _kernel_log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets a test that is marked have the kernel's log for itself, whoever else tests on this machine."""
+    if not request.node.get_closest_marker("kernel_log"):
+        yield
+        return
+    monkeypatch.setattr(labs, "KERNEL_LOG", True)
+    with open(Path(tempfile.gettempdir()) / "knockknock-tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
