@@ -55,6 +55,19 @@ def place(path: str, config: Config) -> Iterator[str]:
         )
 
 
+def state(directory: str, uid: int, gid: int) -> Iterator[str]:
+    """A sentence if the state directory is neither the daemon's, of these ids, nor free to be made its own."""
+    try:
+        owner, rest = os.stat(directory).st_uid, os.listdir(directory)
+    except OSError:
+        return  # it is made, or who makes it says why not
+    if owner != uid and (owner or rest):
+        yield (
+            f"the state directory {directory} must be empty, or belong to the daemon's user: if it is what you mean, "
+            f"chown -R {uid}:{gid} {shlex.quote(directory)}"
+        )
+
+
 def way(path: str) -> Iterator[Found]:
     """Every directory, link and file on the way to a path, as far as it is there."""
     here, links, left = "/", 0, deque(["/", *os.path.join(os.getcwd(), path).split("/")])

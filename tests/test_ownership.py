@@ -184,6 +184,19 @@ def test_start_and_check_agree(base: Path, words: list[str], named: str) -> None
     assert not (base / "var").exists()
 
 
+@pytest.mark.parametrize("words", [["knockknock-daemon"], ["knockknock-daemon", "--check"]])
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_a_directory_with_other_things_in_it_is_not_made_the_daemons(base: Path, words: list[str], owner: int) -> None:
+    """As `state = /etc` would be."""
+    (base / "var" / "state").mkdir(parents=True)
+    (base / "var" / "state" / "other").touch()
+    os.chown(base / "var" / "state", owner, -1)
+    done = command(*words, "--config", str(base / "etc" / "config"), home=base)
+    assert done.returncode == 1
+    assert f"the state directory {base}/var/state must be empty, or belong to the daemon's user: " in done.stderr
+    assert (base / "var" / "state").stat().st_uid == owner
+
+
 def test_nothing_is_minted_where_others_could_change_it(base: Path) -> None:
     (base / "etc" / "profiles").chmod(0o777)
     words = ["bob", "4242", "--config", str(base / "etc" / "config")]

@@ -15,10 +15,10 @@ def check(path: str) -> None:
     """
     settings = store.load_config(path)
     print(f"configuration {path}: good")
-    complaints = list(ownership.complaints(path, settings))
+    user = privsep.find_user(settings.user)
+    complaints = [*ownership.complaints(path, settings), *ownership.state(settings.state, user.pw_uid, user.pw_gid)]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    privsep.find_user(settings.user)
     source = sources.open_source(settings, look=True)
     print(f"source: {source.path}")
     found = loading.look(settings, source.GIVES)

@@ -58,19 +58,13 @@ def parser() -> argparse.ArgumentParser:
 
 def prepare_state(directory: str, uid: int, gid: int) -> int:
     """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
-    real = os.path.realpath(
-        directory
-    )  # a link of root's is good (ownership.py), and what is made of it meanwhile is not
+    for complaint in ownership.state(directory, uid, gid):
+        raise KnockError(complaint)
+    real = os.path.realpath(directory)  # a link of root's is good (ownership.py), one that comes meanwhile is not
     try:
         os.makedirs(real, 0o700, exist_ok=True)
         lock = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        status = os.fstat(lock)
-        if status.st_uid != uid:  # else systemd has made it so, and gives us no right to
-            if status.st_uid != 0 or os.listdir(lock):
-                raise KnockError(
-                    f"the state directory {directory} must be empty, or belong to the daemon's user: if it is "
-                    f"what you mean, chown -R {uid}:{gid} {directory}"
-                )
+        if os.fstat(lock).st_uid != uid:  # else systemd has made it so, and gives us no right to
             os.fchown(lock, uid, gid)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
