@@ -5,6 +5,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic_ns
 from typing import NamedTuple
 
 from . import counters, route, store, tcpip, template
@@ -108,6 +109,15 @@ def become_invoker() -> str:
     return user.pw_dir
 
 
+def check_own(path: str) -> None:
+    """Raises ProfileError if others than the user and root may write to a file or a directory, as ssh does."""
+    status = os.stat(path)
+    if status.st_mode & 0o022:
+        raise ProfileError(f"{path} may be written by others, who could change what you knock with: chmod go-w {path}")
+    if os.geteuid() and status.st_uid not in (os.geteuid(), 0):
+        raise ProfileError(f"{path} belongs to user {status.st_uid}, not to you: chown it, or enroll anew")
+
+
 def find_profile(profiles: str, host: str, *others: str) -> Profile:
     """As find_any(), for those who can send encrypted SYNs only."""
     found = find_any(profiles, host, *others)
@@ -124,6 +134,8 @@ def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
     for name in (host, *others):
         for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
             if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
+                for path in (profiles, directory, *(f"{directory}/{file}" for file in os.listdir(directory))):
+                    check_own(path)
                 return store.load_profile(directory)
     from . import legacy  # as above
 
@@ -151,6 +163,14 @@ def prepare(
     """
     from .schemes import syn  # imported here, as not every knock is encrypted
 
+    if profile.expires is not None:
+        from . import clock, moment  # imported here, as most never expire
+
+        if profile.expires <= clock.seconds():
+            raise ProfileError(
+                f"the profile {profile.name} expired on {moment.show(profile.expires)} and opens nothing: "
+                "ask for a new one (on the server: knockknock-genprofile --rotate)"
+            )
     family, destination = address
     like = template.unsent(family, destination, profile.knock_port, seen_from)
     source = like.source
@@ -169,7 +189,7 @@ def prepare(
         time = clock.seconds()
     for offset, request in enumerate(requests):
         like = like if offset == 0 else template.unsent(family, destination, profile.knock_port, seen_from)
-        made = tcpip.like(kernels, like.port, like.hops, like.timestamp)
+        began = monotonic_ns()
         sent = False
         while not sent:
             looked = contextlib.nullcontext(counters.next_counter(directory, offset, time)) if dry else None
@@ -177,6 +197,8 @@ def prepare(
                 fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
                 # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
                 if sent := bool(fields.ident or family == socket.AF_INET6 or dry):
+                    stamp = like.timestamp + (monotonic_ns() - began) // 1_000_000 & 0xFFFFFFFF  # a lock was waited for
+                    made = tcpip.like(kernels, like.port, like.hops, stamp)
                     packet = tcpip.knock(made, *ends, profile.knock_port, fields, template.label())
                     yield Knock(packet, destination, request, counter, source)
 

@@ -108,8 +108,12 @@ class Dialer:
 
     def _attempt(self, trial: Trial) -> socket.socket | None:
         """Start a connection; it itself if it is established at once, as on the loopback."""
-        caller = socket.socket(trial.address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._tries += 1
+        try:
+            caller = socket.socket(trial.address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:  # a kernel without this family; too many open files
+            self._answers[str(error.strerror)] += 1
+            return None
         try:
             if trial.address[0] == socket.AF_INET:
                 caller.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)

@@ -35,3 +35,7 @@ class PrivilegeError(KnockError):
 
 class SendError(KnockError):
     """A knock could not be built or sent from this machine."""
+
+
+class OutputError(KnockError):
+    """Standard output cannot be written."""

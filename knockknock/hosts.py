@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .errors import ConfigError
-from .request import port_number, protocol_number
+from .request import parse_port
 
 MAX_TIMEOUT = 3600.0
 """Seconds."""
@@ -25,12 +25,6 @@ class Host(NamedTuple):
     """The source address that the server sees, as text."""
     address_family: str | None = None
     """any, inet or inet6."""
-
-
-def port(text: str) -> tuple[int, int]:
-    """A protocol number and a port from text such as 22 or 51820/udp. Raises ConfigError."""
-    number, slash, protocol = text.partition("/")
-    return protocol_number(protocol if slash else "tcp"), port_number(number)
 
 
 def seconds(text: str) -> float:
@@ -61,7 +55,7 @@ def _matching(pattern: str, what: str) -> Callable[[list[str]], str]:
 def _ports(words: list[str]) -> tuple[tuple[int, int], ...]:
     if not words:
         raise ConfigError("ports are expected, such as 22 or 51820/udp")
-    return tuple(port(word) for word in words)
+    return tuple(parse_port(word) for word in words)
 
 
 _KEYS: dict[str, tuple[str, Callable[[list[str]], Any]]] = {
@@ -106,12 +100,10 @@ def _words(line: str) -> tuple[str, list[str]]:
     if not begin:
         raise ConfigError("not of the form Keyword value")
     rest = line[begin.end() :]
-    words = re.findall(r'"([^"]*)"|([^\s"]+)', rest)
-    if rest.count('"') % 2:
+    words = re.findall(r'(?:^|(?<=\s))#.*|"([^"]*)"|([^\s"]+)|(")', rest)
+    if any(mark for _, _, mark in words):
         raise ConfigError("a quotation mark is not closed")
-    plain = [quoted or bare for quoted, bare in words]
-    comment = next((index for index, (_, bare) in enumerate(words) if bare.startswith("#")), len(plain))
-    return begin[1].lower(), plain[:comment]
+    return begin[1].lower(), [quoted or bare for quoted, bare, _ in words if quoted or bare]
 
 
 def _value(keyword: str, words: list[str]) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pwd
+import signal
 import sys
 
 from .errors import KnockError
@@ -25,6 +26,8 @@ def become(words: list[str], home: str) -> None:
         name = pwd.getpwuid(os.geteuid()).pw_name
         os.environ.update(HOME=home, USER=name, LOGNAME=name)
     sys.stdout.flush()
+    for number in signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT:
+        signal.signal(number, signal.SIG_DFL)  # Python ignores the first two, and a program inherits that
     try:
         os.execvp(words[0], words)
     except OSError as error:

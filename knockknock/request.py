@@ -67,6 +67,16 @@ def protocol_number(text: str) -> int:
         raise ConfigError(f"{text!r} is not a protocol that a port can be opened for (tcp or udp)") from None
 
 
+def parse_port(text: str) -> tuple[int, int]:
+    """A protocol number and a port from text such as `22`, `tcp/22` or `51820/udp`. Raises ConfigError."""
+    one, slash, other = text.strip().partition("/")
+    if not slash:
+        return TCP, port_number(one)
+    if one.lower() in PROTOCOLS:
+        one, other = other, one
+    return protocol_number(other), port_number(one)
+
+
 def parse_ports(text: str) -> tuple[Ports, ...]:
     """An allow-list from text such as `tcp/22, udp/51820, tcp/8000-8010`. Raises ConfigError."""
     found = []
@@ -76,6 +86,8 @@ def parse_ports(text: str) -> tuple[Ports, ...]:
             raise ConfigError(
                 f"{item.strip()!r} is not a permitted port; write tcp/22 or udp/51820, with commas between"
             )
+        if run.strip().lower() in PROTOCOLS:  # as -p has it: 22/tcp
+            protocol, run = run, protocol
         first, dash, last = run.partition("-")
         low = port_number(first.strip())
         high = port_number(last.strip()) if dash else low

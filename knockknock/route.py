@@ -81,7 +81,7 @@ def find(family: int, destination: str, port: int, source: str) -> tuple[str, in
     source: the one to take if it is this machine's, or "".
     """
     level, option = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    with opened(family, socket.SOCK_DGRAM, destination) as probe:
         if source:
             with contextlib.suppress(OSError):  # that of a NAT, which no socket of ours can have
                 probe.bind(end(source, 0))
@@ -90,6 +90,14 @@ def find(family: int, destination: str, port: int, source: str) -> tuple[str, in
         except OSError as error:
             raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
         return text(probe.getsockname()), probe.getsockopt(level, option)
+
+
+def opened(family: int, kind: int, destination: str) -> socket.socket:
+    """A socket for a destination. Raises SendError where this kernel has not its family, or no more sockets."""
+    try:
+        return socket.socket(family, kind)
+    except OSError as error:
+        raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
 
 
 def packed(family: int, address: str) -> bytes:

@@ -26,7 +26,7 @@ def read(path: str, *, secret: bool = False) -> str:
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8", "replace").removeprefix("\ufeff")  # some editors put this mark first
 
 
 def read_own(path: str) -> str:

@@ -43,7 +43,7 @@ def unsent(family: int, destination: str, port: int, source: str) -> Unsent:
     source: the address to connect from if it is this machine's, or "" for the kernel's choice. Where the kernel does
     not defer a connection (net.ipv4.tcp_fastopen without 1), the port is 0 and the timestamp random.
     """
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with route.opened(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, destination) as probe:
         try:
             for option in _TCP_FASTOPEN_CONNECT, _TCP_FASTOPEN_NO_COOKIE:
                 probe.setsockopt(socket.IPPROTO_TCP, option, 1)

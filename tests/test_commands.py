@@ -5,7 +5,9 @@ import json
 import os
 import pty
 import pwd
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +22,8 @@ from PIL import Image
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from knockknock import __version__, client, counters, enrolment, legacy, store
-from knockknock.errors import ProfileError
+from knockknock import __version__, client, connect, counters, enrolment, legacy, route, store
+from knockknock.errors import ProfileError, SendError
 from knockknock.gatekeeper import Accepted
 from knockknock.grant import Order
 from knockknock.packet import Packet
@@ -75,7 +77,6 @@ def test_version(tmp_path: Path, name: str) -> None:
 USAGE = [
     # the command line, and what its complaint must name
     ("knockknock", "HOST"),
-    ("knockknock host", "-p"),
     ("knockknock -p 22", "HOST"),
     ("knockknock -p 0 host", "-p"),
     ("knockknock -p 65536 host", "'65536' is not a port number"),
@@ -95,7 +96,11 @@ USAGE = [
     ("knockknock -p 22 --stdio --close host", "--stdio does not go with --close"),
     ("knockknock -p 22 --stdio host -- true", "--stdio does not go with a PROGRAM"),
     ("knockknock -p 22 --dry-run host -- true", "a PROGRAM does not go with"),
-    ("knockknock -p 22 --send host", "--send: goes alone"),
+    ("knockknock --doctor host -- true", "--doctor: does not go with PROGRAM"),
+    ("knockknock --list --pcap x", "--list: does not go with --pcap"),
+    ("knockknock --doctor host --stdio", "--doctor: does not go with --stdio"),
+    ("knockknock-genprofile laptop 4242 --ports tcp/4000-5000", "4242 is KNOCKPORT, where nothing listens"),
+    ("knockknock -p 22 --send host", "--send: does not go with HOST"),
     ("knockknock-genprofile", "required: NAME"),
     ("knockknock-genprofile alice", "KNOCKPORT"),
     ("knockknock-genprofile alice 0", "KNOCKPORT: '0' is not a port number"),
@@ -119,8 +124,8 @@ USAGE = [
     ("knockknock-genprofile --list alice", "NAME: does not go with --list"),
     ("knockknock-genprofile --list --revoke alice", "--revoke: not allowed with argument --list"),
     ("knockknock-genprofile --revoke alice --for server", "--for: does not go with --revoke"),
-    ("knockknock --enroll host", "--enroll: goes alone"),
-    ("knockknock --list -p 22", "--list: goes alone"),
+    ("knockknock --enroll host", "--enroll: does not go with HOST"),
+    ("knockknock --list -p 22", "--list: does not go with -p"),
     ("knockknock --replace -p 22 host", "--replace: goes with --enroll only"),
     ("knockknock --doctor", "HOST"),
     ("knockknock --doctor --list host", "--list: not allowed with argument --doctor"),
@@ -302,7 +307,7 @@ def test_settings_by_host(home: Path, reachable: str) -> None:
     ("text", "mode", "says"),
     [
         ("Ports 22\nColour red\n", 0o600, "config:2: there is no keyword 'colour'"),
-        ("Ports 22\n", 0o602, "config may be written by everybody on this machine: chmod o-w"),
+        ("Ports 22\n", 0o620, "config may be written by others, who could change what you knock with: chmod go-w"),
         ("Ports 22\nSource 1.2.3\n", 0o600, "'1.2.3' is no address that a knock could come from"),
         (
             "Ports 22\nSource 203.0.113.9\n",
@@ -320,6 +325,75 @@ def test_bad_settings(home: Path, reachable: str, text: str, mode: int, says: st
     before = tree(home / ".knockknock")
     assert says in sentence("knockknock", "--dry-run", reachable, home=home)
     assert tree(home / ".knockknock") == before
+
+
+def test_a_mistyped_host_names_the_profiles(home: Path, reachable: str) -> None:
+    said = sentence("knockknock", "serverr", home=home)
+    assert f"there is no profile {home}/.knockknock/serverr; there are: {reachable}" in said
+
+
+@pytest.mark.parametrize("port", ["22", "22/tcp", "tcp/22", "TCP/22"])
+def test_both_notations_of_a_port(home: Path, reachable: str, port: str) -> None:
+    for words in (["-p", port], []):
+        (home / ".knockknock" / "config").write_text(f'Ports {port}   # "the usual\n')
+        code, output, complaint = run("knockknock", "--dry-run", *words, reachable, home=home)
+        assert (code, complaint) == (0, "")
+        assert output.startswith("open tcp/22, ")
+
+
+def test_a_file_that_begins_with_a_byte_order_mark(home: Path, reachable: str) -> None:
+    (home / ".knockknock" / "config").write_text("Ports 22\n", encoding="utf-8-sig")
+    config = home / ".knockknock" / reachable / "config"
+    config.write_text(config.read_text(), encoding="utf-8-sig")
+    assert run("knockknock", "--dry-run", reachable, home=home)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["", "HOST", "HOST/config", "HOST/mac.key", "HOST/counter"])
+def test_what_others_may_write_to_is_not_used(home: Path, reachable: str, name: str) -> None:
+    path = home / ".knockknock" / name.replace("HOST", reachable)
+    path.chmod(0o770)
+    said = sentence("knockknock", "--dry-run", "-p", "22", reachable, home=home)
+    assert f"may be written by others, who could change what you knock with: chmod go-w {str(path).rstrip('/')}" in said
+
+
+def test_an_expired_profile_is_not_used(home: Path, reachable: str) -> None:
+    config = home / ".knockknock" / reachable / "config"
+    config.write_text(config.read_text() + "expires = 2020-01-31\n")
+    before = tree(home)
+    said = sentence("knockknock", "-p", "22", reachable, home=home)
+    assert "expired on 2020-01-31 and opens nothing: ask for a new one" in said
+    assert tree(home) == before
+
+
+@pytest.mark.parametrize("number", ["SIGPIPE", "SIGXFSZ", "SIGINT"])
+def test_a_program_has_its_signals_as_it_expects_them(number: str) -> None:
+    script = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}]\nfrom knockknock.program import become\n"
+        "become(['cat', '/proc/self/status'], '/')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ignored = int(re.findall(r"^SigIgn:\s*(\w+)$", done.stdout, re.MULTILINE)[0], 16)
+    assert not ignored >> (getattr(signal, number) - 1) & 1
+
+
+def test_no_family_of_addresses_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without IPv6, and a name that has an IPv6 address first."""
+    real = socket.socket
+
+    def refusing(family: int, *words: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(97, "Address family not supported by protocol")
+        return real(family, *words)
+
+    monkeypatch.setattr("socket.socket", refusing)
+    with pytest.raises(SendError, match="there is no way to ::1 from here: Address family not supported"):
+        route.find(socket.AF_INET6, "::1", 22, "")
+    with real(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        both: list[tuple[int, str]] = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
+        connect.Dialer(both, port, 5, lambda address: address[1]).connect().close()
 
 
 def test_explain(home: Path, reachable: str) -> None:
@@ -900,7 +974,7 @@ SUDO = """
 import os, pwd, sys
 sys.path.insert(0, {root!r})
 from knockknock import client, legacy, store
-from knockknock.errors import ProfileError
+from knockknock.errors import ProfileError, SendError
 legacy._PLACE = {place!r}
 entry = pwd.getpwnam("nobody")
 pwd.getpwuid = lambda uid: entry

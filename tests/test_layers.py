@@ -119,7 +119,7 @@ def test_the_package_itself_imports_nothing() -> None:
 @pytest.mark.parametrize(("name", "path"), FILES.items(), ids=FILES)
 def test_size_and_purpose(name: str, path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) < 250
+    assert len(text.splitlines()) < 400
     assert ast.get_docstring(ast.parse(text)), f"{name} does not say what it is"
 
 

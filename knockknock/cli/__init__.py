@@ -1,15 +1,81 @@
-"""The commands, one file each. Here: how each of them ends with a sentence and a status."""
+"""The commands, one file each. Here: how each of them begins, and how it ends with a sentence and a status."""
 
-import argparse
-import gc
+import _signal as signal  # type: ignore[import-not-found]  # typeshed has none; what wraps it takes 2 ms to import
 import os
 import sys
+
+if os.path.basename(sys.argv[0]).startswith("knockknock"):
+    # ^C while the rest is imported ends us without a traceback; run() makes an exception of it again.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import contextlib
+import gc
+import io
 from collections.abc import Callable
 
-from ..errors import KnockError
+from ..errors import KnockError, OutputError
 
 # A start allocates much and throws nothing away; a command that stays turns the collector on again.
 gc.disable()
+
+
+class Complaints(io.TextIOWrapper):
+    """Standard error: what cannot be written there is lost, as there is nowhere to say so."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # or the interpreter tries once more
+
+
+class Output(io.TextIOWrapper):
+    """Standard output: what cannot be written there is an OutputError; what a terminal cannot show is escaped."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise self._lost(error) from None
+
+    @staticmethod
+    def _lost(error: OSError) -> OutputError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries once more to write it, and fails
+        return OutputError(f"standard output cannot be written: {error.strerror}")
+
+
+def standard() -> None:
+    """See to it that there are standard input, output and error, and that what is written to a closed one fails.
+
+    A caller may have closed them (`>&-`): the next file that is opened would take the number, and be written to.
+    """
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, mode), True)  # it gets that number, the lowest that is free
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as we run
+    for number, name, kind in ((1, "stdout", Output), (2, "stderr", Complaints)):
+        before = getattr(sys, name)
+        if before is None or type(before) is io.TextIOWrapper:
+            encoding = before.encoding if before else "utf-8"
+            buffer = before.detach() if before else open(number, "wb", closefd=False)  # noqa: SIM115  # as above
+            setattr(
+                sys, name, kind(buffer, encoding, "backslashreplace", line_buffering=number == 2 or buffer.isatty())
+            )
 
 
 def formatter(prog: str) -> argparse.HelpFormatter:
@@ -34,10 +100,18 @@ def expiry(expires: int | None, now: int) -> str:
 
 def run(name: str, command: Callable[[list[str]], None]) -> None:
     """Run a command; a KnockError is one line on stderr and exit status 1. Usage errors are argparse's, status 2."""
+    standard()
     try:
-        command(sys.argv[1:])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            command(sys.argv[1:])
+        except SystemExit:  # argparse's, behind what --help has printed
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except KnockError as error:
+        with contextlib.suppress(KnockError):
+            sys.stdout.flush()
         sys.exit(f"{name}: {error}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0].replace("_", "-")
@@ -46,7 +120,8 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
             f"apt install --no-install-recommends python3-{package}, or pip install {package}"
         )
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries once more to write it, and fails
-        sys.exit(f"{name}: {error.filename or 'standard output'}: {error.strerror}")
+        sys.exit(f"{name}: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped

@@ -21,7 +21,17 @@ def command(options: argparse.Namespace) -> None:
     ports = ", ".join(map(str, profile.ports))
     print(f"Wrote {directory}: knocks at port {profile.knock_port}, may open {ports}{_until(profile)}.")
     first = profile.ports[0]
-    print(f"Knock:\n    knockknock -p {first.first}{'' if first.protocol == 6 else '/udp'} {profile.name}")
+    sudo = "" if _may_knock() else "sudo "
+    print(f"Knock:\n    {sudo}knockknock -p {first.first}{'' if first.protocol == 6 else '/udp'} {profile.name}")
+    if sudo:
+        print("Without sudo it takes the group knock: see README, Without sudo.")
+
+
+def _may_knock() -> bool:
+    """Whether a knock needs no sudo here."""
+    from .doctor import raw  # imported only here: it looks at every way to send
+
+    return raw()[0]
 
 
 def _until(profile: Profile) -> str:

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         prog="knockknock-genprofile",
         formatter_class=formatter,
         usage="knockknock-genprofile [options] NAME KNOCKPORT\n"
-        "       knockknock-genprofile [options] --list | --revoke NAME | --rotate NAME",
+        "       knockknock-genprofile [options] --list | --revoke NAME | --rotate NAME | --show-line NAME",
         description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open. Ends "
         "with a line to be pasted into knockknock --enroll on the client.",
         epilog="Exit status: 0 only if what was asked for was done, 1 could not, 2 usage.",
@@ -126,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     do.add_argument("--list", action="store_true", help="list the profiles, without keys")
     do.add_argument("--revoke", metavar="NAME", help="remove a profile")
     do.add_argument("--rotate", metavar="NAME", help="give it new keys; the old ones live on as NAME.old for a time")
+    do.add_argument("--show-line", metavar="NAME", help="print the line of a profile again that was never used")
     options.add_argument(
         "--grace", metavar="TIME", type=_type(moment.span), help=f"that time: 12h, 7d, 0s (default: {GRACE})"
     )
@@ -141,7 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options. Ends with a usage error if they do not go together."""
     usage = parser()
     options = usage.parse_args(arguments)
-    other = next((word for word in ("list", "revoke", "rotate") if getattr(options, word)), "")
+    other = next((word for word in ("list", "revoke", "rotate", "show_line") if getattr(options, word)), "")
     ways = [one for one in (options.sequence, options.one_time, options.import_one_time) if one]
     plain = bool(ways)
     if plain and (other or options.knock_port or len(ways) > 1):
@@ -160,14 +161,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage.error("argument --otp-layout: goes with --scheme otp")
     if other in ("list", "revoke"):
         excluded += ["expires", "server", "out", "qr"]
-    if other == "list":
+    if other == "show_line":
+        excluded.append("expires")
+    if other in ("list", "show_line"):
         excluded.append("reload")
     if other != "rotate":
         excluded.append("grace")
+    mode = f"--{other.replace('_', '-')}" if other else ""
     for word in excluded:
         if getattr(options, word) not in (None, False):
             flag = "NAME" if word == "name" else f"--{'for' if word == 'server' else word.replace('_', '-')}"
-            usage.error(f"argument {flag}: does not go with {f'--{other}' if other else 'a new profile'}")
+            usage.error(f"argument {flag}: does not go with {mode or 'a new profile'}")
     if options.expires is not None and options.expires <= clock.seconds():
         usage.error(f"argument --expires: {moment.show(options.expires)} is over")
     for word, default in FOR_NEW.items():
@@ -176,6 +180,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     beyond = options.bind_source or options.counter == "clock" or any(one.protocol != 6 for one in options.ports)
     if options.format == "classic" and beyond:
         usage.error("--format classic binds no source, knows no clock and opens no udp port: take compact or stealth")
+    own = 17 if options.scheme == "otp" else 6
+    if options.knock_port and any(
+        one.protocol == own and one.first <= options.knock_port <= one.last for one in options.ports
+    ):
+        usage.error(
+            f"argument --ports: {options.knock_port} is KNOCKPORT, where nothing listens: name what is to be opened"
+        )
     if options.scheme == "otp" and sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
         usage.error(f"argument --ports: --scheme otp opens all of them at once, and at most {otp.MAX_DOORS}")
     return options
@@ -202,9 +213,10 @@ def mint(options: argparse.Namespace, settings: config.Config, owner: minting.Ow
     profile = fresh_keys(bare._replace(expires=options.expires, delay=options.delay))
     with handover.handed_over(options, profile) as line:
         minting.mint(settings.profiles, settings.state, profile, owner)
-    print(f"Made {profile.name} in {settings.profiles}.\n", flush=True)
-    heard = options.reload and running.reload(settings.state)
-    print(handover.steps(options, profile, line, replace=False, heard=heard))
+    with handover.shown_again(profile.name):
+        print(f"Made {profile.name} in {settings.profiles}.\n", flush=True)
+        heard = options.reload and running.reload(settings.state)
+        print(handover.steps(options, profile, line, replace=False, heard=heard), flush=True)
 
 
 def command(arguments: list[str]) -> None:
@@ -215,14 +227,14 @@ def command(arguments: list[str]) -> None:
         else config.Config()
     )
     if not options.list:
-        check_name(options.revoke or options.rotate or options.name)
+        check_name(options.revoke or options.rotate or options.show_line or options.name)
     if os.geteuid() != 0:
         raise KnockError(f"it must be run as root, to {'read' if options.list else 'write'} {settings.profiles}")
     user = privsep.find_user(settings.user)
     owner = (user.pw_uid, user.pw_gid)
     for complaint in () if options.list else ownership.place(options.config, settings):
         raise ProfileError(complaint)
-    if options.name or options.rotate:
+    if options.name or options.rotate or options.show_line:
         handover.server(options)
         handover.check_qr(options)
     if options.name:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from .. import enrolment
-from ..errors import KnockError, ProfileError
+from ..errors import KnockError, OutputError, ProfileError
 from ..schemes.synprofile import Profile
 
 
@@ -23,6 +23,18 @@ def check_qr(options: argparse.Namespace) -> None:
             import segno  # noqa: F401  # to know before anything is written
         except ModuleNotFoundError:
             raise KnockError("--qr takes the Python package segno: apt install python3-segno") from None
+
+
+@contextlib.contextmanager
+def shown_again(name: str) -> Iterator[None]:
+    """Says how the line is had again, if the body cannot print it. Raises OutputError."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(
+            f"{error}; {name} is made, and until it knocks its line is shown again by knockknock-genprofile "
+            f"--show-line {name}"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__, client, route, schemes
 from ..errors import ConfigError, KnockError, SendError
-from ..request import TCP, Request, Verb, permitted, port_number, protocol_number
+from ..request import TCP, Request, Verb, parse_port, permitted, port_number
 from . import formatter, run, ways
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ TIMEOUT = 5.0
 """Seconds to get a connection in."""
 
 
+GOES_WITH: "dict[str, set[str]]" = {
+    "enroll": {"replace"},
+    "list": set(),
+    "doctor": {"host", "ports", "family", "source"},
+    "send": set(),
+}
+"""What can be asked for that is no knock, and the options that go with each."""
+
+
 def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
     def value(text: str) -> "Any":
         try:
@@ -33,11 +42,6 @@ def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return value
-
-
-def _port(text: str) -> tuple[int, int]:
-    port, slash, protocol = text.partition("/")
-    return protocol_number(protocol if slash else "tcp"), port_number(port)
 
 
 def _seconds(text: str) -> float:
@@ -66,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "-p",
         dest="ports",
         metavar="PORT[/udp]",
-        type=_type(_port),
+        type=_type(parse_port),
         action="append",
         help="port to open; may be repeated (default: Ports in the configuration, or PORT; a sequence opens all)",
     )
@@ -114,16 +118,20 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
     ours, program = arguments[:mark], arguments[mark + 1 :]
     options = parser()
     found = options.parse_args(ours)
+    mode = next((word for word in GOES_WITH if getattr(found, word)), "")
+    given = {name for name, value in vars(found).items() if value != options.get_default(name)} - {mode}
+    if mode and (more := sorted(given - GOES_WITH[mode]) + ["PROGRAM"] * bool(program)):
+        named = {"ports": "-p", "family": "-4 or -6", "host": "HOST", "port": "PORT", "PROGRAM": "PROGRAM"}
+        word = named.get(more[0], f"--{more[0].replace('_', '-')}")
+        options.error(f"argument --{mode}: does not go with {word}")
     if found.replace and not found.enroll:
         options.error("argument --replace: goes with --enroll only")
-    if found.enroll or found.list:
-        if found.host or found.ports or program:
-            options.error(f"argument --{'enroll' if found.enroll else 'list'}: goes alone")
+    if mode and mode != "doctor":
         return options, found, program
     if found.host is None and program:  # -- HOST, for a host that looks like an option
         found.host, program = program[0], program[1:]
         program = program[1:] if program[:1] == ["--"] else program
-    elif mark < len(arguments) and not program:
+    elif mark < len(arguments) and not "".join(program[:1]):
         options.error("the name of a PROGRAM is expected after --")
     if found.host is None:
         options.error("the following arguments are required: HOST")
@@ -131,8 +139,6 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
         options.error(f"argument PORT: {found.port} goes with --stdio only; -p says what to open")
     if found.timeout and not found.stdio:
         options.error("argument --timeout: goes with --stdio only")
-    if found.send:
-        options.error("argument --send: goes alone")
     if (found.stdio or program) and (found.close or found.dry_run or found.explain or (found.stdio and program)):
         other = "a PROGRAM" if found.stdio and program else "--close, --dry-run or --explain"
         options.error(f"{'--stdio' if found.stdio else 'a PROGRAM'} does not go with {other}")
@@ -226,6 +232,7 @@ def command(arguments: list[str]) -> None:
             profile = _profile(options, found, home)
         raw = not profile or schemes.load(profile.scheme).RAW
         if not options.ports and raw:
+            _profile(options, found, home)  # there may be no such profile, or host
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
         if raw and not send and not options.dry_run:
             send = stack.enter_context(client.sender())

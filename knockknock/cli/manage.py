@@ -1,10 +1,10 @@
-"""knockknock-genprofile --list, --revoke, --rotate."""
+"""knockknock-genprofile --list, --revoke, --rotate, --show-line."""
 
 import argparse
 import os
 import sys
 
-from .. import clock, loading, minting, moment, running
+from .. import clock, counters, loading, minting, moment, running
 from ..config import Config
 from ..errors import KnockError, ProfileError
 from . import columns, expiry, genprofile, handover
@@ -67,9 +67,21 @@ def rotate(options: argparse.Namespace, settings: Config, owner: minting.Owner) 
         if until > now
         else "; the old ones are gone"
     )
-    print(f"Made new keys for {name} in {settings.profiles}{old}.\n", flush=True)
-    heard = running.reload(settings.state)
-    print(handover.steps(options, fresh, line, replace=True, heard=heard))
+    with handover.shown_again(name):
+        print(f"Made new keys for {name} in {settings.profiles}{old}.\n", flush=True)
+        heard = running.reload(settings.state)
+        print(handover.steps(options, fresh, line, replace=True, heard=heard), flush=True)
+
+
+def show_line(options: argparse.Namespace, settings: Config) -> None:
+    """Print the line of a profile that was never used. Raises KnockError."""
+    profile = minting.find(settings.profiles, options.show_line)
+    if counters.server_memory(settings.state, settings.profiles, profile):
+        raise ProfileError(
+            f"{profile.name} was used already, so a client has it: for another one mint another profile, or --rotate it"
+        )
+    with handover.handed_over(options, profile) as line:
+        print(handover.steps(options, profile, line, replace=False, heard=True))
 
 
 def manage(options: argparse.Namespace, settings: Config, owner: minting.Owner) -> None:
@@ -78,5 +90,7 @@ def manage(options: argparse.Namespace, settings: Config, owner: minting.Owner) 
         show(settings)
     elif options.revoke:
         revoke(options, settings)
+    elif options.show_line:
+        show_line(options, settings)
     else:
         rotate(options, settings, owner)

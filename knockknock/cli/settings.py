@@ -1,10 +1,9 @@
 """What ~/.knockknock/config says of a host, filled into the options of knockknock."""
 
 import argparse
-import os
 import socket
 
-from .. import hosts, store
+from .. import client, hosts, store
 from ..errors import ConfigError
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
@@ -16,8 +15,7 @@ def configure(options: argparse.Namespace, path: str) -> hosts.Host:
         text = store.read(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    if os.stat(path).st_mode & 0o002:
-        raise ConfigError(f"{path} may be written by everybody on this machine: chmod o-w {path}")
+    client.check_own(path)
     found = hosts.parse(text, path, options.host)
     options.ports = options.ports or (None if options.port else found.ports)
     options.timeout = options.timeout or found.timeout

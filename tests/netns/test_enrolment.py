@@ -171,8 +171,11 @@ def test_expiry(served: Lab) -> None:
     put_aside(served)
     assert "(over)" in admin(served, "--list").stdout
     assert "(this machine's clock says that it is over)" in enroll(served, line(done)).stdout
-    (served.home / ".knockknock" / SERVER / "counter").write_text("1\n")
-    assert not opens(served)
+    profile = served.home / ".knockknock" / SERVER
+    (profile / "counter").write_text("1\n")
+    assert "opens nothing: ask for a new one" in served.knock(SERVER, check=False).stderr
+    (profile / "config").write_text(re.sub("expires = .*\n", "", (profile / "config").read_text()))
+    assert not opens(served), "the server goes by its own copy"
     daemon.says("refused expired: knock from 10.77.0.2 at port 4242, laptop asked to open tcp/22")
     refused = admin(served, "--rotate", "laptop", check=False)
     assert "say --expires with a later date" in refused.stderr

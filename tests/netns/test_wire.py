@@ -3,7 +3,6 @@
 import re
 import socket
 import struct
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +15,13 @@ from .test_stealth import ETHER, SERVER, next_syn
 
 OTHER = {4: "10.77.1.1", 6: "fd77:1::1"}
 """A second server, as far as the client knows."""
+SO_TIMESTAMPNS = 35
+"""include/uapi/asm-generic/socket.h"""
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
 
 
 class Tap:
-    """Sees the SYNs to the knock port that arrive at the server, each with the monotonic time in milliseconds."""
+    """Sees the SYNs to the knock port that arrive at the server, each with the kernel's time in milliseconds."""
 
     def __init__(self, lab: Lab, family: int) -> None:
         with inside(lab.ns("server")):
@@ -28,15 +29,21 @@ class Tap:
         lab.on_close(self._tap.close)
         self._tap.bind(("s0", ETHER[family]))
         self._tap.settimeout(2)
+        self._tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._family, self._start = family, 20 if family == 4 else 40
 
     def after(self, send: Callable[[], object]) -> tuple[int, int, int]:
         """The source port and TSval of what something sends, and when it came."""
         send()
-        packet = next_syn(self._tap, self._family)
+        came = port = 0
+        while port != KNOCK_PORT:
+            packet, extra, _, _ = self._tap.recvmsg(2048, 64)
+            seconds, nanoseconds = struct.unpack("qq", extra[0][2])
+            came = seconds * 1000 + nanoseconds // 1_000_000
+            port = struct.unpack_from("!H", packet, self._start + 2)[0]
         at = packet.index(b"\x08\x0a", self._start + 20)
         (port,), (stamp,) = struct.unpack_from("!H", packet, self._start), struct.unpack_from("!I", packet, at + 2)
-        return port, stamp, time.monotonic_ns() // 1_000_000
+        return port, stamp, came
 
 
 def connecting(lab: Lab, family: int, port: int = 0) -> Callable[[], object]:
@@ -62,9 +69,9 @@ def test_the_clock_is_that_of_a_connection(lab: Lab, family: int, kind: str) -> 
     tap = Tap(lab, family)
     port, stamp, came = tap.after(lambda: lab.knock(SERVER[family]))
     _, real, later = tap.after(connecting(lab, family, port))
-    assert abs((real - stamp) % 2**32 - (later - came)) <= 20, "milliseconds"
+    assert abs((real - stamp) % 2**32 - (later - came)) <= 50, "milliseconds"
     _, other, later = tap.after(lambda: lab.knock(OTHER[family]))
-    assert abs((other - stamp) % 2**32 - (later - came)) > 20, "one clock for all servers names the machine"
+    assert abs((other - stamp) % 2**32 - (later - came)) > 50, "one clock for all servers names the machine"
 
 
 @FAMILIES
