@@ -245,6 +245,19 @@ def test_a_program(lab: Lab) -> None:
     assert lab.run("client", *KNOCKKNOCK, "-p", "8080", HOST, "--", "false", check=False).returncode == 1
 
 
+@pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full"])
+def test_a_program_behind_closed_descriptors(lab: Lab, redirect: str) -> None:
+    """The knock leaves, and the program runs."""
+    lab.mint("laptop")
+    daemon = lab.daemon()
+    made = lab.directory / "made"
+    words = " ".join([*lab.program("knockknock"), "-p", "22", "10.77.0.1", "--", "touch", str(made)])
+    done = lab.run("client", "sh", "-c", f"exec {words} {redirect}", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert made.exists()
+    daemon.says("open tcp/22")
+
+
 def test_a_udp_service(lab: Lab) -> None:
     """Several datagrams before the first answer: they are one connection to the kernel, and all pass."""
     lab.mint("phone", "--ports", "udp/51820")
