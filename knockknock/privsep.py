@@ -162,6 +162,19 @@ def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
         os.setegid(0)
 
 
+def could_open(user: pwd.struct_passwd, groups: list[int], path: str) -> bool:
+    """Whether a user with some supplementary groups could open a file that is made at a path; asked as that user."""
+    if child := os.fork():
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        os.setgroups(groups)
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+        os._exit(0 if os.access(os.path.dirname(os.path.realpath(path)), os.X_OK) else 1)
+    finally:
+        os._exit(1)
+
+
 def drop(uid: int, gid: int, groups: list[int]) -> None:
     """Become a user for good: all ids, exactly these supplementary groups, no new privileges. Raises PrivilegeError."""
     os.setgroups(groups)

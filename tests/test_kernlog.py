@@ -1,6 +1,7 @@
 """A log file is followed through every way of rotating it: no line lost, none read twice, none read half."""
 
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from knockknock import sources
+from knockknock.config import Config
 from knockknock.errors import SourceError
 from knockknock.sources import kernlog
 
@@ -179,3 +182,68 @@ def test_logrotate_itself(log: Log, source: kernlog.KernLog, tmp_path: Path) -> 
     log.reopen()
     log.write(2)
     assert heard(source) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_a_link_whose_target_is_rotated(tmp_path: Path, hops: int) -> None:
+    """Where the file really is, nothing is made in the link's own directory."""
+    for name in ("real", "between", "link"):
+        (tmp_path / name).mkdir()
+    one = Log(tmp_path / "real" / "kern.log")
+    one.path.chmod(0o644)
+    (tmp_path / "between" / "kern.log").symlink_to("../real/kern.log")
+    (tmp_path / "link" / "kern.log").symlink_to(tmp_path / ("real" if hops == 1 else "between") / "kern.log")
+    source = kernlog.open_source(str(tmp_path / "link" / "kern.log"))
+    for number in range(3):
+        one.write()
+        assert heard(source) == [2 * number + 1]
+        rename(one, number)
+        one.reopen()
+        one.write()
+        assert select.select([source], [], [], 2)[0], "somebody who sleeps is woken"
+        assert heard(source) == [2 * number + 2]
+
+
+def test_a_link_that_leads_elsewhere_from_now_on(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, new = (Log(tmp_path / name / "kern.log") for name in ("old", "new"))
+    for one in (old, new):
+        one.path.chmod(0o644)
+    link = tmp_path / "kern.log"
+    link.symlink_to(old.path)
+    source = kernlog.open_source(str(link))
+    (tmp_path / "next").symlink_to(new.path)
+    (tmp_path / "next").rename(link)
+    assert heard(source) == []
+    new.write()
+    assert heard(source) == [1]
+    rename(new, 1)
+    new.reopen()
+    new.write()
+    assert select.select([source], [], [], 2)[0]
+    assert heard(source) == [2]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_file_that_is_mounted_by_itself_is_said(log: Log, tmp_path: Path) -> None:
+    place = tmp_path / "inside" / "kern.log"
+    place.parent.mkdir()
+    place.touch()
+    subprocess.run(["mount", "--bind", str(log.path), str(place)], check=True)
+    try:
+        complaint = kernlog.open_source(str(place)).complaint()
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    assert "is mounted by itself" in complaint
+    assert kernlog.open_source(str(log.path)).complaint() == ""
+
+
+def test_auto_passes_by_a_file_of_before_the_boot(log: Log) -> None:
+    config = Config(source="auto", log_file=str(log.path))
+    assert sources.choose(config)[0] == "file"
+    os.utime(log.path, (1, 1))
+    assert sources.choose(config)[0] == "kmsg"
+    assert sources.choose(config._replace(source="file"))[0] == "file"
+    found = sources.open_source(config)
+    assert found.path == f"/dev/kmsg ({log.path} was not written to since this machine's boot)"

@@ -2,10 +2,10 @@
 
 import sys
 
-from .. import loading, observers, ownership, policy, privsep, sandbox, sources, store
+from .. import loading, observers, ownership, policy, privsep, sandbox, store
 from ..errors import KnockError
 from ..root import detect
-from . import probe
+from . import probe, service
 
 
 def check(path: str) -> None:
@@ -19,8 +19,10 @@ def check(path: str) -> None:
     complaints = [*ownership.complaints(path, settings), *ownership.state(settings.state, user.pw_uid, user.pw_gid)]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    source = sources.open_source(settings, look=True)
+    source = service.open_source(settings, user, look=True)
     print(f"source: {source.path}")
+    if complaint := source.complaint():
+        print(complaint, file=sys.stderr)
     found = loading.look(settings, source.GIVES)
     for profile, _ in sorted(found.changes, key=lambda change: change[0].name):
         print(

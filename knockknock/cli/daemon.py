@@ -17,7 +17,6 @@ from .. import (
     privsep,
     running,
     sandbox,
-    sources,
     store,
 )
 from ..errors import KnockError, PrivilegeError
@@ -95,7 +94,7 @@ def serve(path: str, pid_file: str | None) -> None:
     unswapped = privsep.lock_memory()
     messages = service.logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
-    source = sources.open_source(settings)
+    source = service.open_source(settings, user)
     found = loading.look(settings, source.GIVES)
     for profile, _ in found.changes:
         counters.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
@@ -113,6 +112,8 @@ def serve(path: str, pid_file: str | None) -> None:
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         log.info("reading %s", source.path)
+        if complaint := source.complaint():
+            log.warning("%s", complaint)
         daemon.report(keeper, found.bad)
         if unswapped:
             log.warning("%s", unswapped)

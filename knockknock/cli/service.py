@@ -2,13 +2,28 @@
 
 import logging
 import os
+import pwd
 import socket
 from collections.abc import Callable
 
-from .. import store, syslog
-from ..errors import KnockError
+from .. import privsep, sources, store, syslog
+from ..config import Config
+from ..errors import KnockError, SourceError
 
 log = logging.getLogger("knockknock")
+
+
+def open_source(settings: Config, user: pwd.struct_passwd, *, look: bool = False) -> sources.Source:
+    """The source, which must be one that its user can read on after the log file's next rotation. Raises KnockError."""
+    source = sources.open_source(settings, look=look)
+    groups = [source.group] if source.group is not None else []
+    if sources.choose(settings)[0] == "file" and not privsep.could_open(user, groups, settings.log_file):
+        place = os.path.dirname(os.path.realpath(settings.log_file))
+        raise SourceError(
+            f"the user {user.pw_name} may not go into {place}, so {settings.log_file} cannot be opened after its next "
+            f"rotation: chmod o+x {place}, and what is above it, or set source = kmsg"
+        )
+    return source
 
 
 def logger(where: str) -> int | None:

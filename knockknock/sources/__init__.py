@@ -66,7 +66,21 @@ def open_source(config: "Config", *, look: bool = False) -> Source:
     """
     name, place = choose(config)
     module = cast(Opener, import_module(SOURCES[name]))
-    return module.look(place) if look else module.open_source(place)
+    source = module.look(place) if look else module.open_source(place)
+    if config.source == "auto" and name == "kmsg" and _stale(config.log_file):
+        source.path += f" ({config.log_file} was not written to since this machine's boot)"
+    return source
+
+
+def _stale(path: str) -> bool:
+    """Whether there is a file that nobody has written to since the boot, when the kernel had much to say."""
+    import os
+    import time
+
+    try:
+        return os.stat(path).st_mtime < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except OSError:
+        return False
 
 
 def choose(config: "Config") -> tuple[str, str]:
@@ -79,7 +93,7 @@ def choose(config: "Config") -> tuple[str, str]:
     if name == "nflog":
         return name, str(config.nflog_group)
     if name == "auto":
-        name = "file" if exists(config.log_file) else "kmsg"
+        name = "file" if exists(config.log_file) and not _stale(config.log_file) else "kmsg"
     if name == "kmsg" and not exists("/dev/kmsg") and not given():
         raise SourceError(f"there is neither {config.log_file} nor /dev/kmsg to read the kernel's log from")
     return name, config.log_file if name == "file" else "/dev/kmsg"

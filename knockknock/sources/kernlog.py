@@ -16,6 +16,7 @@ from ..packet import Packet
 from .logline import MAX_LINE, Lines
 
 CHUNK = 1 << 16
+MAX_LINKS = 8
 MAX_FILES = 8
 """Rotated files that are kept open because their successors are still empty."""
 TAIL = 64
@@ -68,13 +69,18 @@ class KernLog:
         self._lines = Lines()
         self.hearing = self._lines.hearing
         self._inotify = inotify_simple.INotify(nonblocking=True)
-        self._inotify.add_watch(os.path.dirname(path), FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
+        self._watched: list[str] = []
         self._files: list[_File] = []
         """The file at the path last; before it those that were rotated away and may still be written to."""
         self._follow()
         for file in self._files:
             file.skip()
         self.group = self._group()
+        if _mounted(path):
+            self._complaint = (
+                f"{path} is mounted by itself, so its rotation outside is not seen here, and nothing is heard after it: "
+                "mount its directory, or set source = kmsg"
+            )
 
     def fileno(self) -> int:
         return int(self._inotify.fileno())
@@ -106,6 +112,10 @@ class KernLog:
 
     def _follow(self) -> bool:
         """Open the file at the path if it is another than the last, and may be read; whether it was so."""
+        if (places := _directories(self.path)) != self._watched:
+            for place in places:
+                self._inotify.add_watch(place, FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
+            self._watched = places
         try:
             status = os.stat(self.path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
@@ -143,6 +153,23 @@ class KernLog:
             f"{self.path} can be read by root alone, so not after its next rotation: "
             "give it a group (chgrp adm, chmod 640), or set source = kmsg"
         )
+
+
+def _directories(path: str) -> list[str]:
+    """The directory of a file and, where it is a link, of each link and of what it leads to at last."""
+    found = [os.path.dirname(path)]
+    while os.path.islink(path) and len(found) < MAX_LINKS:
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+        found.append(os.path.dirname(path))
+    return found
+
+
+def _mounted(path: str) -> bool:
+    """Whether a file is a mount of its own, as containers have them (proc_pid_mountinfo(5), field 5)."""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        place = os.fsencode(os.path.realpath(path))
+        return any(line.split(b" ")[4].replace(b"\\040", b" ") == place for line in mounts)
+    return False
 
 
 def open_source(path: str) -> KernLog:

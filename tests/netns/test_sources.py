@@ -174,6 +174,18 @@ def test_rotation_in_the_middle(lab: Lab, syslog: Syslog) -> None:
     assert "refused replay" not in daemon.log(), "a line was read twice"
 
 
+def test_a_directory_that_shuts_the_daemon_out_is_said(lab: Lab, syslog: Syslog) -> None:
+    """The file can be read now, by its group; after its rotation nobody could open it."""
+    syslog.path.parent.chmod(0o750)
+    sentence = f"may not go into {syslog.path.parent}, so {syslog.path} cannot be opened after its next rotation: chmod"
+    assert sentence in checked(lab).stderr
+    daemon = lab.daemon(ready=False)
+    daemon.says(sentence)
+    assert daemon.process.wait(10) == 1
+    syslog.path.parent.chmod(0o751)
+    lab.daemon().says(f"reading {syslog.path}")
+
+
 def test_late_creation(lab: Lab) -> None:
     lab.mint("laptop")
     lab.listen(22)
