@@ -108,7 +108,9 @@ def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple
     """What an attempt becomes by a packet, and whether the sequence is complete."""
     identity = packet.sequence if packet.protocol == TCP else packet.ident
     copy = packet.protocol, packet.port, packet.source_port, identity
-    state, action = track.table[attempt.state, knock := classify(track, attempt, copy, now)]
+    # A flow label is that of all datagrams of a socket, and so is an identification of 0 (RFC 6864).
+    sure = packet.protocol == TCP or (len(packet.source) == 4 and packet.ident > 0)
+    state, action = track.table[attempt.state, knock := classify(track, attempt, copy, now, sure)]
     if knock is Knock.LATE:
         return advance(track, NOTHING, packet, now)
     if action is Action.NONE:
@@ -123,15 +125,15 @@ def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple
     return Attempt(state, attempt.done + 1, attempt.began, now, counted), False
 
 
-def classify(track: Track, attempt: Attempt, copy: Copy, now: float) -> Knock:
-    """What a packet is to a sequence."""
+def classify(track: Track, attempt: Attempt, copy: Copy, now: float, sure: bool) -> Knock:
+    """What a packet is to a sequence; sure: no other packet has what its copies have in common."""
     profile, steps = track.profile, track.steps
     under_way = attempt.state is not State.IDLE
     if attempt.counted and (
         now - attempt.last > profile.time or (under_way and now - attempt.began > profile.total_time)
     ):
         return Knock.LATE
-    if copy in attempt.counted:
+    if copy in attempt.counted and (sure or copy[:2] != steps[attempt.done]):
         return Knock.COPY
     missing = len(steps) - attempt.done - 1
     if copy[:2] == steps[attempt.done]:

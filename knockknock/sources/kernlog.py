@@ -78,7 +78,7 @@ class KernLog:
         self.group = self._group()
         if _mounted(path):
             self._complaint = (
-                f"{path} is mounted by itself, so its rotation outside is not seen here, and nothing is heard after it: "
+                f"{path} is mounted by itself, so its rotation outside is not seen here, and nothing is heard after: "
                 "mount its directory, or set source = kmsg"
             )
 

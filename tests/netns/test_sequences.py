@@ -1,13 +1,15 @@
 """Port sequences, with clients that know nothing of us: Debian's knockd client, nc, and our own without root."""
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ..helpers import VIEW
-from .lab import FIREWALLS, Daemon, Lab
+from .lab import FIREWALLS, Daemon, Lab, inside
 
 SERVER = "10.77.0.1"
 SEQUENCE = "tcp/20021,udp/20012,tcp/20043"
@@ -74,6 +76,27 @@ def test_who_knows_the_sequence_gets_in(server: tuple[Lab, Daemon]) -> None:
     assert lab.opens(SERVER)
     log = daemon.log()
     assert not [port for port in ("20021", "20012", "20043") if port in log], "the sequence is a secret"
+
+
+@pytest.mark.parametrize("address", [SERVER, "fd77:0::1"])
+@pytest.mark.parametrize("connected", [True, False])
+def test_one_socket_sends_twice_to_the_same_port(lab: Lab, address: str, connected: bool) -> None:
+    """Nothing in two datagrams tells them apart, with IPv6, and with IPv4 from a socket that is not connected."""
+    lab.settings["single_use"] = "no"
+    minted(lab, sequence="udp/2001,udp/2001,udp/2002")
+    lab.listen(22)
+    daemon = lab.daemon()
+    with inside(lab.ns("client")):
+        one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    with one:
+        for port in (2001, 2001, 2002):
+            if connected:
+                one.connect((address, port))
+                one.send(b"x")
+            else:
+                one.sendto(b"x", (address, port))
+            time.sleep(0.05)
+    assert lab.opens(address), daemon.log()
 
 
 def test_our_own_client_without_root(server: tuple[Lab, Daemon], nobody: int) -> None:
