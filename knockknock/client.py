@@ -61,10 +61,10 @@ def open_raw(user: int = -1) -> dict[int, socket.socket]:
 
 
 @contextlib.contextmanager
-def sender() -> Iterator[Callable[[Knock], None]]:
+def sender(seconds: float) -> Iterator[Callable[[Knock], None]]:
     """What puts a knock on the wire and raises SendError: a raw socket, or somebody who may have one. Raises SendError.
 
-    Nothing of it is left afterwards.
+    Nothing of it is left afterwards. seconds: in which somebody else must have answered, counted from now.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -74,7 +74,7 @@ def sender() -> Iterator[Callable[[Knock], None]]:
                 raise
             from . import rawsend  # imported here, as who has a raw socket needs no other
 
-            yield stack.enter_context(rawsend.borrow(str(error)))
+            yield stack.enter_context(rawsend.borrow(str(error), seconds))
             return
         for one in raw.values():
             stack.enter_context(one)

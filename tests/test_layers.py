@@ -135,6 +135,7 @@ ASKED_FOR = {
     "knockknock.hosts",
     "knockknock.connect",
     "knockknock.rawsend",
+    "knockknock.sendservice",
     "knockknock.program",
     "subprocess",
     "ctypes",

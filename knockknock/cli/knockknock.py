@@ -207,9 +207,9 @@ def _other(options: argparse.Namespace) -> None:
 
 def command(arguments: list[str]) -> None:
     if arguments == ["--send"]:
-        from .. import rawsend
+        from .. import sendservice
 
-        rawsend.serve()
+        sendservice.serve()
         return
     usage, options, program = parse(arguments)
     if options.enroll or options.list or options.doctor:
@@ -219,7 +219,7 @@ def command(arguments: list[str]) -> None:
         send = profile = None
         if os.geteuid() == 0 and not options.dry_run:  # now, before it is given up
             with contextlib.suppress(SendError):  # not every knock takes it
-                send = stack.enter_context(client.sender())
+                send = stack.enter_context(client.sender(options.timeout or TIMEOUT))
         home = client.become_invoker()
         found = None
         if os.path.isfile(path := f"{home}/.knockknock/config"):
@@ -235,7 +235,7 @@ def command(arguments: list[str]) -> None:
             _profile(options, found, home)  # there may be no such profile, or host
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
         if raw and not send and not options.dry_run:
-            send = stack.enter_context(client.sender())
+            send = stack.enter_context(client.sender(options.timeout or TIMEOUT))
         profile = profile or _profile(options, found, home)  # raises what it did
         connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from .. import client, rawsend
 from ..errors import SendError
 
+PATIENCE = 2.0
+"""Seconds in which somebody who sends a knock for us must have answered."""
+
 
 def sender() -> Callable[[client.Knock], None]:
     """What puts a knock on the wire: raw sockets that are opened now, or else systemd's socket, asked for each knock.
@@ -19,11 +22,11 @@ def sender() -> Callable[[client.Knock], None]:
         if os.geteuid() == 0:
             raise
         reason = str(error)
-        with rawsend.borrow(reason):
+        with rawsend.borrow(reason, PATIENCE):
             pass  # whether there is somebody who would send it
 
         def hand_over(knock: client.Knock) -> None:
-            with rawsend.borrow(reason) as put:
+            with rawsend.borrow(reason, PATIENCE) as put:
                 put(knock)
 
         return hand_over

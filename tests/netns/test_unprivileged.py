@@ -1,18 +1,23 @@
 """Knocking without root: by sudo, by systemd's socket, by a capability; and what none of them gives away."""
 
+import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from knockknock.template import kernel_syn
+from knockknock import tcpip
+from knockknock.schemes import Carried
+from knockknock.template import kernel_syn, unsent
 
 from ..helpers import NOBODY, ROOT, VIEW
-from .lab import Lab, inside, until
+from .lab import KNOCK_PORT, Lab, inside, until
 
 HOST = "10.77.0.1"
 GROUP = 4711
@@ -170,7 +175,7 @@ def served(lab: Lab) -> None:
     lab.directory.joinpath("machine", "run").chmod(0o777)
     script = str(lab.directory / "machine" / "bin" / "knockknock")
     lab.start(
-        "client", *restrict, "systemd-socket-activate", "--accept", "--inetd", "-l", str(near), script, "--send",
+        "client", *restrict, "systemd-socket-activate", "-l", str(near), script, "--send",
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until(near.exists)
@@ -191,32 +196,111 @@ def test_by_systemd(laptop: Lab, daemon_user: object) -> None:
     assert done.stderr.startswith("knockknock: you may not send a knock from here")
 
 
+def good_packet(lab: Lab, source: str = "10.77.0.2") -> bytes:
+    """A knock as the client makes it, with other numbers in the fields that carry."""
+    with inside(lab.ns("client")):
+        like = unsent(socket.AF_INET, HOST, KNOCK_PORT, "")
+        kernels = kernel_syn(socket.AF_INET, like.mtu - 40)
+    ends = socket.inet_aton(source), socket.inet_aton(HOST)
+    made = tcpip.like(kernels, like.port, like.hops, like.timestamp)
+    return tcpip.knock(made, *ends, KNOCK_PORT, Carried(7, 8, 9, window=10))
+
+
+def patched(packet: bytes, at: int, *values: int) -> bytes:
+    """A packet with other bytes from somewhere on, and with right checksums."""
+    data = bytearray(packet)
+    data[at : at + len(values)] = bytes(values)
+    (port,) = struct.unpack_from("!H", data, 22)
+    fields = Carried(*struct.unpack_from("!H", data, 4), *struct.unpack_from("!II", data, 24))
+    return tcpip.knock(bytes(data), bytes(data[12:16]), bytes(data[16:20]), port, fields)
+
+
+def ask(near: socket.socket, packet: bytes) -> bytes:
+    near.sendall(packet)
+    return near.recv(1000).removesuffix(b"\n")
+
+
+def caller(lab: Lab) -> socket.socket:
+    """A connection to the service, of root's."""
+    near = socket.socket(socket.AF_UNIX)
+    lab.on_close(near.close)
+    near.settimeout(5)
+    near.connect(str(lab.directory / "machine" / "run" / "knockknock-send.sock"))
+    return near
+
+
 def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
-    """A packet that is no SYN of this machine is refused with a sentence, and the next one is sent all the same."""
+    """What the client would not send is refused with a sentence, and the next one is sent all the same."""
     served(laptop)
-    with inside(laptop.ns("client")):
-        template = kernel_syn(socket.AF_INET, 1460)
-    ends = socket.inet_aton("10.77.0.2"), socket.inet_aton(HOST)
-    good = bytearray(template)
-    good[12:20] = b"".join(ends)
+    laptop.run("client", "sysctl", "-w", "net.ipv4.ip_nonlocal_bind=1")
+    good, near = good_packet(laptop), caller(laptop)
+    options = good.index(b"\x08\x0a") - 2
+    for packet, says in (
+        (good, b""),
+        (patched(good, 12, 10, 77, 0, 9), b"10.77.0.9 is not an address of this machine"),
+        (patched(good, 12, 127, 0, 0, 1), b"127.0.0.1 is not an address of this machine"),
+        (patched(good, 16, 127, 0, 0, 1), b"a knock goes from a port above 1023 to another machine's port, which"),
+        (patched(good, 16, 10, 77, 0, 255), b"there is no way to 10.77.0.255 from here"),
+        (patched(good, 20, 0, 80), b"a knock goes from a port above 1023"),
+        (patched(good, 22, 0, 0), b"a knock goes from a port above 1023"),
+        (patched(good, 8, 1), b"this is no SYN as this machine's kernel makes them"),
+        (patched(good, 8, 0), b"this is no SYN as this machine's kernel makes them"),
+        (patched(good, 1, 8), b"this is no SYN as this machine's kernel makes them"),
+        (patched(good, options, 1, 1), b"this is no SYN as this machine's kernel makes them"),
+        (patched(good, len(good) - 1, 3), b"this is no SYN as this machine's kernel makes them"),
+        (bytes(good[:33] + b"\x12" + good[34:]), b"this is no SYN without data"),
+        (bytes(good[:9] + b"\x11" + good[10:]), b"this is no plain TCP packet"),
+        (patched(good, 16, 224), b"this is not from one host to another"),
+        (good, b""),
+    ):
+        assert ask(near, packet).startswith(says) if says else ask(near, packet) == b"", packet.hex()
 
-    def changed(at: int, value: int) -> bytes:
-        packet = bytearray(good)
-        packet[at] = value
-        return bytes(packet)
 
-    with socket.socket(socket.AF_UNIX) as near:
-        near.connect(str(laptop.directory / "machine" / "run" / "knockknock-send.sock"))
-        for packet, says in (
-            (bytes(good), b""),
-            (changed(15, 9), b"10.77.0.9 is not an address of this machine"),
-            (changed(33, 0x12), b"this is no SYN without data"),
-            (changed(9, 17), b"this is no plain TCP packet"),
-            (changed(16, 224), b"this is not from one host to another"),
-            (bytes(good), b""),
-        ):
-            near.sendall(packet)
-            assert near.recv(1000) == says + b"\n"
+def test_a_user_has_a_rate(laptop: Lab, daemon_user: object) -> None:
+    """Whatever the number of his connections; and another user has his own."""
+    served(laptop)
+    good, sent = good_packet(laptop), 0
+    begin = time.monotonic()
+    for _ in range(4):
+        near = caller(laptop)
+        sent += sum(ask(near, good) == b"" for _ in range(30))
+    allowed = 40 + 20 * (time.monotonic() - begin)
+    assert 40 <= sent <= allowed + 1
+    assert ask(caller(laptop), good) == b"more than 20 knocks a second were asked for"
+    done = on_laptop(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nobody_is_held_up_by_others(laptop: Lab, daemon_user: object) -> None:
+    """Connections that say nothing, or half of a packet, or that are more than a user may have, and 400 at once."""
+    served(laptop)
+    good = good_packet(laptop)
+    half = caller(laptop)
+    half.sendall(good[:10])
+    kept = [half, *(caller(laptop) for _ in range(7))]
+    assert caller(laptop).recv(1000) == b"8 connections of yours are open already\n"
+    for _ in range(400):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as near:
+            near.setblocking(False)
+            near.connect(str(laptop.directory / "machine" / "run" / "knockknock-send.sock"))
+    done = on_laptop(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert half.recv(1000) == b"", "given up after two seconds"
+    assert ask(kept[1], good) == b""
+
+
+def test_a_sender_that_never_answers(laptop: Lab) -> None:
+    """The client ends when its --timeout is over."""
+    path = str(laptop.directory / "machine" / "run" / "knockknock-send.sock")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        Path(path).chmod(0o666)
+        begin = time.monotonic()
+        done = on_laptop(laptop, *KNOCK[:-1], "--stdio", "--timeout", "2", HOST)
+    assert done.returncode == 1
+    assert "could not be handed over to be sent: no answer came in time" in done.stderr
+    assert time.monotonic() - begin < 4
 
 
 def test_by_a_capability(laptop: Lab) -> None:
@@ -304,4 +388,4 @@ def test_proxy_by_systemd(laptop: Lab, daemon_user: object) -> None:
             caller.connect(("127.0.0.1", 1080))
             caller.sendall(f"CONNECT {HOST}:22 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
             assert caller.recv(100).startswith(b"HTTP/1.1 200 "), log.read_text()
-        assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == number
+        until(lambda number=number: daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == number)  # type: ignore[misc]  # a default is bound now
