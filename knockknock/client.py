@@ -118,6 +118,12 @@ def check_own(path: str) -> None:
         raise ProfileError(f"{path} belongs to user {status.st_uid}, not to you: chown it, or enroll anew")
 
 
+def check_profile(directory: str) -> None:
+    """The same for a profile and all that is in it."""
+    for path in (directory, *(f"{directory}/{file}" for file in sorted(os.listdir(directory)))):
+        check_own(path)
+
+
 def find_profile(profiles: str, host: str, *others: str) -> Profile:
     """As find_any(), for those who can send encrypted SYNs only."""
     found = find_any(profiles, host, *others)
@@ -134,8 +140,8 @@ def find_any(profiles: str, host: str, *others: str) -> AnyProfile:
     for name in (host, *others):
         for directory in (f"{profiles}/{name}", f"{profiles}/{name.rstrip('.').lower()}"):
             if name and "/" not in name and not name.startswith(".") and os.path.isdir(directory):
-                for path in (profiles, directory, *(f"{directory}/{file}" for file in os.listdir(directory))):
-                    check_own(path)
+                check_own(profiles)
+                check_profile(directory)
                 return store.load_profile(directory)
     from . import legacy  # as above
 

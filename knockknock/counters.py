@@ -46,7 +46,9 @@ def _missing(path: str) -> CounterError:
 
 def _usable(path: str, counter: int) -> int:
     if counter > MAX_COUNTER:
-        raise CounterError(f"{path}: all counters are used up; mint the profile anew with knockknock-genprofile")
+        raise CounterError(
+            f"{path}: all counters are used up; have new keys made on the server (knockknock-genprofile --rotate NAME)"
+        )
     return counter
 
 

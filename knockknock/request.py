@@ -69,25 +69,23 @@ def protocol_number(text: str) -> int:
 
 def parse_port(text: str) -> tuple[int, int]:
     """A protocol number and a port from text such as `22`, `tcp/22` or `51820/udp`. Raises ConfigError."""
-    one, slash, other = text.strip().partition("/")
+    protocol, port = _parts(text)
+    return protocol_number(protocol), port_number(port)
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The words for protocol and port in `22`, `tcp/22` or `22/tcp`, whatever they are."""
+    one, slash, other = (word.strip() for word in text.partition("/"))
     if not slash:
-        return TCP, port_number(one)
-    if one.lower() in PROTOCOLS:
-        one, other = other, one
-    return protocol_number(other), port_number(one)
+        return "tcp", one
+    return (one, other) if one.lower() in PROTOCOLS or not one[:1].isdigit() else (other, one)
 
 
 def parse_ports(text: str) -> tuple[Ports, ...]:
     """An allow-list from text such as `tcp/22, udp/51820, tcp/8000-8010`. Raises ConfigError."""
     found = []
     for item in text.split(","):
-        protocol, slash, run = item.strip().partition("/")
-        if not slash:
-            raise ConfigError(
-                f"{item.strip()!r} is not a permitted port; write tcp/22 or udp/51820, with commas between"
-            )
-        if run.strip().lower() in PROTOCOLS:  # as -p has it: 22/tcp
-            protocol, run = run, protocol
+        protocol, run = _parts(item)
         first, dash, last = run.partition("-")
         low = port_number(first.strip())
         high = port_number(last.strip()) if dash else low

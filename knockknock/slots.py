@@ -30,7 +30,9 @@ def parse_counter(text: str, where: str) -> int:
         return min(max(found) + damaged(text), MAX_COUNTER + 1)
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
-        raise CounterError(f"{where} does not hold a counter; mint the profile anew with knockknock-genprofile")
+        raise CounterError(
+            f"{where} does not hold a counter; have new keys made on the server (knockknock-genprofile --rotate NAME)"
+        )
     return int(text)
 
 

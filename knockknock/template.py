@@ -7,6 +7,7 @@ addresses since Linux 4.10, per connection since 6.18) and the hop limit.
 """
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -101,9 +102,8 @@ def kernel_syn(family: int, segment: int) -> bytes:
                 stack.enter_context(answered)
             saved = answered.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, 256)
         except OSError as error:
-            raise SendError(
-                f"the kernel's own SYN cannot be looked at, is the loopback interface up? {error.strerror or error}"
-            ) from None
+            hint = "" if error.errno in (errno.EMFILE, errno.ENFILE) else ", is the loopback interface up?"
+            raise SendError(f"the kernel's own SYN cannot be looked at{hint} {error.strerror or error}") from None
     return saved or usual_syn(family, segment)
 
 

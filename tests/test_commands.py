@@ -99,7 +99,14 @@ USAGE = [
     ("knockknock --doctor host -- true", "--doctor: does not go with PROGRAM"),
     ("knockknock --list --pcap x", "--list: does not go with --pcap"),
     ("knockknock --doctor host --stdio", "--doctor: does not go with --stdio"),
-    ("knockknock-genprofile laptop 4242 --ports tcp/4000-5000", "4242 is KNOCKPORT, where nothing listens"),
+    ("knockknock-genprofile laptop 4242 --ports tcp/4000-5000", "nothing may listen at 4242, which is knocked at"),
+    (
+        "knockknock-genprofile s --sequence 1000,2000 --ports tcp/2000",
+        "nothing may listen at 2000, which is knocked at",
+    ),
+    ("knockknock -p / host", "not a protocol"),
+    ("knockknock -p 22/22 host", "not a protocol"),
+    ("knockknock-daemon --blocked --status", "are each used alone"),
     ("knockknock -p 22 --send host", "--send: does not go with HOST"),
     ("knockknock-genprofile", "required: NAME"),
     ("knockknock-genprofile alice", "KNOCKPORT"),
@@ -107,7 +114,7 @@ USAGE = [
     ("knockknock-genprofile alice 65536", "KNOCKPORT: '65536' is not a port number"),
     ("knockknock-genprofile alice ssh", "KNOCKPORT: 'ssh' is not a port number"),
     ("knockknock-genprofile alice 4242 --format tiny", "--format: invalid choice: 'tiny'"),
-    ("knockknock-genprofile alice 4242 --ports 22", "--ports: '22' is not a permitted port"),
+    ("knockknock-genprofile alice 4242 --ports ssh", "--ports: 'ssh' is not a port number"),
     ("knockknock-genprofile alice 4242 --ports tcp/9-8", "--ports: 'tcp/9-8' ends before it begins"),
     ("knockknock-genprofile alice 4242 --ports tcp/22,,", "--ports"),
     ("knockknock-genprofile alice 4242 --format classic --bind-source", "--format classic"),
@@ -346,6 +353,24 @@ def test_a_file_that_begins_with_a_byte_order_mark(home: Path, reachable: str) -
     config = home / ".knockknock" / reachable / "config"
     config.write_text(config.read_text(), encoding="utf-8-sig")
     assert run("knockknock", "--dry-run", reachable, home=home)[0] == 0
+
+
+def test_profiles_are_listed_and_enrolled_where_nobody_else_may_write(home: Path) -> None:
+    place = home / ".knockknock"
+    place.chmod(0o777)
+    line = enrolment.encode(profile("server.example"), 0)
+    for words in (["--list"], ["--enroll"]):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "bin" / "knockknock"), *words],
+            env={"HOME": str(home), "PATH": os.environ["PATH"]},
+            input=line,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"chmod go-w {place}" in done.stderr
+    assert not (place / "server.example").exists()
 
 
 @pytest.mark.parametrize("name", ["", "HOST", "HOST/config", "HOST/mac.key", "HOST/counter"])

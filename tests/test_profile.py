@@ -54,7 +54,7 @@ REFUSED = [
     ("[main]\nknock_port =\n", ":2", "knock_port: '' is not a port number"),
     ("knock_port = 4242\n", ":1", "[main]"),
     ("[main]\nknock_port = 4242\nformat = tiny\n", ":3", "format: 'tiny' is not one of compact, classic, stealth"),
-    ("[main]\nknock_port = 4242\n\nports = 22\n", ":4", "ports: '22' is not a permitted port"),
+    ("[main]\nknock_port = 4242\n\nports = ssh\n", ":4", "ports: 'ssh' is not a port number"),
     ("[main]\nknock_port = 4242\nports = tcp/1-0\n", ":3", "ports: '0' is not a port number"),
     ("[main]\nknock_port = 4242\nbind_source = 2\n", ":3", "bind_source: '2' is neither yes nor no"),
     ("[main]\nknock_port = 4242\nsingle_use =\n", ":3", "single_use: '' is neither yes nor no"),

@@ -74,7 +74,6 @@ def test_ports(text: str, ports: tuple[Ports, ...]) -> None:
 
 NO_LISTS = [
     ("", "''"),
-    ("22", "'22'"),
     ("tcp/22,", "''"),
     (",tcp/22", "''"),
     ("tcp/22;udp/53", "'22;udp/53'"),

@@ -147,7 +147,7 @@ def command(arguments: list[str]) -> None:
         from . import examine  # imported only when asked for
 
         examine.show(path, options)
-    elif status.asked(parser(), options):
+    elif not scan.asked(parser(), options) and status.asked(parser(), options):
         status.show(store.load_config(path).control, options)
     elif scan.asked(parser(), options):
         scan.show(path, options)

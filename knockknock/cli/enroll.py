@@ -87,6 +87,7 @@ def write(directory: str, profile: Profile, counter: int, *, replace: bool) -> N
     try:
         with store.exact_modes(), contextlib.suppress(FileExistsError):
             os.mkdir(above, 0o700)
+        client.check_own(above)
         there = os.path.lexists(directory)
         if there and _keys(directory) == profile[1:3]:
             raise ProfileError(f"this very profile is in {directory} already; nothing was changed")

@@ -8,7 +8,7 @@ from typing import Any
 from .. import __version__, clock, config, ini, minting, moment, ownership, privsep, running, store
 from ..errors import ConfigError, KnockError, ProfileError
 from ..profile import KEY_SIZES, check_name
-from ..request import parse_ports, port_number
+from ..request import TCP, UDP, parse_ports, permitted, port_number
 from ..schemes import otp, steps
 from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, free, handover, run
@@ -180,13 +180,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     beyond = options.bind_source or options.counter == "clock" or any(one.protocol != 6 for one in options.ports)
     if options.format == "classic" and beyond:
         usage.error("--format classic binds no source, knows no clock and opens no udp port: take compact or stealth")
-    own = 17 if options.scheme == "otp" else 6
-    if options.knock_port and any(
-        one.protocol == own and one.first <= options.knock_port <= one.last for one in options.ports
-    ):
-        usage.error(
-            f"argument --ports: {options.knock_port} is KNOCKPORT, where nothing listens: name what is to be opened"
-        )
+    own = [
+        (UDP if options.scheme == "otp" else TCP, options.knock_port),
+        *(options.sequence or ()),
+        *(options.close or ()),
+    ]
+    for protocol, port in own:
+        if port and permitted(options.ports, protocol, port):
+            usage.error(
+                f"argument --ports: nothing may listen at {port}, which is knocked at: name what is to be opened"
+            )
     if options.scheme == "otp" and sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
         usage.error(f"argument --ports: --scheme otp opens all of them at once, and at most {otp.MAX_DOORS}")
     return options

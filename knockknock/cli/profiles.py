@@ -1,6 +1,7 @@
 """knockknock --list: the profiles of a client, without their keys."""
 
 import argparse
+import os
 import sys
 
 from .. import client, clock, counters, legacy, schemes, store
@@ -15,8 +16,11 @@ def command(_options: argparse.Namespace) -> None:
     """Print the profiles that are good, then say what is wrong with others. Raises KnockError if there are such."""
     now, rows, bad = clock.seconds(), [], []
     place = f"{client.become_invoker()}/.knockknock"
+    if os.path.isdir(place):
+        client.check_own(place)
     for name in sorted(store.names(place)):
         try:
+            client.check_profile(f"{place}/{name}")
             profile = store.load_profile(f"{place}/{name}")
             counter = None
             if schemes.load(profile.scheme).counter(profile) is not None:

@@ -77,8 +77,10 @@ def _stale(path: str) -> bool:
     import os
     import time
 
+    from .. import clock
+
     try:
-        return os.stat(path).st_mtime < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return os.stat(path).st_mtime < clock.seconds() - time.clock_gettime(time.CLOCK_BOOTTIME)
     except OSError:
         return False
 
