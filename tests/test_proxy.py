@@ -1,5 +1,6 @@
 """The proxy's parsers, and the command on loopback: no door is needed for what is here."""
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -9,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.proxy import Dialect, Login, Refused, Target, pac
+from knockknock.proxy.connect import directly, resolve
 from knockknock.proxy.http import Http
+from knockknock.proxy.server import Limits, Server
 from knockknock.proxy.socks import Socks
 
 from .helpers import NOBODY, VIEW, command
@@ -416,6 +421,90 @@ def test_connections_are_limited(start: Callable[..., Running], echo: socket.soc
         assert third.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
+class Direct:
+    """Connects without a knock, as Doors do where there is no profile."""
+
+    def hosts(self) -> list[str]:
+        return []
+
+    async def open(self, target: Target, wanted: Callable[[], bool]) -> socket.socket:
+        return await directly(*target, 5)
+
+
+async def idle_make_room(echo: socket.socket) -> list[bytes]:
+    """What three clients hear where two may be joined, and the two say nothing: the third, and then the first."""
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(Direct(), "", None, Limits(2, 5, 0.3))  # type: ignore[arg-type]  # all that it takes of Doors
+    serving = loop.create_task(server.serve(listener))
+    clients = []
+    for _ in range(3):
+        client = socket.socket()
+        client.setblocking(False)
+        await loop.sock_connect(client, listener.getsockname())
+        await loop.sock_sendall(client, b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n" % echo.getsockname()[1])
+        clients.append((client, await asyncio.wait_for(loop.sock_recv(client, 100), 5)))
+        await asyncio.sleep(0.05)
+    heard = [clients[2][1], await asyncio.wait_for(loop.sock_recv(clients[0][0], 100), 5)]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    for one, _ in clients:
+        one.close()
+    listener.close()
+    return heard
+
+
+def test_who_was_idle_for_long_makes_room(echo: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    granted, ended = asyncio.run(idle_make_room(echo))
+    assert granted.startswith(b"HTTP/1.1 200 ")
+    assert ended == b""
+    assert "2 connections are open" in caplog.text
+
+
+def test_many_who_say_nothing_whole_hold_up_nobody(start: Callable[..., Running], echo: socket.socket) -> None:
+    running = start()
+    silent = [running.connect() for _ in range(700)]
+    for one in silent:
+        one.sendall(b"\x05")
+    begin = time.monotonic()
+    running.through(echo.getsockname()).close()
+    assert time.monotonic() - begin < 2
+    assert "clients have not said what they want" in running.log()
+    for one in silent:
+        one.close()
+
+
+def test_guesses_are_slow_and_said(start: Callable[..., Running], place: Path) -> None:
+    """Whatever the number of connections that they come by."""
+    secret = place / "login"
+    secret.write_text("me:secret\n")
+    secret.chmod(0o600)
+    os.chown(secret, NOBODY, NOBODY)
+    running = start("--login-file", str(secret))
+    clients = [running.connect() for _ in range(20)]
+    begin = time.monotonic()
+    for number, client in enumerate(clients):
+        client.settimeout(0.2)
+        client.sendall(
+            b"\x05\x01\x02"
+            if number % 2
+            else b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YTpi\r\n\r\n"
+        )
+    answered = 0
+    while time.monotonic() < begin + 2.5:
+        for client in clients:
+            with contextlib.suppress(OSError):
+                said = client.recv(1000)
+                answered += b" 407 " in said or said.endswith(b"\x01\x01")
+                if said == b"\x05\x02":
+                    client.sendall(b"\x01\x02me\x05wrong")
+    assert 1 <= answered <= 4, "one a second"
+    assert "wants a name and a password" in running.log() or "Wrong username or password" in running.log()
+    assert "wrong" not in running.log()
+    for client in clients:
+        client.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stops_cleanly(start: Callable[..., Running], echo: socket.socket, number: int) -> None:
     running = start()
@@ -563,3 +652,21 @@ def test_missing_package(tmp_path: Path, package: str) -> None:
     assert f"the Python package {package}" in done.stderr
     assert "[proxy]" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_look_ups_that_take_long_hold_up_no_host_with_a_profile() -> None:
+    """Each kind has threads of its own."""
+
+    async def both() -> float:
+        loop = asyncio.get_running_loop()
+        stop, other = threading.Event(), ThreadPoolExecutor(1)
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        slow = [loop.run_in_executor(None, stop.wait, 5) for _ in range(10)]
+        begin = loop.time()
+        await resolve("localhost", 22, other)
+        taken = loop.time() - begin
+        stop.set()
+        await asyncio.gather(*slow)
+        return taken
+
+    assert asyncio.run(both()) < 1

@@ -98,7 +98,11 @@ def parser() -> argparse.ArgumentParser:
         "--handshake", metavar="SECONDS", type=_seconds, default=10.0, help="for a client to say its wish (default 10)"
     )
     options.add_argument(
-        "--connections", metavar="N", type=_count, default=512, help="at a time; others wait (default %(default)s)"
+        "--connections",
+        metavar="N",
+        type=_count,
+        default=512,
+        help="at a time; others wait, or take the place of one that was idle for a minute (default %(default)s)",
     )
     options.add_argument("--print-pac", action="store_true", help="print the proxy auto-configuration file, and end")
     options.add_argument("--debug", action="store_true", help="log who asks for what, too")
@@ -162,6 +166,14 @@ def become(name: str | None) -> str:
     return user.pw_dir
 
 
+def _number(name: str) -> int:
+    """The id of a user, -1 if there is none."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return -1
+
+
 def check(options: argparse.Namespace) -> None:
     """Whether the port may be opened to whom it would be. Raises SystemExit as a usage error."""
     if ipaddress.ip_address(options.listen[0]).is_loopback:
@@ -198,7 +210,7 @@ def command(arguments: list[str]) -> None:
         profiles = options.profiles or f"{home}/.knockknock"
         print(pac.write(store.names(profiles), at(_seen(options.listen)), bool(options.login_file)), end="")
         return
-    send = sender()
+    send = sender(_number(options.user) if options.user else -1)
     listener = open_listener(options.listen)
     home = become(options.user)
     login = read_login(options.login_file) if options.login_file else None

@@ -32,11 +32,14 @@ class Login(NamedTuple):
 
 
 class Refused(Exception):
-    """The conversation is over. The text says why; `answer` is what the client is still to be told, in bytes."""
+    """The conversation is over. The text says why; `answer` is what the client is still to be told, in bytes.
 
-    def __init__(self, reason: str, answer: bytes = b"") -> None:
+    guess: whether a name and a password were said that are wrong.
+    """
+
+    def __init__(self, reason: str, answer: bytes = b"", *, guess: bool = False) -> None:
         super().__init__(reason)
-        self.answer = answer
+        self.answer, self.guess = answer, guess
 
 
 class Dialect(Protocol):

@@ -35,6 +35,9 @@ _STAGGER = 1.0
 """Seconds after which a host's other address family is tried, too."""
 
 
+_RESOLVERS = 16
+"""Names of hosts with profiles that are looked up at a time."""
+
 _PACE = 18, 32
 """Knocks a second, and at once, to one server. It hears 20 and 40 of one source (root.PER_SOURCE); the same user may
 knock from the shell, too."""
@@ -88,6 +91,8 @@ class Doors:
         """By profile: the address family that was the first to connect, the last time."""
         # One thread: it waits for locks and the disk, and store.py sets the umask, which is the whole process's.
         self._thread = ThreadPoolExecutor(1, "knock")
+        self._resolvers = ThreadPoolExecutor(_RESOLVERS, "resolve-hidden")
+        """Hosts with profiles are looked up by threads of their own, so that no other name holds them up."""
 
     def hosts(self) -> list[str]:
         """The hosts that have profiles. Raises ProfileError."""
@@ -129,7 +134,7 @@ class Doors:
             return await directly(*target, self._timeout)
         way = _Way(*found, found[1].timeout or self._timeout)
         families: dict[int, Address] = {}
-        for address in await resolve(way.settings.host_name or target.host, target.port):
+        for address in await resolve(way.settings.host_name or target.host, target.port, self._resolvers):
             families.setdefault(address[0], address)
         name, wish = way.profile.name, way.family()
         best, *others = sorted(families.values(), key=lambda one: one[0] != (wish or self._best.get(name)))

@@ -56,11 +56,14 @@ class Http:
         """Raises Refused, unless it is a CONNECT that is in order."""
         headers = dict(request.headers)
         connect, self._head = request.method == b"CONNECT", request.method == b"HEAD"
-        if self._login and not self._knows(headers.get(b"proxy-authorization" if connect else b"authorization", b"")):
+        said = headers.get(b"proxy-authorization" if connect else b"authorization", b"")
+        if self._login and not self._knows(said):
             ask = "Proxy-Authenticate" if connect else "WWW-Authenticate"
-            raise self._refused(
+            refused = self._refused(
                 407 if connect else 401, "this proxy wants a name and a password", (ask, 'Basic realm="knockknock"')
             )
+            refused.guess = bool(said)  # a browser asks without them first
+            raise refused
         if connect:
             if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
                 raise self._refused(400, "a CONNECT has no content")

@@ -4,31 +4,36 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 _CHUNK = 1 << 18
 """Bytes that are moved at once. They are allocated for a read and freed with it: an idle connection holds none."""
 
 
-async def _pump(source: socket.socket, sink: socket.socket) -> None:
+async def _pump(source: socket.socket, sink: socket.socket, moved: Callable[[], None]) -> None:
     """One direction, until its end, which is passed on; a full sink stops the reading. Raises OSError."""
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, _CHUNK):
+        moved()
         await loop.sock_sendall(sink, data)
         del data
         await asyncio.sleep(0)  # neither of the two waits where both ends are fast, and others want their turn
     sink.shutdown(socket.SHUT_WR)
 
 
-async def join(one: socket.socket, other: socket.socket) -> None:
-    """Both directions, each until its own end. A connection that breaks breaks the other, too."""
+async def join(one: socket.socket, other: socket.socket, moved: Callable[[], None]) -> None:
+    """Both directions, each until its own end. A connection that breaks breaks the other, too.
+
+    moved: called whenever something was said.
+    """
     for end in (one, other):
         with contextlib.suppress(OSError):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_pump(one, other))
-            group.create_task(_pump(other, one))
+            group.create_task(_pump(one, other, moved))
+            group.create_task(_pump(other, one, moved))
     except* OSError:
         for end in (one, other):  # so that close() sends a reset
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -11,13 +11,13 @@ PATIENCE = 2.0
 """Seconds in which somebody who sends a knock for us must have answered."""
 
 
-def sender() -> Callable[[client.Knock], None]:
+def sender(user: int = -1) -> Callable[[client.Knock], None]:
     """What puts a knock on the wire: raw sockets that are opened now, or else systemd's socket, asked for each knock.
 
-    Raises SendError, and so does what it is.
+    Raises SendError, and so does what it is. user: as client.open_raw() has it.
     """
     try:
-        raw = client.open_raw()
+        raw = client.open_raw(user)
     except SendError as error:
         if os.geteuid() == 0:
             raise

@@ -52,7 +52,8 @@ class Socks:
                 answer += message["data"]
                 message = self._protocol.send(None)
         except (SocksException, UnicodeDecodeError, StopIteration) as error:
-            raise Refused(f"SOCKS: {error or 'not understood'}", answer) from None
+            guess = str(error) == "Wrong username or password"  # siosocks has one exception for all
+            raise Refused(f"SOCKS: {error or 'not understood'}", answer, guess=guess) from None
         if message["method"] == "connect":
             self.target = check_target(message["host"], message["port"])
         return answer
@@ -68,7 +69,7 @@ class Socks:
             try:
                 answer += self._go(lambda byte=byte: self._protocol.send(bytes([byte])))  # type: ignore[misc]  # mypy cannot infer it
             except Refused as refused:
-                raise Refused(str(refused), answer + refused.answer) from None
+                raise Refused(str(refused), answer + refused.answer, guess=refused.guess) from None
             if self.target:
                 self.rest = data[place + 1 :]
                 break

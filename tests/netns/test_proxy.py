@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from knockknock.counters import read_counter
 
 from ..helpers import NOBODY, VIEW
 from . import web
-from .lab import KNOCK_PORT, ROOT, Daemon, Lab, until
+from .lab import KNOCK_PORT, ROOT, Daemon, Lab, inside, until
 
 HOST = "door.test"
 WEB = 8080
@@ -346,6 +347,22 @@ def test_door_that_stays_shut(house: House) -> None:
     assert f"shut.test port {WEB} did not open within 1.5 s" in said[0]
     assert proxy.stop() == 0
     shutil.rmtree(there)
+
+
+def test_a_client_that_has_closed_its_own_end(house: House, proxy: Proxy) -> None:
+    """It may still listen: what it wants is knocked for."""
+    with inside(house.lab.ns("client")):
+        caller = socket.socket()
+    with caller:
+        caller.settimeout(10)
+        caller.connect(("127.0.0.1", 1080))
+        caller.sendall(b"CONNECT door.test:8080 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        caller.shutdown(socket.SHUT_WR)
+        said = b""
+        while more := caller.recv(65536):
+            said += more
+    assert said.startswith(b"HTTP/1.1 200 Connection established"), said[:200]
+    assert b"HTTP/1.0 200 OK" in said
 
 
 def test_profile_that_cannot_be_read(house: House, proxy: Proxy) -> None:
