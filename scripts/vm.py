@@ -1,0 +1,343 @@
+"""Follows README.md on real machines, block by block, then reboots, upgrades and purges.
+
+    laptop 10.77.0.2 ──── -netdev socket ──── 10.77.0.1 server          other (by itself)
+
+Each is a Debian as its installer leaves one, with ssh, sudo and Python: its stock kernel, its systemd, no list of
+packages; and a user `you` who may use sudo. A network of QEMU's own reaches the mirror, and ssh reaches the machine.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.imagined import mirror
+from tests.netns import test_readme as readme
+from tests.netns.lab import ROOT
+
+RELEASES = {"12": "bookworm", "13": "trixie"}
+CACHE = Path(os.path.expanduser("~/.cache/knockknock-vm"))
+HOSTS = {"server": 1, "laptop": 2, "other": 3}
+PACKAGES = (
+    "linux-image-amd64,systemd-sysv,systemd-resolved,dbus,dbus-user-session,libpam-systemd,openssh-server,sudo,python3,"
+    "iproute2,iputils-ping,ca-certificates,man-db,curl,git,openssl,netcat-openbsd,rsync,procps"
+)
+"""Beyond what is required and important: those that README takes for granted, and what a machine needs to boot."""
+LEFT_OUT = {"Docker", "One-time passwords, for clients of xt_pknock"}
+"""Sections that take what these machines do not have; tests/netns/test_readme.py follows them."""
+PATIENCE = 1800
+"""Seconds for one block: packages are built and installed by an emulated processor."""
+FURNISH = r"""
+set -e
+rm -f "$1"/var/lib/apt/lists/*_* "$1"/etc/resolv.conf
+ln -s ../run/systemd/resolve/stub-resolv.conf "$1"/etc/resolv.conf
+printf 'nameserver 10.0.2.3\n' > "$1"/etc/resolv.conf.fallback
+chroot "$1" useradd --create-home --shell /bin/bash --password '*' you
+echo 'you ALL=(ALL) NOPASSWD: ALL' > "$1"/etc/sudoers.d/you
+chmod 440 "$1"/etc/sudoers.d/you
+echo 'APT::Get::Assume-Yes "true";' > "$1"/etc/apt/apt.conf.d/99-no-questions
+printf '[Match]\nMACAddress=52:54:00:00:00:*\n[Network]\nDHCP=ipv4\nDNS=10.0.2.3\n' > "$1"/etc/systemd/network/10-user.network
+printf '127.0.0.1 localhost\n10.77.0.1 server.example old.example\n' > "$1"/etc/hosts
+chroot "$1" systemctl -q enable systemd-networkd systemd-resolved ssh
+chroot "$1" systemctl -q disable systemd-networkd-wait-online.service
+for home in "$1"/root "$1"/home/you; do
+    mkdir -m 700 -p $home/.ssh
+    cp "$2" $home/.ssh/authorized_keys
+done
+chroot "$1" chown -R you: /home/you/.ssh
+cp /etc/ssl/certs/ca-certificates.crt "$1"/etc/ssl/certs/ca-certificates.crt
+"""
+
+
+def run(*words: str | Path, **options: object) -> None:
+    subprocess.run([str(word) for word in words], check=True, **options)  # type: ignore[call-overload]  # passed on
+
+
+def image(release: str) -> Path:
+    """The directory with disk, kernel and initrd of a release; made if it is not there."""
+    place = CACHE / release
+    if (place / "disk.img").exists():
+        return place
+    print(f"making a Debian, {release}", flush=True)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / "key")
+    with tempfile.TemporaryDirectory(dir=place) as root:
+        words = ["--variant=important", "--components=main", f"--include={PACKAGES}"]
+        run("mmdebstrap", "--quiet", *words, release, root, f"deb {mirror()} {release} main")
+        run("sh", "-c", FURNISH, "sh", root, place / "key.pub")
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copy(next(Path(root, "boot").glob(f"{name}-*")), place / name)
+        run("truncate", "-s", "8G", place / "new.img")
+        run("mke2fs", "-q", "-t", "ext4", "-L", "root", "-d", root, place / "new.img")
+    (place / "new.img").rename(place / "disk.img")
+    return place
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Machines:
+    """Three machines that run, as readme.Reader takes them (tests/netns/box.py)."""
+
+    def __init__(self, release: str, place: Path) -> None:
+        self._image, self._place = image(release), place
+        self._ports = {host: free_port() for host in HOSTS}
+        self._link = free_port()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        for host in HOSTS:
+            disk = f"{place}/{host}.qcow2"
+            words = ["-q", "-f", "qcow2", "-F", "raw", "-b", f"{self._image}/disk.img", disk]
+            run("qemu-img", "create", *words)
+            self.boot(host)
+        self._furnish()
+
+    def boot(self, host: str) -> None:
+        """Start a machine, and wait until ssh answers."""
+        number = HOSTS[host]
+        nets = ["-netdev", f"user,id=u,hostfwd=tcp:127.0.0.1:{self._ports[host]}-:22"]
+        nets += ["-device", f"virtio-net-pci,netdev=u,mac=52:54:00:00:00:{number:02x}"]
+        if host != "other":
+            end = f"listen=127.0.0.1:{self._link}" if host == "server" else f"connect=127.0.0.1:{self._link}"
+            nets += ["-netdev", f"socket,id=l,{end}"]
+            nets += ["-device", f"virtio-net-pci,netdev=l,mac=52:54:00:00:01:{number:02x}"]
+        words = ["qemu-system-x86_64", "-accel", "kvm", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "1"]
+        words += ["-nographic", "-no-reboot", "-serial", f"file:{self._place}/{host}.console", "-monitor", "none"]
+        words += ["-kernel", f"{self._image}/vmlinuz", "-initrd", f"{self._image}/initrd.img"]
+        words += ["-append", "root=LABEL=root rw console=ttyS0 quiet"]
+        words += ["-drive", f"file={self._place}/{host}.qcow2,if=virtio,cache=unsafe", *nets]
+        self._running[host] = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+        end_of_patience = time.monotonic() + 600
+        while self.run(host, "true", user="root", patience=30).returncode:
+            assert time.monotonic() < end_of_patience, f"{host} does not boot: see {self._place}/{host}.console"
+            assert self._running[host].poll() is None, f"{host} has ended: see {self._place}/{host}.console"
+            time.sleep(3)
+
+    def reboot(self, host: str) -> None:
+        self.run(host, "systemctl reboot", user="root")
+        self._running[host].wait(300)
+        self.boot(host)
+
+    def _furnish(self) -> None:
+        for host, number in HOSTS.items():
+            link = f"[Match]\\nMACAddress=52:54:00:00:01:*\\n[Network]\\nAddress=10.77.0.{number}/24\\n"
+            self.good(host, f"hostnamectl set-hostname {host}; echo '127.0.1.1 {host}' >> /etc/hosts", user="root")
+            set_up = f"printf '{link}' > /etc/systemd/network/20-link.network; networkctl reload"
+            self.good(host, set_up, user="root")
+        git = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "archive", "HEAD"]
+        tar = subprocess.run(git, capture_output=True, check=True).stdout
+        for host in ("server", "other"):
+            words = [*self._ssh(host, "you"), "mkdir knockknock && tar -C knockknock -xf -"]
+            subprocess.run(words, input=tar, check=True)
+        self.good("laptop", "ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
+        key = self.good("laptop", "cat ~/.ssh/id_ed25519.pub")
+        self.good("server", "cat >> ~/.ssh/authorized_keys", text=key)
+        hosts = self.good("server", "sed 's/^/server.example /' /etc/ssh/ssh_host_ed25519_key.pub")
+        self.good("laptop", "cat > ~/.ssh/known_hosts", text=hosts)
+        self.good("laptop", "ping -c 1 -W 10 10.77.0.1")
+
+    def _ssh(self, host: str, user: str) -> list[str]:
+        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20")
+        words = [word for option in options for word in ("-o", option)]
+        return ["ssh", "-i", f"{self._image}/key", "-p", str(self._ports[host]), *words, f"{user}@127.0.0.1"]
+
+    def run(
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
+        patience: float = PATIENCE,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run lines of shell as the user would, in a new login; online says nothing, as all are."""
+        inside = f"cd; [ ! -d {at} ] || cd {at}\n{script}"
+        words = [*self._ssh(host, user), f"DEBIAN_FRONTEND=noninteractive bash -e -o pipefail -c {shlex.quote(inside)}"]
+        try:
+            return subprocess.run(
+                words,
+                input=text,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=patience,
+                check=False,
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"").decode(errors="replace") if isinstance(error.stdout, bytes) else ""
+            return subprocess.CompletedProcess(words, 124, f"{said}\nno end within {patience:.0f} s", "")
+
+    def good(
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
+    ) -> str:
+        """What lines of shell say that must succeed."""
+        done = self.run(host, script, user=user, online=online, text=text, at=at)
+        assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
+        return done.stdout
+
+    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
+        """Start lines of shell as the user; returns as soon as they have printed a line with that word."""
+        words = [*self._ssh(host, "you"), f"cd; {script}"]
+        process = subprocess.Popen(
+            words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if word in line:
+                return process
+        raise AssertionError(f"it ended before it said {word}")
+
+    def close(self) -> None:
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+
+    def how_to_log_in(self) -> str:
+        return "\n".join(f"{host}: {shlex.join(self._ssh(host, 'you'))}" for host in HOSTS)
+
+
+def before_firewalld(machines: Machines) -> None:
+    machines.good("server", "ufw disable", user="root")
+    readme.empty_firewall(machines)  # type: ignore[arg-type]  # takes what a Box takes
+
+
+def install_firewall(name: str) -> Callable[[Machines], None]:
+    """A reader of that section has it, and nothing of the section before."""
+
+    def install(machines: Machines) -> None:
+        machines.good("server", f"apt-get install -q {name}", user="root")
+        if name == "firewalld":
+            before_firewalld(machines)
+            machines.good("server", "systemctl disable --now ufw", user="root")
+        else:
+            readme.empty_firewall(machines)  # type: ignore[arg-type]  # as above
+            machines.good("server", "systemctl disable --now nftables; systemctl daemon-reload", user="root")
+
+    return install
+
+
+def reboot(machines: Machines) -> None:
+    """The server comes back closed, and a knock opens it."""
+    machines.good("server", "systemctl disable --now firewalld", user="root")
+    machines.good("server", "nft flush ruleset; nft -f /etc/nftables.conf; systemctl enable nftables", user="root")
+    machines.good("server", "systemctl restart knockknock", user="root")
+    machines.reboot("server")
+    machines.good("server", "systemctl is-active knockknock nftables", user="root")
+    readme.closed(machines)  # type: ignore[arg-type]  # as above
+    machines.good("laptop", "ssh server.example true")
+
+
+def upgrade(machines: Machines) -> None:
+    """A newer package, while the daemon runs: it runs on, with its counters."""
+    repack = (
+        "rm -rf /tmp/new; dpkg-deb -R ~you/knockknock/dist/knockknock_*.deb /tmp/new;"
+        "sed -i 's/^Version: .*/&+later/' /tmp/new/DEBIAN/control; dpkg-deb -b /tmp/new /tmp/later.deb;"
+        "apt-get install -q /tmp/later.deb; systemctl is-active knockknock"
+    )
+    before = machines.good("server", "systemctl show -p MainPID knockknock", user="root")
+    machines.good("server", repack, user="root")
+    assert machines.good("server", "systemctl show -p MainPID knockknock", user="root") != before
+    machines.good("laptop", "ssh server.example true")
+
+
+def purge(machines: Machines) -> None:
+    machines.good(
+        "server", "apt-get remove -q knockknock; ls /etc/knockknock.d/config /var/lib/knockknock", user="root"
+    )
+    machines.good("server", "apt-get purge -q knockknock; ! ls -d /etc/knockknock.d /var/lib/knockknock", user="root")
+    machines.good("server", "! nft list table inet knockknock", user="root")
+
+
+BEFORE: dict[str, Callable[[Machines], object]] = {
+    **readme.BEFORE,  # type: ignore[dict-item]  # as above
+    "ufw": install_firewall("ufw"),
+    "firewalld": install_firewall("firewalld"),
+}
+AFTER = {"a reboot": reboot, "an upgrade": upgrade, "a purge": purge}
+
+
+def step(name: str, what: Callable[[], object]) -> bool:
+    """Do one thing and say how it went."""
+    begin = time.monotonic()
+    try:
+        what()
+    except (AssertionError, ValueError, subprocess.SubprocessError) as error:
+        print(
+            f"FAILED  {time.monotonic() - begin:5.0f} s  {name}\n{re.sub('^', '    ', str(error), flags=re.M)}",
+            flush=True,
+        )
+        return False
+    print(f"ok      {time.monotonic() - begin:5.0f} s  {name}", flush=True)
+    return True
+
+
+def follow(machines: Machines) -> list[str]:
+    """All blocks, in their order, then what comes later; the names of what failed."""
+    reader, section, failed = readme.Reader(machines), "", []  # type: ignore[arg-type]  # as above
+
+    def do(name: str, what: Callable[[], object]) -> None:
+        if not step(name, what):
+            failed.append(name)
+
+    for block in readme.blocks((ROOT / "README.md").read_text()):
+        if block.section in LEFT_OUT:
+            continue
+        if block.section != section:
+            if claim := readme.CLAIMS.get(section):
+                do(f"{section}: what it claims", lambda claim=claim: claim(machines))  # type: ignore[misc]  # as above
+            section = block.section
+            if prepare := BEFORE.get(section):
+                do(f"{section}: what it takes for granted", lambda prepare=prepare: prepare(machines))  # type: ignore[misc]  # as above
+        first = block.text.strip().partition("\n")[0]
+        do(f"{section}: {first}", lambda block=block: reader.perform(block))  # type: ignore[misc]  # as above
+    if claim := readme.CLAIMS.get(section):
+        do(f"{section}: what it claims", lambda: claim(machines))  # type: ignore[arg-type]  # as above
+    for name, later in AFTER.items():
+        do(name, lambda later=later: later(machines))  # type: ignore[misc]  # as above
+    return failed
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="scripts/vm", description=__doc__)
+    options.add_argument("release", nargs="?", choices=[*RELEASES, "all"], default="all", help="of Debian")
+    options.add_argument("--keep", action="store_true", help="leave the machines on at the end")
+    asked = options.parse_args()
+    failed: dict[str, list[str]] = {}
+    for number in RELEASES if asked.release == "all" else [asked.release]:
+        with contextlib.ExitStack() as stack:
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="knockknock-vm-")))
+            print(f"== Debian {number}", flush=True)
+            machines = Machines(RELEASES[number], place)
+            stack.callback(machines.close)
+            failed[number] = follow(machines)
+            if asked.keep:
+                print(machines.how_to_log_in(), flush=True)
+                input("They are on until you press Enter. ")
+    for number, names in failed.items():
+        print(f"Debian {number}: " + (f"{len(names)} failed: {'; '.join(names)}" if names else "all is well"))
+    return 1 if any(failed.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
