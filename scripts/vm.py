@@ -45,8 +45,10 @@ chroot "$1" useradd --create-home --shell /bin/bash --password '*' you
 echo 'you ALL=(ALL) NOPASSWD: ALL' > "$1"/etc/sudoers.d/you
 chmod 440 "$1"/etc/sudoers.d/you
 echo 'APT::Get::Assume-Yes "true";' > "$1"/etc/apt/apt.conf.d/99-no-questions
-printf '[Match]\nMACAddress=52:54:00:00:00:01 52:54:00:00:00:02 52:54:00:00:00:03\n[Network]\nDHCP=ipv4\nDNS=10.0.2.3\n' \
-    > "$1"/etc/systemd/network/10-user.network
+{
+    printf '[Match]\nMACAddress=52:54:00:00:00:01 52:54:00:00:00:02 52:54:00:00:00:03\n'
+    printf '[Network]\nDHCP=ipv4\nDNS=10.0.2.3\n'
+} > "$1"/etc/systemd/network/10-user.network
 printf '127.0.0.1 localhost\n10.77.0.1 server.example old.example\n' > "$1"/etc/hosts
 chroot "$1" systemctl -q enable systemd-networkd systemd-resolved ssh
 chroot "$1" systemctl -q disable systemd-networkd-wait-online.service
