@@ -48,7 +48,8 @@ def open_raw(user: int = -1) -> dict[int, socket.socket]:
         try:
             raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
             raw.setsockopt(level, option, 1)
-            os.fchown(raw.fileno(), user, -1)
+            if user >= 0:  # the unit of --send would be killed for the call
+                os.fchown(raw.fileno(), user, -1)
             found[family] = raw
         except PermissionError:
             raise SendError(

@@ -1,4 +1,4 @@
-"""Has knocks sent by somebody who may have a raw socket: systemd's socket, or sudo (sendservice.py)."""
+"""Hands knocks over to `knockknock --send` (sendservice.py), for a client that may have no raw socket."""
 
 import contextlib
 import os
@@ -12,23 +12,22 @@ from .errors import SendError
 
 SOCKET = "/run/knockknock-send.sock"
 """Where systemd listens (config/knockknock-send.socket)."""
-SHORTEST = 0.2
-"""Seconds that an answer is waited for at least."""
 
 
 @contextlib.contextmanager
-def borrow(reason: str, seconds: float) -> Iterator[Callable[[client.Knock], None]]:
+def borrow(reason: str, timeout: float) -> Iterator[Callable[[client.Knock], None]]:
     """What sends a knock by somebody who may: systemd's socket, or sudo. Raises SendError with the reason if nobody is.
 
-    reason: why we may not ourselves. seconds: in which all answers must have come, counted from now.
+    reason: why we may not ourselves. timeout: seconds that each step may take: a counter is locked meanwhile.
     """
-    end = monotonic() + seconds
     with contextlib.ExitStack() as stack:
-        yield _ask(stack.enter_context(_by_socket() or stack.enter_context(_by_sudo(reason))), end)
+        near = _by_socket(timeout) or stack.enter_context(_by_sudo(reason, timeout))
+        yield _ask(stack.enter_context(near), timeout)
 
 
-def _by_socket() -> socket.socket | None:
+def _by_socket(timeout: float = 5.0) -> socket.socket | None:
     near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    near.settimeout(timeout)
     try:
         near.connect(SOCKET)
     except OSError:  # there is none, or it is for others
@@ -38,15 +37,17 @@ def _by_socket() -> socket.socket | None:
 
 
 @contextlib.contextmanager
-def _by_sudo(reason: str) -> Iterator[socket.socket]:
+def _by_sudo(reason: str, timeout: float) -> Iterator[socket.socket]:
     """Ourselves, as root, by sudo without a password; it has ended afterwards."""
     import subprocess  # only here: it takes longer than all of a knock
 
     words = ["sudo", "-n", "-u", "root", "--", os.path.abspath(sys.argv[0]), "--send"]
     quiet = subprocess.DEVNULL
     try:
-        allowed = subprocess.run([*words[:2], "-l", *words[2:]], stdin=quiet, stdout=quiet, stderr=quiet, check=False)
-    except OSError:
+        allowed = subprocess.run(
+            [*words[:2], "-l", *words[2:]], stdin=quiet, stdout=quiet, stderr=quiet, check=False, timeout=timeout
+        )
+    except (OSError, subprocess.TimeoutExpired):
         raise SendError(reason) from None
     if allowed.returncode:
         raise SendError(reason)
@@ -57,20 +58,23 @@ def _by_sudo(reason: str) -> Iterator[socket.socket]:
         yield near
     finally:
         near.close()
-        sudo.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is root's: we could not end it
+            sudo.wait(timeout)
 
 
-def _ask(near: socket.socket, end: float) -> Callable[[client.Knock], None]:
+def _ask(near: socket.socket, timeout: float) -> Callable[[client.Knock], None]:
     def put(knock: client.Knock) -> None:
+        end = monotonic() + timeout
+        near.settimeout(timeout)
+        answer = b""
         try:
-            near.settimeout(max(SHORTEST, end - monotonic()))
-            near.sendall(knock.packet)
-            answer = b""
+            with contextlib.suppress(BrokenPipeError):  # it says why
+                near.sendall(knock.packet)
             while not answer.endswith(b"\n") and (more := near.recv(1000)):
                 answer += more
-                near.settimeout(max(SHORTEST, end - monotonic()))
+                near.settimeout(max(0.001, end - monotonic()))
         except TimeoutError:
-            raise SendError("the knock could not be handed over to be sent: no answer came in time") from None
+            raise SendError(f"the knock could not be handed over to be sent: no answer within {timeout:g} s") from None
         except OSError as error:
             raise SendError(f"the knock could not be handed over to be sent: {error.strerror}") from None
         if not answer.endswith(b"\n"):

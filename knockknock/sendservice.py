@@ -6,64 +6,80 @@ makes for that destination, but for the fields that carry a knock. The clients o
 together, and none of them is waited for.
 """
 
+import contextlib
+import fcntl
 import ipaddress
 import os
-import re
 import selectors
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
-from . import client, tcpip, tcpoptions, template
+from . import client, route, tcpip, tcpoptions, template
 from .errors import SendError
 from .schemes import Carried
 
-RATE, BURST = 20.0, 40.0
-"""SYNs a second, and at once, of one user."""
-BURST_OF_ONE = 8.0
-"""At once, by sudo, which starts a process for each client."""
+RATE, BURST = 20, 40
+"""SYNs a second, and at once, of one user. A server hears no more of one source (root.PER_SOURCE)."""
 MOST = 8
 """Connections of one user."""
-UNFINISHED, IDLE, REST = 2.0, 60.0, 300.0
-"""Seconds for the rest of a packet, for a connection that says nothing, and for the service without a connection."""
+UNFINISHED, IDLE = 2.0, 30.0
+"""Seconds for the rest of a packet; without a packet, and for the service without a connection."""
 FIRST_FD = 3
 """sd_listen_fds(3)"""
 
+Take = Callable[[], None]
+"""Counts one packet of a user. Raises SendError if it is above the rate."""
 
-class Bucket:
-    """A rate: so many at once, and so many a second from then on."""
 
-    def __init__(self, burst: float) -> None:
-        self._burst = self._tokens = burst
-        self._at = time.monotonic()
+def later(full: float) -> float:
+    """When a user's packets, with this one, would have left at RATE. Raises SendError if that is too far away.
 
-    def take(self) -> bool:
-        """Whether one more is within the rate; it is counted then."""
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * RATE)
-        self._at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+    full: the same before this packet, by the monotonic clock, which all processes share.
+    """
+    now = time.monotonic()
+    full = max(full, now) + 1 / RATE
+    if full - now > BURST / RATE + 0.001:
+        raise SendError(f"more than {RATE} knocks a second were asked for: wait, and try again")
+    return full
+
+
+def shared_pace() -> Take:
+    """What counts a packet in all processes that sudo starts for a user. Raises SendError."""
+    if os.geteuid():  # who has the capability himself can send whatever he likes
+        return lambda: None
+    path = f"/run/knockknock-send.{os.environ.get('SUDO_UID') or '0'}"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SendError(f"{path}, which holds your rate, cannot be opened: {error.strerror}") from None
+
+    def take() -> None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            stored = os.pread(file, 8, 0)
+            os.pwrite(file, struct.pack("d", later(struct.unpack("d", stored)[0] if len(stored) == 8 else 0)), 0)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    return take
 
 
 class Sender:
-    """Raw sockets, and what this kernel's SYNs look like, by family and segment size."""
+    """Raw sockets by address family."""
 
     def __init__(self) -> None:
         self._raw = client.open_raw()
-        self._kernels: dict[tuple[int, int], bytes] = {}
 
-    def answer(self, packet: bytes, bucket: Bucket) -> bytes:
+    def answer(self, packet: bytes, take: Take) -> bytes:
         """Send a packet if it is one that may be sent; the line for the client."""
         try:
-            family, where = self._check(packet)
+            take()
+            family, where = check(packet)
             if family not in self._raw:
                 raise SendError("this kernel has no such raw sockets")
-            if not bucket.take():
-                raise SendError(f"more than {RATE:.0f} knocks a second were asked for")
             self._raw[family].sendto(packet, (where, 0))
         except SendError as error:
             return f"{error}\n".encode()
@@ -71,40 +87,40 @@ class Sender:
             return f"the knock could not be sent: {error.strerror}\n".encode()
         return b"\n"
 
-    def _check(self, packet: bytes) -> tuple[int, str]:
-        """The family and the destination of a SYN that the client itself could send. Raises SendError for any other."""
-        source, destination = tcpip.check_syn(packet)
-        family, start = (socket.AF_INET, 20) if len(source) == 4 else (socket.AF_INET6, 40)
-        sport, port, sequence, acknowledgment = struct.unpack_from("!HHII", packet, start)
-        (window,) = struct.unpack_from("!H", packet, start + 14)
-        own, where = socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
-        if source not in own_addresses(family):
-            raise SendError(f"{own} is not an address of this machine")
-        if ipaddress.ip_address(where).is_loopback or not port or sport < 1024:
-            raise SendError("a knock goes from a port above 1023 to another machine's port, which is not 0")
-        like = template.unsent(family, where, port, own)
-        segment = like.mtu - start - 20
-        if (family, segment) not in self._kernels:
-            self._kernels[family, segment] = template.kernel_syn(family, segment)
-        stamp = tcpoptions.timestamp(packet[start + 20 :])
-        word = int.from_bytes(packet[4:6] if start == 20 else packet[1:4], "big") & 0xFFFFF
-        fields = Carried(word & 0xFFFF, sequence, acknowledgment, window, stamp)
-        made = tcpip.like(self._kernels[family, segment], sport, like.hops, stamp or 0)
-        if tcpip.knock(made, source, destination, port, fields, word >> 16) != packet:
-            self._kernels.clear()  # it may have been made by other settings
-            raise SendError("this is no SYN as this machine's kernel makes them")
-        return family, where
+
+def check(packet: bytes) -> tuple[int, str]:
+    """The family and the destination of a SYN that the client itself could send. Raises SendError for any other."""
+    source, destination = tcpip.check_syn(packet)
+    family, start = (socket.AF_INET, 20) if len(source) == 4 else (socket.AF_INET6, 40)
+    sport, port, sequence, acknowledgment = struct.unpack_from("!HHII", packet, start)
+    (window,) = struct.unpack_from("!H", packet, start + 14)
+    own, where = socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
+    if not own_address(family, own):
+        raise SendError(f"{own} is not an address of this machine")
+    if ipaddress.ip_address(where).is_loopback or not port or sport < 1024:
+        raise SendError("a knock goes from a port above 1023 to another machine's port, which is not 0")
+    like = template.unsent(family, where, port, own)
+    kernels = template.kernel_syn(family, like.mtu - start - 20)
+    stamp = tcpoptions.timestamp(packet[start + 20 :])
+    word = int.from_bytes(packet[4:6] if start == 20 else packet[1:4], "big") & 0xFFFFF
+    fields = Carried(word & 0xFFFF, sequence, acknowledgment, window, stamp)
+    made = tcpip.like(kernels, sport, like.hops, stamp or 0)
+    if tcpip.knock(made, source, destination, port, fields, word >> 16) != packet:
+        raise SendError("this is no SYN as this machine's kernel makes them")
+    return family, where
 
 
-def own_addresses(family: int) -> set[bytes]:
-    """The unicast addresses of this machine but those of the loopback, 4 or 16 bytes each (proc_net(5))."""
-    if family == socket.AF_INET:
-        with open("/proc/self/net/fib_trie") as file:
-            found = re.findall(r"-- (\S+)\n\s+/32 host LOCAL", file.read())
-        return {socket.inet_aton(one) for one in found if not one.startswith("127.")}
-    with open("/proc/self/net/if_inet6") as file:
-        addresses = {bytes.fromhex(line.split()[0]) for line in file}
-    return addresses - {bytes(15) + b"\1"}
+def own_address(family: int, address: str) -> bool:
+    """Whether an address is this machine's, and not the loopback's: only then a connection to it comes from it.
+
+    bind() does not tell: with net.ipv4.ip_nonlocal_bind it takes any.
+    """
+    one = ipaddress.ip_address(address)
+    if one.is_loopback or (one.version == 6 and one.ipv4_mapped):
+        return False
+    with contextlib.suppress(SendError):
+        return route.find(family, address, 9, "")[0] == address
+    return False
 
 
 def take_packet(data: bytearray) -> bytes:
@@ -123,12 +139,12 @@ def serve() -> None:
         with socket.socket(fileno=FIRST_FD) as listener:
             Service(sender, listener).run()
         return
+    take, data = shared_pace(), bytearray()
     client.become_invoker()
-    bucket, data = Bucket(BURST_OF_ONE), bytearray()
     while more := os.read(0, 4096):
         data += more
         while packet := take_packet(data):
-            os.write(1, sender.answer(packet, bucket))
+            os.write(1, sender.answer(packet, take))
 
 
 class Client(NamedTuple):
@@ -145,7 +161,8 @@ class Service:
 
     def __init__(self, sender: Sender, listener: socket.socket) -> None:
         self._sender, self._listener = sender, listener
-        self._buckets: dict[int, Bucket] = {}
+        self._paces: dict[int, float] = {}
+        """What later() gave for each user."""
         self._clients: dict[int, tuple[Client, float]] = {}
         """By descriptor, each with the time when it is given up."""
         self._ready = selectors.DefaultSelector()
@@ -154,7 +171,7 @@ class Service:
 
     def run(self) -> None:
         """Serve until nobody has been there for a while."""
-        end = time.monotonic() + REST
+        end = time.monotonic() + IDLE
         while self._clients or time.monotonic() < end:
             ends = [end] if not self._clients else [until for _, until in self._clients.values()]
             for key, _ in self._ready.select(max(0.0, min(ends) - time.monotonic())):
@@ -162,7 +179,7 @@ class Service:
                     self._accept()
                 else:
                     self._read(self._clients[key.fd][0])
-                end = time.monotonic() + REST
+                end = time.monotonic() + IDLE
             for one, until in tuple(self._clients.values()):
                 if until <= time.monotonic():
                     self._close(one)
@@ -171,6 +188,7 @@ class Service:
         try:
             near, _ = self._listener.accept()
         except OSError:
+            time.sleep(0.01)  # out of descriptors, perhaps, which takes an end of somebody's
             return
         near.setblocking(False)
         _, user, _ = struct.unpack("3i", near.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -182,22 +200,25 @@ class Service:
         self._ready.register(near, selectors.EVENT_READ)
 
     def _read(self, one: Client) -> None:
+        def take() -> None:
+            self._paces[one.user] = later(self._paces.get(one.user, 0))
+
         try:
-            more = one.near.recv(4096)
+            more, begun = one.near.recv(4096), bool(one.data)
             one.data.extend(more)
             while packet := take_packet(one.data):
-                bucket = self._buckets.setdefault(one.user, Bucket(BURST))
-                if not self._say(one.near, self._sender.answer(packet, bucket)):
+                begun = False
+                if not self._say(one.near, self._sender.answer(packet, take)):
                     more = b""
-        except SendError as error:
+        except SendError as error:  # where the next packet would begin is unknown
             self._say(one.near, f"{error}\n".encode())
             more = b""
         except OSError:
             more = b""
         if not more:
             self._close(one)
-            return
-        self._clients[one.near.fileno()] = one, time.monotonic() + (UNFINISHED if one.data else IDLE)
+        elif not begun:  # who dribbles has no more time for it
+            self._clients[one.near.fileno()] = one, time.monotonic() + (UNFINISHED if one.data else IDLE)
 
     @staticmethod
     def _say(near: socket.socket, line: bytes) -> bool:
