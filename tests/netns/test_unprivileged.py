@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -167,7 +168,7 @@ def test_sudo_gives_nothing_else(laptop: Lab) -> None:
     assert done.returncode == 1
 
 
-def served(lab: Lab) -> None:
+def served(lab: Lab, *tracer: str) -> None:
     """What systemd does with config/knockknock-send.socket, by its own tool for trying sockets out."""
     near = lab.directory / "machine" / "run" / "knockknock-send.sock"
     restrict = ["setpriv", "--reuid=knockknock", "--clear-groups", "--no-new-privs", "--inh-caps=-all,+net_raw"]
@@ -175,7 +176,7 @@ def served(lab: Lab) -> None:
     lab.directory.joinpath("machine", "run").chmod(0o777)
     script = str(lab.directory / "machine" / "bin" / "knockknock")
     stand_in = [sys.executable, str(Path(__file__).with_name("systemctl")), "--activate"]
-    lab.start("client", *restrict, *stand_in, str(near), script, "--send", stderr=subprocess.DEVNULL)
+    lab.start("client", *restrict, *stand_in, str(near), *tracer, script, "--send", stderr=subprocess.DEVNULL)
     until(near.exists)
     near.chmod(0o660)
     os.chown(near, 0, GROUP)
@@ -225,6 +226,33 @@ def caller(lab: Lab) -> socket.socket:
     near.settimeout(5)
     near.connect(str(lab.directory / "machine" / "run" / "knockknock-send.sock"))
     return near
+
+
+def members(group: str) -> set[str]:
+    """The system calls of one of systemd's groups."""
+    words = ["systemd-analyze", "syscall-filter", "--no-pager", group]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+    names = {line.strip() for line in listed if line.strip() and not line.strip().startswith("#")}
+    return {name for name in names if name[0] != "@"}.union(*(members(name) for name in names if name[0] == "@"))
+
+
+def test_the_unit_allows_what_the_service_calls(laptop: Lab, daemon_user: object) -> None:
+    """Under a real systemd a call that is not allowed kills it; here it is looked at what it calls for a knock."""
+    allowed: set[str] = set()
+    for line in (ROOT / "config" / "knockknock-send.service").read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            words = line.partition("=")[2]
+            found = set[str]().union(*(members(word) for word in words.removeprefix("~").split()))
+            allowed = allowed - found if words.startswith("~") else allowed | found
+    served(laptop, "strace", "-D", "-f", "-qq", "-o", str(laptop.directory / "machine" / "run" / "calls"))
+    done = on_laptop(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = (laptop.directory / "machine" / "run" / "calls").read_text().splitlines()
+    # The last exec is that of the service: what comes before is the tracer's and setpriv's.
+    begin = max(number for number, line in enumerate(lines) if "execve(" in line)
+    called = {match[1] for line in lines[begin + 1 :] if (match := re.match(r"[0-9]+ +(\w+)\(", line))}
+    assert "sendto" in called
+    assert called <= allowed
 
 
 def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
