@@ -100,6 +100,7 @@ class Machines:
         self._ports = {host: free_port() for host in HOSTS}
         self._link = free_port()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._rebooted = False
         for host in HOSTS:
             disk = f"{place}/{host}.qcow2"
             words = ["-q", "-f", "qcow2", "-F", "raw", "-b", f"{self._image}/disk.img", disk]
@@ -131,6 +132,9 @@ class Machines:
     def reboot(self, host: str) -> None:
         self.run(host, "systemctl reboot", user="root")
         self._running[host].wait(300)
+        for user in ("you", "root"):
+            Path(f"{self._place}/{user}").unlink(missing_ok=True)
+        self._rebooted = host == "server"
         self.boot(host)
 
     def _furnish(self) -> None:
@@ -154,6 +158,12 @@ class Machines:
     def _ssh(self, host: str, user: str) -> list[str]:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20")
         words = [word for option in options for word in ("-o", option)]
+        if host == "server":
+            # It closes its door behind us: one connection stays, and after a reboot it is knocked for.
+            words += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self._place}/{user}", "-o", "ControlPersist=yes"]
+            if self._rebooted:
+                knock = [*self._ssh("laptop", "you"), "knockknock -p 22 --stdio --timeout 20 server.example"]
+                words += ["-o", f"ProxyCommand={shlex.join(knock)}"]
         return ["ssh", "-i", f"{self._image}/key", "-p", str(self._ports[host]), *words, f"{user}@127.0.0.1"]
 
     def run(
