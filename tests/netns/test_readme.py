@@ -245,10 +245,10 @@ class Reader:
         assert (done.returncode != 0) == ("fails" in words), f"{where}\n{done.stdout}"
         if "keep" in words:
             (self._line,) = re.findall(r"^knockknock1:.*\n", done.stdout, re.MULTILINE)
-        for where, process in self._at_work:
-            said, _ = process.communicate(timeout=10)
+        while self._at_work:
+            where, process = self._at_work.pop(0)
+            said, _ = process.communicate(timeout=60)
             assert process.returncode == 0, f"{where}\n{said}"
-        self._at_work.clear()
 
 
 def test_every_block_is_marked() -> None:
