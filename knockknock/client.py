@@ -212,6 +212,8 @@ def prepare(
 
 def send(raw: socket.socket, knock: Knock) -> None:
     """Put a knock on the wire. Raises SendError."""
+    with contextlib.suppress(OSError):  # so that it is routed by its source, as the connection will be (ip-rule(8))
+        raw.bind(route.end(knock.source, 0))
     try:
         raw.sendto(knock.packet, route.end(knock.destination, 0))
     except OSError as error:

@@ -163,7 +163,12 @@ def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
 
 
 def could_open(user: pwd.struct_passwd, groups: list[int], path: str) -> bool:
-    """Whether a user with some supplementary groups could open a file that is made at a path; asked as that user."""
+    """Whether a user with some supplementary groups could open a file that is made at a path; asked as that user.
+
+    Who is not root cannot ask, and gets True.
+    """
+    if os.geteuid():
+        return True
     if child := os.fork():
         return os.waitpid(child, 0)[1] == 0
     try:

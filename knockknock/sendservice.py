@@ -77,9 +77,10 @@ class Sender:
         """Send a packet if it is one that may be sent; the line for the client."""
         try:
             take()
-            family, where = check(packet)
+            family, own, where = check(packet)
             if family not in self._raw:
                 raise SendError("this kernel has no such raw sockets")
+            self._raw[family].bind((own, 0))  # so that it is routed by its source
             self._raw[family].sendto(packet, (where, 0))
         except SendError as error:
             return f"{error}\n".encode()
@@ -88,8 +89,8 @@ class Sender:
         return b"\n"
 
 
-def check(packet: bytes) -> tuple[int, str]:
-    """The family and the destination of a SYN that the client itself could send. Raises SendError for any other."""
+def check(packet: bytes) -> tuple[int, str, str]:
+    """The family, source and destination of a SYN that the client itself could send. Raises SendError for any other."""
     source, destination = tcpip.check_syn(packet)
     family, start = (socket.AF_INET, 20) if len(source) == 4 else (socket.AF_INET6, 40)
     sport, port, sequence, acknowledgment = struct.unpack_from("!HHII", packet, start)
@@ -107,7 +108,7 @@ def check(packet: bytes) -> tuple[int, str]:
     made = tcpip.like(kernels, sport, like.hops, stamp or 0)
     if tcpip.knock(made, source, destination, port, fields, word >> 16) != packet:
         raise SendError("this is no SYN as this machine's kernel makes them")
-    return family, where
+    return family, own, where
 
 
 def own_address(family: int, address: str) -> bool:

@@ -41,11 +41,15 @@ class Unsent(NamedTuple):
 def unsent(family: int, destination: str, port: int, source: str) -> Unsent:
     """Returns what the next connection to a port of a host would have; sends nothing. Raises SendError.
 
-    source: the address to connect from if it is this machine's, or "" for the kernel's choice. Where the kernel does
-    not defer a connection (net.ipv4.tcp_fastopen without 1), the port is 0 and the timestamp random.
+    source: the address to connect from if it is this machine's, or "" for the kernel's choice. Where the kernel
+    may not defer a connection (net.ipv4.tcp_fastopen without 1, tcp_fastopen_blackhole_timeout_sec not 0), the port is
+    0 and the timestamp random.
     """
     with route.opened(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, destination) as probe:
         try:
+            # Where the kernel may have given up Fast Open for a time, because others' was lost, a SYN would leave.
+            if _setting("ipv4/tcp_fastopen_blackhole_timeout_sec", 0):
+                raise BlockingIOError
             for option in _TCP_FASTOPEN_CONNECT, _TCP_FASTOPEN_NO_COOKIE:
                 probe.setsockopt(socket.IPPROTO_TCP, option, 1)
         except OSError:

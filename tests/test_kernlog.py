@@ -225,6 +225,22 @@ def test_a_link_that_leads_elsewhere_from_now_on(tmp_path: Path) -> None:
     assert heard(source) == [2]
 
 
+def test_a_link_that_leads_nowhere_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    old = Log(tmp_path / "old" / "kern.log")
+    old.path.chmod(0o644)
+    link = tmp_path / "kern.log"
+    link.symlink_to(old.path)
+    source = kernlog.open_source(str(link))
+    (tmp_path / "next").symlink_to(tmp_path / "new" / "kern.log")
+    (tmp_path / "next").rename(link)
+    old.write()
+    assert heard(source) == [1]
+    assert (
+        source.complaint() == f"{link} leads to {tmp_path}/new now, which cannot be watched: No such file or directory"
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_file_that_is_mounted_by_itself_is_said(log: Log, tmp_path: Path) -> None:
     place = tmp_path / "inside" / "kern.log"

@@ -77,6 +77,12 @@ def test_what_stands_in_front(front: str) -> None:
     assert parse(f"{front}{LINE4}TCP SPT=1 DPT=2 SEQ=3 ACK=4 WINDOW=5 RES=0x00 SYN URGP=0 ".encode()) == expected
 
 
+@pytest.mark.parametrize("front", ["GET Nov 26 08:14:14 host kernel: ", "Nov Nov 26 08:14:14 host kernel: ", "a b c "])
+def test_what_does_not_stand_in_front(front: str) -> None:
+    """A syslog daemon's date behind another word, as where it has broken a message into two lines."""
+    assert parse(f"{front}{LINE4}TCP SPT=1 DPT=2 SEQ=3 ACK=4 WINDOW=5 RES=0x00 SYN URGP=0 ".encode()) is None
+
+
 WORDS = ("URG", 32), ("ACK", 16), ("PSH", 8), ("RST", 4), ("SYN", 2), ("FIN", 1)
 """In the order of dump_tcp_header() in net/netfilter/nf_log_syslog.c; values of RFC 9293."""
 

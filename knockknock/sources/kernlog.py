@@ -113,9 +113,15 @@ class KernLog:
     def _follow(self) -> bool:
         """Open the file at the path if it is another than the last, and may be read; whether it was so."""
         if (places := _directories(self.path)) != self._watched:
-            for place in places:
-                self._inotify.add_watch(place, FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
-            self._watched = places
+            try:
+                for place in places:
+                    self._inotify.add_watch(place, FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
+                self._watched = places
+            except OSError as error:
+                if not self._watched:  # at the start it is said by who opens it
+                    raise
+                self._complaint = f"{self.path} leads to {place} now, which cannot be watched: {error.strerror}"
+                return False
         try:
             status = os.stat(self.path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):

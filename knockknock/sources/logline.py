@@ -9,10 +9,13 @@ cannot make one of them a line of ours. What stands between the start of a line 
 daemon and the program's own name, and each front ends with the kernel's name where the name of the program is, or has
 no such place. So a text that begins like the rest of a front would have to follow the date at once, or the date and
 one word that could be a host's name. A program's tag comes before its text, and is no host's name: it ends in a colon
-or has brackets. A line break, behind which a text would begin a line, is escaped or indented by all of these writers.
+or has brackets; a program that gives no tag lets its text begin there, so a file of the kernel's messages alone is
+the one to read. A line break, behind which a text would begin a line, is escaped or indented, and where rsyslog fails
+to (in the first word of a message without a tag), it writes a word before the rest, which no front begins with.
 
-Who may send messages to the machine's syslog daemon, or run `logger` on it, writes what he likes, in the kernel's
-name too. He gains what a forged source address gives: the packet that he tells of has to be a knock all the same.
+Who may send messages to the machine's syslog daemon, from another host too, or run `logger` on it, writes what he
+likes, in the kernel's name, and any host's name is taken. He gains what a forged source address gives: the packet
+that he tells of has to be a knock all the same.
 """
 
 import re
@@ -33,16 +36,17 @@ _SIZE = rb"(?:0|[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655
 _ADDRESS = rb"BYTE\.BYTE\.BYTE\.BYTE"
 _DAY = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = rb"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
-_ABBREVIATION = rb"[A-Za-z0-9 .'\x80-\xff-]{1,48}"
-"""Of a month or a weekday, in any language: some have two words or end in spaces. No colon, as each date has one."""
+_WORD = rb"[A-Za-z0-9\x80-\xff][A-Za-z0-9.'\x80-\xff-]{0,30}"
+_ABBREVIATION = rb"[ ]?WORD(?:[ ](?:[0-9]{1,2}|[\x80-\xff][^\x00-\x20\x7f:]{0,30})|)[ ]{0,2}"
+"""Of a month, in any language: some end in spaces or have a second word, which is a number or no Latin one."""
 _HOST = rb"[^\x00-\x20\x7f\[\]]{0,254}[^\x00-\x20\x7f\[\]:]"
 """A host's name or address; no program's tag, which ends in a colon or has brackets."""
 _DATE = rb"""(?:
     MONTH[ ][ 0-9][0-9][ ][0-9:]{8}(?:\.[0-9]{1,9}|)                          # RFC 3164, journalctl -o short-precise
   | DAYT[0-9:]{8}(?:\.[0-9]{1,9}|)ZONE                                        # RFC 3339
-  | MONTH[ ]DAY[ ][0-9:]{8}[ ][A-Z0-9+-]{1,8}                                 # journalctl -o short-full
+  | WORD[ ]DAY[ ][0-9:]{8}[ ][A-Z0-9+-]{1,8}                                 # journalctl -o short-full
 )"""
-_CTIME = rb"MONTH[ ]MONTH[ ][ 0-9][0-9][ ][0-9:]{8}[ ][0-9]{4}"
+_CTIME = rb"WORD[ ]WORD[ ][ 0-9][0-9][ ][0-9:]{8}[ ][0-9]{4}"
 _PRINTK = rb"\[[ ]{0,16}[0-9]{1,16}\.[0-9]{6}\](?:[ ]?\[[ ]{0,16}[CT][0-9]{1,10}\]|)[ ]"
 _FRONT = rb"""(?:
     [0-7],[0-9]{1,20},[0-9]{1,20},[^;\s]{1,128};                              # /dev/kmsg, facility kern only
@@ -63,6 +67,7 @@ for _word, _meaning in (
     (b"PRINTK", _PRINTK),
     (b"HOST", _HOST),
     (b"MONTH", _ABBREVIATION),
+    (b"WORD", _WORD),
     (b"DAY", _DAY),
     (b"ZONE", _ZONE),
 ):
@@ -107,7 +112,7 @@ def parse(line: bytes) -> Packet | None:
 
     A flood makes a hundred thousand lines a second, so each step here is the fastest of those that do the same.
     """
-    if len(line) > MAX_LINE or not (found := _match(line)):
+    if len(line) > MAX_LINE or _OURS not in line or not (found := _match(line)):
         return None
     one, two, three, four, ident4, ipv6, ident6, sport, dport, seq, ack, size, control, opt, udp_sport, udp_dport = (
         found.groups()

@@ -86,7 +86,14 @@ def test_ports_are_the_next_that_a_connection_would_have(lab: Lab, family: int) 
 
 
 @FAMILIES
-@pytest.mark.parametrize("setting", ["net.ipv4.tcp_fastopen=0", "net.ipv4.tcp_syncookies=2"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "net.ipv4.tcp_fastopen=0",
+        "net.ipv4.tcp_fastopen_blackhole_timeout_sec=3600",
+        "net.ipv4.tcp_syncookies=2",
+    ],
+)
 def test_a_kernel_that_tells_less(lab: Lab, family: int, setting: str) -> None:
     """It defers no connection, or keeps no SYN: the knock is obeyed all the same."""
     lab.run("client", "sysctl", "-w", setting)
@@ -153,6 +160,20 @@ def test_sudo_takes_the_route_of_the_user(lab: Lab) -> None:
     sudo = ["env", f"SUDO_UID={NOBODY}", f"PYTHONPATH={Path(__file__).parents[2]}", python, "-c", code]
     assert lab.run("client", *lab.program("knockknock"), "-p", "22", "10.77.0.1", check=False).returncode == 1
     lab.run("client", *sudo, "-p", "22", "10.77.0.1")
+    daemon.says("open tcp/22 for 10.77.0.2")
+
+
+def test_a_knock_takes_the_route_of_its_source(lab: Lab) -> None:
+    """Rules by source (`ip rule from`): without its source there is no way to the server here."""
+    lab.mint("laptop", hosts=("10.77.0.1",))
+    daemon = lab.daemon()
+    for words in (
+        "rule add from 10.77.0.2 lookup 78",
+        "route add 10.77.0.0/24 dev c0 src 10.77.0.2 table 78",
+        "route add blackhole 10.77.0.1/32",
+    ):
+        lab.run("client", "ip", *words.split())
+    lab.knock("10.77.0.1", "--source", "10.77.0.2")
     daemon.says("open tcp/22 for 10.77.0.2")
 
 

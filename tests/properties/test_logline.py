@@ -58,10 +58,10 @@ def test_nothing_may_follow(sample: tuple[bytes, Packet], more: bytes) -> None:
 
 @given(loglines(), st.binary(min_size=1, max_size=20))
 def test_nothing_may_stand_before_the_front(sample: tuple[bytes, Packet], more: bytes) -> None:
-    """But what could be a word of the month's or the weekday's name, at the very start of the line."""
+    """But a priority, and what could belong to the month's or the weekday's name."""
     line, packet = sample
     found = parse(more + b" " + line)
-    word = re.fullmatch(rb"<?[0-7]?>?[A-Za-z0-9 .'\x80-\xff-]*|\[[A-Za-z0-9 .'\x80-\xff-]*", more)
+    word = re.fullmatch(rb"<?[0-7]?>?[ ]?[A-Za-z0-9.'\x80-\xff-]*|\[[A-Za-z0-9.'\x80-\xff-]*", more)
     assert found is None or (found == packet and (word or line.startswith(b"knockknock ")))
 
 
