@@ -15,13 +15,17 @@ SOCKET = "/run/knockknock-send.sock"
 
 
 @contextlib.contextmanager
-def borrow(reason: str, timeout: float) -> Iterator[Callable[[client.Knock], None]]:
+def borrow(reason: str, timeout: float, *, sudo: bool = True) -> Iterator[Callable[[client.Knock], None]]:
     """What sends a knock by somebody who may: systemd's socket, or sudo. Raises SendError with the reason if nobody is.
 
     reason: why we may not ourselves. timeout: seconds that each step may take: a counter is locked meanwhile.
+    sudo: whether that may be asked, by who is the command knockknock and may gain rights.
     """
     with contextlib.ExitStack() as stack:
-        near = _by_socket(timeout) or stack.enter_context(_by_sudo(reason, timeout))
+        near = _by_socket(timeout)
+        if not near and not sudo:
+            raise SendError(reason)
+        near = near or stack.enter_context(_by_sudo(reason, timeout))
         yield _ask(stack.enter_context(near), timeout)
 
 

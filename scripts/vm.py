@@ -290,8 +290,14 @@ def purge(machines: Machines) -> None:
     machines.good("server", "! nft list table inet knockknock", user="root")
 
 
+def log_in_anew(machines: Machines) -> None:
+    """The user's services have his new group from a new login on."""
+    machines.good("laptop", "loginctl terminate-user you; sleep 3", user="root")
+
+
 BEFORE: dict[str, Callable[[Machines], object]] = {
     **readme.BEFORE,  # type: ignore[dict-item]  # as above
+    "Use it in a browser": log_in_anew,
     "ufw": install_firewall("ufw"),
     "firewalld": install_firewall("firewalld"),
 }

@@ -22,11 +22,11 @@ def sender(user: int = -1) -> Callable[[client.Knock], None]:
         if os.geteuid() == 0:
             raise
         reason = str(error)
-        with rawsend.borrow(reason, PATIENCE):
+        with rawsend.borrow(reason, PATIENCE, sudo=False):
             pass  # whether there is somebody who would send it
 
         def hand_over(knock: client.Knock) -> None:
-            with rawsend.borrow(reason, PATIENCE) as put:
+            with rawsend.borrow(reason, PATIENCE, sudo=False) as put:
                 put(knock)
 
         return hand_over

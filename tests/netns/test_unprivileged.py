@@ -443,3 +443,17 @@ def test_proxy_by_systemd(laptop: Lab, daemon_user: object) -> None:
             caller.sendall(f"CONNECT {HOST}:22 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
             assert caller.recv(100).startswith(b"HTTP/1.1 200 "), log.read_text()
         until(lambda number=number: daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == number)  # type: ignore[misc]  # a default is bound now
+
+
+def test_proxy_does_not_count_on_sudo(laptop: Lab) -> None:
+    """It could not call it later: so without systemd's socket it says at the start what it lacks."""
+    allow_sudo(laptop)
+    command = laptop.directory / "machine" / "bin" / "knockknock-proxy"
+    command.write_text((command.parent / "knockknock").read_text().replace("cli.knockknock", "cli.proxy"))
+    command.chmod(0o755)
+    place = laptop.directory / "machine" / "sudoers.d" / "all"
+    place.write_text("nobody ALL=(ALL) NOPASSWD: ALL\n")
+    place.chmod(0o440)
+    done = on_laptop(laptop, "/usr/local/bin/knockknock-proxy")
+    assert done.returncode == 1
+    assert done.stderr.startswith("knockknock-proxy: you may not send a knock from here")
