@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from ..errors import GrantError, KnockError
+from ..errors import FirewallError, GrantError, KnockError
 from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_count, pack_doors, unpack
 from . import detect, policy, privileges, route, scan, watch
 
@@ -27,7 +27,13 @@ def read_policy(config: str) -> policy.Policy:
     """What root's own files allow now. Raises KnockError with the sentence of the process that reads them."""
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     command = [sys.executable, "-I", "-c", RUN.format(module="knockknock.policy"), package, config]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except PermissionError:
+        raise FirewallError(
+            f"{sys.executable} is in a directory that others may not enter, and what keeps root has given up the right "
+            "to: install knockknock elsewhere, not in a home"
+        ) from None
     if done.returncode:
         raise KnockError(done.stderr.strip().rpartition("\n")[2])
     return policy.load(done.stdout)

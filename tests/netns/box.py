@@ -44,6 +44,7 @@ for user in knockknock you; do userdel -r $user > /dev/null 2>&1 || true; done
 groupdel knock 2> /dev/null || true
 printf '127.0.0.1 localhost %s\\n10.77.0.1 server.example old.example\\n' "$(hostname)" > /etc/hosts
 useradd --create-home --shell /bin/bash --password '*' you
+chmod 700 /home/you # as on Debian 13
 echo 'you ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/you
 chmod 440 /etc/sudoers.d/you
 echo force-unsafe-io > /etc/dpkg/dpkg.cfg.d/box # all this is in memory
