@@ -113,10 +113,21 @@ def become_invoker() -> str:
 def check_own(path: str) -> None:
     """Raises ProfileError if others than the user and root may write to a file or a directory, as ssh does."""
     status = os.stat(path)
-    if status.st_mode & 0o022:
+    if status.st_mode & 0o002 or (status.st_mode & 0o020 and not _is_private(status.st_gid)):
         raise ProfileError(f"{path} may be written by others, who could change what you knock with: chmod go-w {path}")
     if os.geteuid() and status.st_uid not in (os.geteuid(), 0):
         raise ProfileError(f"{path} belongs to user {status.st_uid}, not to you: chown it, or enroll anew")
+
+
+def _is_private(gid: int) -> bool:
+    """Whether nobody but the user is in a group: where each has one of his own, as on Debian, the umask may be 002."""
+    import grp  # seldom needed
+
+    try:
+        members, me = grp.getgrgid(gid).gr_mem, pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return {*members, *(user.pw_name for user in pwd.getpwall() if user.pw_gid == gid)} <= {me}
 
 
 def check_profile(directory: str) -> None:

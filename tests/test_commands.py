@@ -1,6 +1,7 @@
 """The commands as users meet them: what they say, how they end, what they leave behind."""
 
 import contextlib
+import grp
 import json
 import os
 import pty
@@ -328,6 +329,7 @@ def test_settings_by_host(home: Path, reachable: str) -> None:
 def test_bad_settings(home: Path, reachable: str, text: str, mode: int, says: str) -> None:
     path = home / ".knockknock" / "config"
     path.write_text(text)
+    os.chown(path, -1, NOBODY)
     path.chmod(mode)
     before = tree(home / ".knockknock")
     assert says in sentence("knockknock", "--dry-run", reachable, home=home)
@@ -376,9 +378,20 @@ def test_profiles_are_listed_and_enrolled_where_nobody_else_may_write(home: Path
 @pytest.mark.parametrize("name", ["", "HOST", "HOST/config", "HOST/mac.key", "HOST/counter"])
 def test_what_others_may_write_to_is_not_used(home: Path, reachable: str, name: str) -> None:
     path = home / ".knockknock" / name.replace("HOST", reachable)
+    os.chown(path, -1, NOBODY)
     path.chmod(0o770)
     said = sentence("knockknock", "--dry-run", "-p", "22", reachable, home=home)
     assert f"may be written by others, who could change what you knock with: chmod go-w {str(path).rstrip('/')}" in said
+
+
+def test_a_group_of_ones_own_may_write(home: Path, reachable: str) -> None:
+    """The umask of Debian 13, and of users of Fedora, is 002, and each user has a group with nobody else in it."""
+    primary = {user.pw_gid for user in pwd.getpwall()}
+    own = next(group.gr_gid for group in grp.getgrall() if not group.gr_mem and group.gr_gid not in primary)
+    for path in [home / ".knockknock", *(home / ".knockknock").rglob("*")]:
+        os.chown(path, -1, own)
+        path.chmod(path.stat().st_mode | 0o020)
+    assert run("knockknock", "--dry-run", "-p", "22", reachable, home=home)[0] == 0
 
 
 def test_an_expired_profile_is_not_used(home: Path, reachable: str) -> None:

@@ -53,6 +53,8 @@ echo 'APT::Get::Assume-Yes "true"; APT::Install-Recommends "false";' > /etc/apt/
 for name in systemctl journalctl; do install -m 755 /tmp/systemctl /usr/local/bin/$name; done
 mkdir -p /run/sshd /run/lock
 """
+_UMASK = '[ "$USER" = root ] || umask 002\n'
+"""As Debian 13 sets it."""
 
 
 class Box:
@@ -125,7 +127,7 @@ class Box:
         """
         words = self._enter(host, user, online=online)
         return subprocess.run(
-            [*words, f"cd; [ ! -d {at} ] || cd {at}\n{script}"],
+            [*words, f"{_UMASK}cd; [ ! -d {at} ] || cd {at}\n{script}"],
             input=text,
             text=True,
             stdout=subprocess.PIPE,
@@ -136,7 +138,7 @@ class Box:
 
     def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
         """Start lines of shell as the user; returns as soon as they have printed a line with that word."""
-        words = [*self._enter(host, "you", online=False), f"cd; {script}"]
+        words = [*self._enter(host, "you", online=False), f"{_UMASK}cd; {script}"]
         process = subprocess.Popen(
             words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
