@@ -40,7 +40,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["knockknock", "knockknock.*"]),
-    install_requires=["cryptography>=38", "inotify_simple>=1.3", "pyroute2>=0.7"],
+    install_requires=["cryptography>=38", "inotify_simple>=1.3"],
     extras_require={
         # Needs a compiler on many machines; only where iptables is the legacy one.
         "legacy": ["python-iptables>=1.0"],

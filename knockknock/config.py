@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from . import ini
 from .errors import ConfigError
+from .request import parse_ports
 from .schemes.doors import MAX_DELAY as MAX_DELAY
 from .schemes.doors import MAX_DOORS_PER_MINUTE
 
@@ -39,6 +40,18 @@ def _networks(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _ports(text: str) -> tuple[tuple[int, int, int], ...]:
+    """Runs of ports, of which no two overlap."""
+    runs: list[tuple[int, int, int]] = []
+    for protocol, first, last in sorted((run.protocol, run.first, run.last) for run in parse_ports(text)):
+        if runs and runs[-1][0] == protocol and first <= runs[-1][2] + 1:
+            first, last = runs[-1][1], max(last, runs.pop()[2])
+        runs.append((protocol, first, last))
+    return tuple(runs)
+
+
+OBSOLETE = ("firewall", "nft_table", "nft_chain")
+"""Once said which firewall is to be used. A daemon that is upgraded must start all the same."""
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
@@ -49,9 +62,13 @@ KEYS: ini.Keys = {
     "source": ini.one_of("auto", "file", "kmsg", "nflog"),
     "log_file": _absolute,
     "nflog_group": ini.whole(1, 0xFFFF),
-    "firewall": ini.one_of("auto", "nftables", "iptables"),
-    "nft_table": ini.matching(r"(ip|ip6|inet) [A-Za-z_][\w.-]*", "a family and a table, such as inet filter"),
-    "nft_chain": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a chain"),
+    "protect": _ports,
+    "protect_reject": ini.boolean,
+    "protect_allow": _networks,
+    "ct_label": ini.whole(0, 126),
+    "firewall": str,
+    "nft_table": str,
+    "nft_chain": str,
     "user": ini.matching(r"[A-Za-z_][\w.-]*", "the name of a user"),
     "profiles": _absolute,
     "state": _absolute,
@@ -67,6 +84,7 @@ KEYS: ini.Keys = {
     "scan_seconds": ini.whole(1, 3600),
     "scan_block": _forever_or_seconds,
     "scan_allow": _networks,
+    "scan_public": _ports,
     "scan_ipv6_prefix": ini.whole(1, 128),
     "scan_count": ini.one_of("kernel", "daemon"),
     "scan_drops": ini.one_of("new", "all"),
@@ -85,9 +103,15 @@ class Config(NamedTuple):
     log_file: str = "/var/log/kern.log"
     nflog_group: int = 0x4B4B
     """"KK": not one of the small numbers that ulogd and others take without being asked."""
-    firewall: str = "auto"
-    nft_table: str = ""
-    nft_chain: str = ""
+    protect: tuple[tuple[int, int, int], ...] = ()
+    """Ports of this machine that the daemon refuses to all without a door: protocol number, first port, last port."""
+    protect_reject: bool = False
+    protect_allow: tuple[str, ...] = ()
+    """Networks that need no door."""
+    ct_label: int = 75
+    """The first of two conntrack labels for what doors let in."""
+    obsolete: tuple[str, ...] = ()
+    """Keys that are set and have no effect any more."""
     user: str = "knockknock"
     profiles: str = "/etc/knockknock.d/profiles"
     state: str = "/var/lib/knockknock"
@@ -110,11 +134,13 @@ class Config(NamedTuple):
     """Seconds that the clock of a client may be off, for profiles that count by it."""
     scan_guard: bool = False
     scan_ports: int = 3
-    """Closed ports that a source may try within the seconds; it is shut out at the next."""
+    """Ports that a source may try within the seconds; it is shut out at the next."""
     scan_seconds: int = 60
     scan_block: int = 600
     """Seconds; 0: for ever."""
     scan_allow: tuple[str, ...] = ()
+    scan_public: tuple[tuple[int, int, int], ...] = ()
+    """Ports that do not count, as protect has them."""
     scan_ipv6_prefix: int = 64
     scan_count: str = "kernel"
     scan_drops: str = "new"
@@ -122,7 +148,6 @@ class Config(NamedTuple):
 
 def parse(text: str, where: str) -> Config:
     """The configuration in a file's text; where: its path, for messages. Raises ConfigError."""
-    config = Config(**ini.read(text, where, KEYS))
-    if bool(config.nft_table) != bool(config.nft_chain):
-        raise ConfigError(f"{where}: nft_table and nft_chain are given together or not at all")
-    return config
+    values = ini.read(text, where, KEYS)
+    obsolete = tuple(key for key in OBSOLETE if values.pop(key, None) is not None)
+    return Config(**values, obsolete=obsolete)

@@ -19,7 +19,7 @@ from .facts import Facts
 from .gatekeeper import Accepted, Event, Gatekeeper, Quiet, Several
 from .grant import Grant, Order
 from .observers import Observers
-from .packet import Packet
+from .packet import TCP, Packet
 from .privsep import Helper
 from .scan import Counter, shown
 from .signals import Signals
@@ -31,9 +31,7 @@ AT_RESTART = (
     "source",
     "log_file",
     "nflog_group",
-    "firewall",
-    "nft_table",
-    "nft_chain",
+    "ct_label",
     "user",
     "profiles",
     "state",
@@ -44,7 +42,7 @@ AT_RESTART = (
     "on_open",
     "on_close",
     "textfile",
-    *(key for key in KEYS if key.startswith("scan_") and key != "scan_allow"),
+    *(key for key in KEYS if key.startswith("scan_") and key not in ("scan_allow", "scan_public")),
 )
 """Settings that a running daemon cannot change, because root is gone or the helper holds them."""
 
@@ -136,10 +134,12 @@ class Daemon:
         self._keeper.move(clock.seconds())
         portion = list(islice(self._coming, PORTION))
         for packet in portion:
-            if packet and (event := hear(packet, now)):
+            if not packet:
+                continue
+            if self._scans is not None and packet.protocol == TCP:
+                self._count(self._scans, packet, now)  # first: a knock that is accepted makes good what it did
+            if event := hear(packet, now):
                 self._act(event)
-            elif packet and self._scans is not None and (packet.protocol, packet.port) not in self._keeper.knock_ports:
-                self._count(self._scans, packet, now)
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
             self._complained = now
             log.warning("%s", complaint)
@@ -179,13 +179,15 @@ class Daemon:
             self._report(logging.WARNING, facts.of(event))
 
     def _obey(self, event: Accepted) -> None:
-        problem, grant, now = "", event.grant, time.monotonic()
+        problem, but, grant, now = "", "", event.grant, time.monotonic()
         try:
             if profile := self._keeper.profile(event.profile):
                 self._doors.ask(profile, grant, now)
-            self._helper.obey(grant)
+            but = self._helper.obey(grant)
             if grant.order is not Order.CLOSE:
                 self._doors.opened(event.profile, grant, now)
+                if self._scans is not None:
+                    self._scans.forgive(grant.address)
         except (GrantError, FirewallError) as error:
             problem = str(error)
         if event.warning:
@@ -195,10 +197,10 @@ class Daemon:
         if problem:
             self._report(logging.ERROR, facts.failed(heard, problem))
         else:
-            self._report(logging.INFO, facts.obeyed(event.profile, grant))
+            self._report(logging.INFO, facts.obeyed(event.profile, grant, but))
 
     def _count(self, scans: Counter, packet: Packet, now: float) -> None:
-        """A SYN to a closed port; shut out who has sent too many."""
+        """A SYN; shut out who has sent some to too many ports."""
         if not (source := scans.tried(packet.source, packet.port, now)):
             return
         told = facts.blocked(shown(source), self._config.scan_ports)

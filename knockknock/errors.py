@@ -9,6 +9,10 @@ class ConfigError(KnockError):
     """A configuration file or a profile's config does not say something we can act on."""
 
 
+class GuardError(ConfigError):
+    """The scan guard would shut out who knocks by a profile."""
+
+
 class ProfileError(KnockError):
     """A profile is missing, unreadable, unsafe or incomplete."""
 

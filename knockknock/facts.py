@@ -37,9 +37,12 @@ def _asked(request: Request) -> Facts:
     return {"verb": request.verb.name.lower(), "protocol": PROTOCOL_NAMES[request.protocol], "port": request.port}
 
 
-def obeyed(profile: str, grant: Grant) -> Facts:
-    """What became of an accepted knock: `opened`, or `closed` because that was asked for."""
-    facts: Facts = {"event": "opened", "profile": profile, **door(grant)}
+def obeyed(profile: str, grant: Grant, but: str = "") -> Facts:
+    """What became of an accepted knock: `opened`, or `closed` because that was asked for.
+
+    but: chains of others that may refuse what the door lets in.
+    """
+    facts: Facts = {"event": "opened", "profile": profile, **door(grant), **({"but": but} if but else {})}
     if grant.order is Order.CLOSE:
         return {**facts, "event": "closed", "reason": "asked"}
     return facts
@@ -62,18 +65,18 @@ def failed(heard: Facts, problem: str) -> Facts:
 
 def ended(opened: Facts) -> Facts:
     """A door whose time is over: from now on it is shut, and was before if it was used up."""
-    left_out = ("event", "seconds", "use")
+    left_out = ("event", "seconds", "use", "but")
     return {"event": "closed", "reason": "ended"} | {key: opened[key] for key in opened if key not in left_out}
 
 
 def blocked(source: str, ports: int) -> Facts:
-    """A source was shut out by the scan guard, because it tried more closed ports than so many."""
+    """A source was shut out by the scan guard, because it tried more ports than so many."""
     return {"event": "blocked", "source": source, "ports": ports}
 
 
 def line(facts: Facts) -> str:
     """One line for a log: a sentence for people, then key=value for programs."""
-    pairs = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if key != "problem")
+    pairs = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if key not in ("problem", "but"))
     return f"{_sentence(facts)} [{pairs}]"
 
 
@@ -90,7 +93,7 @@ def _sentence(facts: Mapping[str, str | int]) -> str:
     if facts["event"] == "failed":
         return f"knock of {facts['profile']} not obeyed: {facts['problem']}"
     if facts["event"] == "blocked":
-        return f"{facts['source']} is shut out: it tried more than {facts['ports']} closed port(s)"
+        return f"{facts['source']} is shut out: it tried more than {facts['ports']} port(s)"
     where = f"{facts['protocol']}/{facts['port']}" if "protocol" in facts else ""
     if facts["event"] == "refused":
         asked = f" asked to {facts['verb']} {where}" if where else ""
@@ -99,4 +102,5 @@ def _sentence(facts: Mapping[str, str | int]) -> str:
     if facts["event"] == "closed":
         return f"{facts['profile']}: close {where} for {facts['source']}"
     use = f"{facts['use']} connection"
-    return f"{facts['profile']}: open {where} for {facts['source']}, {facts['seconds']} s, {use}"
+    but = f", but {facts['but']} may still refuse it" if "but" in facts else ""
+    return f"{facts['profile']}: open {where} for {facts['source']}, {facts['seconds']} s, {use}{but}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from . import clock, counters, legacy, moment, schemes, store
 from .config import Config
-from .errors import CounterError, KnockError
+from .errors import CounterError, GuardError, KnockError
 from .gatekeeper import Gatekeeper, Settings
 from .schemes import Profile
 
@@ -56,6 +56,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
                     raise KnockError(
                         f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}: set source = nflog"
                     )
+                _check_guard(config, profile)
                 found.changes.append((profile, recalled(config, profile)))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
                 found.changes.append((profile, None))  # goes on as it is
@@ -63,6 +64,15 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
         except KnockError as error:
             found.bad[name] = error
     return found
+
+
+def _check_guard(config: Config, profile: Profile) -> None:
+    """Raises GuardError."""
+    if config.scan_guard and profile.tries > config.scan_ports:
+        raise GuardError(
+            f"its knock tries {profile.tries} TCP ports, and the scan guard shuts out who tries more than "
+            f"{config.scan_ports}: set scan_ports = {profile.tries} or more"
+        )
 
 
 class _Twins:
@@ -187,13 +197,17 @@ def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any, gone:
 
 
 def look(config: Config, gives: frozenset[str]) -> Found:
-    """All that a start needs: everything is new. Raises ProfileError."""
+    """All that a start needs: everything is new. Raises ProfileError, GuardError."""
     work = find(config, gives, Gatekeeper(settings(config)))
     while True:
         try:
             next(work)
         except StopIteration as done:
-            return cast(Found, done.value)
+            found = cast(Found, done.value)
+            for name, error in found.bad.items():
+                if isinstance(error, GuardError):
+                    raise GuardError(f"profile {name}: {error}") from None
+            return found
 
 
 def start(config: Config, found: Found) -> Gatekeeper:

@@ -4,6 +4,7 @@ A program of its own, so that no parser is ever loaded into the process that kee
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -39,11 +40,13 @@ def policy(config_path: str) -> Policy:
         tuple(sorted(ports)),
         tuple(sorted(doors)),
         config.delay,
-        config.firewall,
-        config.nft_table,
-        config.nft_chain,
-        config.doors_per_minute,
-        config.nflog_group if config.source == "nflog" else 0,
+        os.path.realpath(config.state),
+        config.ct_label,
+        config.protect,
+        config.protect_reject,
+        config.protect_allow,
+        doors_per_minute=config.doors_per_minute,
+        nflog_group=config.nflog_group if config.source == "nflog" else 0,
         any_flags=tuple(sorted(any_flags)),
         scan=_scan(config) if config.scan_guard else None,
         timed=tuple(sorted(timed)),
@@ -58,6 +61,7 @@ def _scan(config: Config) -> Scan:
         config.scan_ipv6_prefix,
         config.scan_allow,
         config.scan_drops == "all",
+        tuple((first, last) for protocol, first, last in config.scan_public if protocol == TCP),
         config.scan_count == "daemon",
     )
 

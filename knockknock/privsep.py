@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from . import grant, signals
 from .errors import FirewallError, KnockError, PrivilegeError
 from .grant import DONE, NOTICE, Grant
-from .root import privileges
-from .root.helper import RUN
+from .root import RUN, privileges
 
 PRIORITY = -10
 """Nice value of both processes: in a flood they need the processor before the kernel's ring has gone round, in 5 ms."""
@@ -28,11 +27,12 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 class Helper:
     """Our end of the pair to the root helper."""
 
-    def __init__(self, config_path: str, quiet: bool) -> None:
+    def __init__(self, config_path: str, quiet: bool, trial: int = 0) -> None:
         """Start the helper. Raises FirewallError, PrivilegeError.
 
-        config_path: the file that it makes its policy from. quiet: let go of our standard error. `summary` is then what
-        it says about the firewall that it has prepared.
+        config_path: the file that it makes its policy from. quiet: let go of our standard error. trial: seconds after
+        which what it refuses is open again by itself, 0: never. `summary` is then what it says about the firewall that
+        it has prepared.
         """
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -42,7 +42,7 @@ class Helper:
         """Called every WAIT seconds while the helper is at work."""
         with theirs, signals.held():
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code, package, config_path],
+                [sys.executable, "-I", "-c", code, package, config_path, str(trial)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if quiet else None,
@@ -65,12 +65,12 @@ class Helper:
         told, self._notices = self._notices, []
         return told
 
-    def obey(self, order: Grant) -> None:
-        """Hand over one record.
+    def obey(self, order: Grant) -> str:
+        """Hand over one record; the chains that may refuse what it lets in all the same, as text.
 
         Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
         """
-        self._ask(order)
+        return self._ask(order).decode(errors="replace")
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
         """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""

@@ -1,8 +1,9 @@
-"""Counts who tries closed ports, as the kernel does it where it counts by itself (root.scan): pure and bounded."""
+"""Counts who tries ports, as the kernel does it where it counts by itself (root.scan): pure and bounded."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from .config import Config
+from .packet import TCP
 
 MOST = 32768
 """Ports of all sources together that are remembered; beyond that nothing new is counted, and nobody shut out."""
@@ -18,6 +19,7 @@ class Counter:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._networks = [ip_network(network) for network in config.scan_allow]
+        self._public = [(first, last) for protocol, first, last in config.scan_public if protocol == TCP]
         self._seen: dict[tuple[Source, int], tuple[float, bool]] = {}
         """When, and whether it counts, by source and port; the oldest first, as all stay for the same time."""
         self._ports: dict[Source, int] = {}
@@ -32,7 +34,7 @@ class Counter:
         return other
 
     def tried(self, address: bytes, port: int, now: float) -> Source | None:
-        """Count a SYN to a closed port; who is to be shut out by it, if somebody is.
+        """Count a SYN; who is to be shut out by it, if somebody is.
 
         address: the sender's, network order, 4 or 16 bytes. now: seconds on a monotonic clock.
         """
@@ -40,7 +42,9 @@ class Counter:
         host = ip_address(address)
         if any(host in network for network in self._networks):
             return None
-        source = ip_network((address, self._config.scan_ipv6_prefix if len(address) == 16 else 32), strict=False)
+        if any(first <= port <= last for first, last in self._public):
+            return None
+        source = self._source(address)
         if (source, port) in self._seen or len(self._seen) >= MOST:
             return None
         if now - self._shut.get(source, -LATE) < LATE:
@@ -53,6 +57,18 @@ class Counter:
             return source
         self._ports[source] = number + 1
         return None
+
+    def _source(self, address: bytes) -> Source:
+        return ip_network((address, self._config.scan_ipv6_prefix if len(address) == 16 else 32), strict=False)
+
+    def forgive(self, address: bytes) -> None:
+        """Count the source of an address from nothing: what it has tried is not counted again within its time."""
+        source = self._source(address)
+        for key, (when, _) in self._seen.items():
+            if key[0] == source:
+                self._seen[key] = when, False
+        self._ports.pop(source, None)
+        self._shut.pop(source, None)
 
     def _forget(self, now: float) -> None:
         while self._seen:

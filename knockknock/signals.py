@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator
 from types import FrameType
 
-STOP = (signal.SIGTERM, signal.SIGINT)
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 ALL = (*STOP, signal.SIGHUP)
 
 
 class Signals:
-    """SIGTERM and SIGINT, and SIGHUP, as two flags. Its descriptor is readable when one has come."""
+    """SIGTERM, SIGINT and SIGALRM, and SIGHUP, as two flags. Its descriptor is readable when one has come."""
 
     def __init__(self) -> None:
         """Take note of them from now on, so that none ends a start half way."""

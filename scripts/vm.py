@@ -258,12 +258,13 @@ def install_firewall(name: str) -> Callable[[Machines], None]:
 
 
 def reboot(machines: Machines) -> None:
-    """The server comes back closed, and a knock opens it."""
-    machines.good("server", "systemctl disable --now firewalld", user="root")
-    machines.good("server", "nft flush ruleset; nft -f /etc/nftables.conf; systemctl enable nftables", user="root")
-    machines.good("server", "systemctl restart knockknock", user="root")
+    """The server comes back closed, without any other firewall, and a knock opens it."""
+    machines.good("server", "systemctl disable --now firewalld; systemctl disable nftables", user="root")
     machines.reboot("server")
-    machines.good("server", "systemctl is-active knockknock nftables", user="root")
+    machines.good("server", "systemctl is-active knockknock knockknock-gate", user="root")
+    machines.good("server", "! systemctl is-active nftables firewalld ufw", user="root")
+    # In front of the network, not behind the daemon.
+    machines.good("server", "systemctl show -p Before knockknock-gate | grep network-pre.target", user="root")
     readme.closed(machines)  # type: ignore[arg-type]  # as above
     machines.good("laptop", "ssh server.example true")
 
@@ -288,6 +289,7 @@ def purge(machines: Machines) -> None:
     gone = "apt-get purge -q knockknock; [ ! -e /etc/knockknock.d ]; [ ! -e /var/lib/knockknock ]"
     machines.good("server", gone, user="root")
     machines.good("server", "! nft list table inet knockknock", user="root")
+    assert login(machines), "ssh is open to all again"
 
 
 def log_in_anew(machines: Machines) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from knockknock.config import KEYS, Config, parse
+from knockknock.config import KEYS, OBSOLETE, Config, parse
 from knockknock.errors import ConfigError
 
 WHERE = "/etc/knockknock.d/config"
@@ -17,11 +17,11 @@ def test_defaults() -> None:
         "/etc/knockknock.d/profiles",
         "/var/lib/knockknock",
     )
-    assert (config.source, config.firewall, config.log) == ("auto", "auto", "stderr")
+    assert (config.source, config.protect, config.log) == ("auto", (), "stderr")
 
 
 def test_every_field_has_its_key() -> None:
-    assert set(KEYS) == set(Config._fields)
+    assert set(KEYS) - set(OBSOLETE) == set(Config._fields) - {"obsolete"}
 
 
 TAKEN = [
@@ -40,8 +40,14 @@ TAKEN = [
     ("nflog_group", "1", 1),
     ("nflog_group", "65535", 65535),
     ("log_file", "/var/log/my log", "/var/log/my log"),
-    ("firewall", "iptables", "iptables"),
-    ("firewall", "nftables", "nftables"),
+    ("protect", "tcp/22", ((6, 22, 22),)),
+    ("protect", "22, udp/51820, tcp/8000-8010", ((6, 22, 22), (6, 8000, 8010), (17, 51820, 51820))),
+    ("protect", "22, 20-25, 26, 26-30", ((6, 20, 30),)),
+    ("protect_reject", "yes", True),
+    ("protect_allow", "192.0.2.0/24, 2001:db8::1", ("192.0.2.0/24", "2001:db8::1/128")),
+    ("ct_label", "0", 0),
+    ("ct_label", "126", 126),
+    ("scan_public", "tcp/80,tcp/443", ((6, 80, 80), (6, 443, 443))),
     ("user", "_some-user", "_some-user"),
     ("profiles", "/p", "/p"),
     ("state", "/s/t", "/s/t"),
@@ -68,10 +74,10 @@ def test_taken(key: str, text: str, value: object) -> None:
     assert parse(f"[main]\n{key} = {text}\n", WHERE) == Config(**{key: value})  # type: ignore[arg-type]  # of all kinds
 
 
-@pytest.mark.parametrize("table", ["inet filter", "ip my_table", "ip6 t-1.2"])
-def test_table_and_chain(table: str) -> None:
-    config = parse(f"[main]\nnft_table = {table}\nnft_chain = input\n", WHERE)
-    assert (config.nft_table, config.nft_chain) == (table, "input")
+def test_keys_of_old_are_taken_and_said() -> None:
+    """A daemon that is upgraded must not stay away because of them."""
+    config = parse("[main]\nfirewall = iptables\nnft_table = inet filter\nnft_chain = input\n", WHERE)
+    assert config == Config(obsolete=("firewall", "nft_table", "nft_chain"))
 
 
 REFUSED = [
@@ -92,13 +98,8 @@ REFUSED = [
     ("nflog_group", "a"),
     ("log_file", "kern.log"),
     ("log_file", "/"),
-    ("firewall", "pf"),
-    ("nft_table", "filter"),
-    ("nft_table", "bridge filter"),
-    ("nft_table", "inet filter input"),
-    ("nft_table", "inet a;flush"),
-    ("nft_chain", "a b"),
-    ("nft_chain", "{"),
+    ("ct_label", "127"),
+    ("protect_reject", "drop"),
     ("user", "a b"),
     ("user", "0"),
     ("profiles", "profiles"),
@@ -124,9 +125,3 @@ REFUSED = [
 def test_refused(key: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{WHERE}:3: {key}: '.*' is "):
         parse(f"[main]\n# a comment\n{key} = {text}\n", WHERE)
-
-
-@pytest.mark.parametrize("line", ["nft_table = inet filter", "nft_chain = input"])
-def test_half_a_chain(line: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{WHERE}.*: nft_table and nft_chain are given together"):
-        parse(f"[main]\n{line}\n", WHERE)

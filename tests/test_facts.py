@@ -57,7 +57,7 @@ LINES = [
     ),
     (
         facts.blocked("192.0.2.7", 3),
-        "192.0.2.7 is shut out: it tried more than 3 closed port(s) [event=blocked source=192.0.2.7 ports=3]",
+        "192.0.2.7 is shut out: it tried more than 3 port(s) [event=blocked source=192.0.2.7 ports=3]",
     ),
 ]
 

@@ -130,7 +130,14 @@ def loaded(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-HEAVY = {"scapy", "dataclasses", "inotify_simple", "pyroute2", "logging"}
+@pytest.mark.parametrize("module", ["runner", "cli.proxy", "cli.genprofile", "cli.knockknock", "sendservice", "client"])
+def test_who_needs_nothing_of_root_loads_nothing_of_it(module: str) -> None:
+    """But its names and numbers, and how rights are given up."""
+    found = {one for one in loaded(f"knockknock.{module}") if one.startswith("knockknock.root")}
+    assert found <= {"knockknock.root", "knockknock.root.privileges"}
+
+
+HEAVY = {"scapy", "dataclasses", "inotify_simple", "logging"}
 ASKED_FOR = {
     "knockknock.hosts",
     "knockknock.connect",
@@ -149,9 +156,9 @@ SECRET = {"cryptography", "configparser", "knockknock.profile", "knockknock.stor
     [
         ("knockknock.cli.knockknock", HEAVY | ASKED_FOR),
         ("knockknock.root.helper", HEAVY | SECRET),
-        ("knockknock.cli.daemon", {"prometheus_client", "scapy", "pyroute2"}),
+        ("knockknock.cli.daemon", {"prometheus_client", "scapy"}),
         ("knockknock.runner", {"cryptography", "knockknock.store"}),
-        ("knockknock.policy", {"cryptography", "scapy", "pyroute2"}),
+        ("knockknock.policy", {"cryptography", "scapy"}),
         ("knockknock.gatekeeper", {"socket", "subprocess", "scapy"}),
     ],
 )

@@ -21,7 +21,7 @@ COMMANDS = {
 }
 """A page, and the module in cli/ whose options it describes."""
 KEYS = {
-    "Keys of the daemon": config.KEYS,
+    "Keys of the daemon": {key: None for key in config.KEYS if key not in config.OBSOLETE},
     "Keys of a profile": {"scheme": None, **synprofile.KEYS},
     "Keys of a sequence": sequence.KEYS,
     "Keys of a one-time password": otp.KEYS,
@@ -87,7 +87,7 @@ def test_keys(title: str, keys: dict[str, object]) -> None:
     assert said <= set(keys), f"take out of {where}, as there are no such keys: {said - set(keys)}"
 
 
-@pytest.mark.parametrize("key", config.Config._fields)
+@pytest.mark.parametrize("key", [field for field in config.Config._fields if field != "obsolete"])
 def test_defaults(key: str) -> None:
     """A default is in its key's text."""
     value = config.Config._field_defaults[key]

@@ -10,7 +10,7 @@ import pytest
 from knockknock import root
 from knockknock.config import Config
 from knockknock.errors import SourceError
-from knockknock.root import chains, nftables
+from knockknock.root import ruleset
 from knockknock.sources import choose, nflog, nfpacket
 from knockknock.sources.datagrams import BATCH, Datagrams
 from knockknock.sources.nflog import NfLog, bind_request
@@ -97,18 +97,9 @@ def test_other_sources_have_no_group(name: str) -> None:
     assert choose(Config(source=name))[0] in ("file", "kmsg")
 
 
-def test_rule_of_iptables() -> None:
-    logging = [rule for family in (4, 6) for rule in chains.rules(family, 7) if rule.target in ("LOG", "NFLOG")]
-    found = [(rule.target, rule.options) for rule in logging]
-    wanted = {"nflog-group": "7", "nflog-prefix": "knockknock ", "nflog-size": "512", "nflog-threshold": "1"}
-    assert found == [("NFLOG", wanted)] * 2
-    assert [rule.target for rule in chains.rules(4, 0) if "LOG" in rule.target] == ["LOG"]
-
-
 def test_rule_of_nftables() -> None:
-    to_group = nftables.table(7)
-    assert 'log prefix "knockknock " group 7 snaplen 512 queue-threshold 1\n' in to_group
-    assert 'log prefix "knockknock " level debug flags tcp sequence,options\n' in nftables.table(0)
+    assert ruleset.told(7) == 'log prefix "knockknock " group 7 snaplen 512 queue-threshold 1'
+    assert ruleset.told(0) == 'log prefix "knockknock " level debug flags tcp sequence,options'
 
 
 def test_no_owner_where_nothing_is_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

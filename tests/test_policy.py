@@ -183,9 +183,11 @@ def test_dump_and_load() -> None:
         ((6, 1), (17, 65535)),
         ((6, 1, 65535), (17, 53, 53)),
         3600,
-        "nftables",
-        "inet filter",
-        "input",
+        "/var/lib/knockknock",
+        100,
+        ((6, 22, 22), (17, 1, 9)),
+        True,
+        ("192.0.2.0/24",),
         any_flags=(1,),
         scan=SCAN,
         timed=((17, 53, 53, 9),),
@@ -201,11 +203,20 @@ def write_config(directory: Path, lines: str = "") -> Path:
 
 
 def test_the_union_of_what_profiles_may(tmp_path: Path) -> None:
-    config = write_config(tmp_path, "delay = 30\nfirewall = iptables\nnft_table = inet a\nnft_chain = b\n")
+    config = write_config(
+        tmp_path, "delay = 30\nstate = /s\nct_label = 7\nprotect = tcp/22, udp/5-6\nprotect_allow = 10.0.0.0/8\n"
+    )
     write_profile(tmp_path / "profiles", profile("alice", ports="tcp/22,udp/53"))
     write_profile(tmp_path / "profiles", profile("bob", ports="tcp/22,tcp/80-81", knock_port=7))
     assert reader.policy(str(config)) == Policy(
-        ((6, 7), (6, 4242)), ((6, 22, 22), (6, 80, 81), (17, 53, 53)), 30, "iptables", "inet a", "b"
+        ((6, 7), (6, 4242)),
+        ((6, 22, 22), (6, 80, 81), (17, 53, 53)),
+        30,
+        "/s",
+        7,
+        ((6, 22, 22), (17, 5, 6)),
+        False,
+        ("10.0.0.0/8",),
     )
 
 
@@ -221,7 +232,7 @@ def test_times_of_profiles(tmp_path: Path) -> None:
 def test_a_config_of_old_may_open_any_tcp_port(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     (write_profile(tmp_path / "profiles", profile()) / "config").write_text("[main]\nknock_port = 9\n")
-    assert reader.policy(str(config)) == Policy(((6, 9),), ((6, 1, 65535),), 15, "auto")
+    assert reader.policy(str(config)) == Policy(((6, 9),), ((6, 1, 65535),), 15, "/var/lib/knockknock")
 
 
 BROKEN = ["", "knock_port = 1\n", "[main]\nknock_port = 1\nports = all\n", "[main]\nknock_port = 1\nport = 9\n", None]
@@ -235,7 +246,7 @@ def test_a_broken_profile_adds_nothing_and_takes_nothing_away(tmp_path: Path, te
     broken.unlink()
     if text is not None:
         broken.write_text(text)
-    assert reader.policy(str(config)) == Policy(((6, 4242),), ((6, 22, 22),), 15, "auto")
+    assert reader.policy(str(config)) == Policy(((6, 4242),), ((6, 22, 22),), 15, "/var/lib/knockknock")
 
 
 def test_hidden_and_badly_named_profiles_do_not_count(tmp_path: Path) -> None:
@@ -243,11 +254,11 @@ def test_hidden_and_badly_named_profiles_do_not_count(tmp_path: Path) -> None:
     for name in (".alice.new", "a b", "_a", "a\nb"):
         write_profile(tmp_path / "profiles", profile(name))
     (tmp_path / "profiles" / "file").write_text("[main]\nknock_port = 1\n")
-    assert reader.policy(str(config)) == Policy((), (), 15, "auto")
+    assert reader.policy(str(config)) == Policy((), (), 15, "/var/lib/knockknock")
 
 
 def test_no_profiles_at_all(tmp_path: Path) -> None:
-    assert reader.policy(str(write_config(tmp_path))) == Policy((), (), 15, "auto")
+    assert reader.policy(str(write_config(tmp_path))) == Policy((), (), 15, "/var/lib/knockknock")
 
 
 def test_a_bad_configuration_names_its_line(tmp_path: Path) -> None:

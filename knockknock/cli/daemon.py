@@ -5,6 +5,7 @@ import fcntl
 import gc
 import logging
 import os
+import signal
 
 from .. import (
     __version__,
@@ -20,7 +21,7 @@ from .. import (
     store,
 )
 from ..errors import KnockError, PrivilegeError
-from ..root import privileges
+from ..root import firewall, privileges
 from ..signals import Signals
 from . import doctor_server, formatter, run, scan, service, status
 
@@ -43,6 +44,19 @@ def parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
     )
     status.add_options(options)
+    options.add_argument(
+        "--try",
+        metavar="SECONDS",
+        dest="trial",
+        type=_seconds,
+        default=0,
+        help="end after so many seconds, and refuse nothing more by protect =, even if all of it is killed",
+    )
+    options.add_argument(
+        "--open-gate",
+        action="store_true",
+        help="refuse nothing more by protect =, now and from the next boot on, and end",
+    )
     scan.add_options(options)
     doctor_server.add_options(options)
     options.add_argument(
@@ -53,6 +67,22 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return options
+
+
+def _seconds(text: str) -> int:
+    """Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 99999")
+    return int(text)
+
+
+def open_gate(path: str) -> None:
+    """Take away what refuses, of a daemon that does not run. Raises KnockError."""
+    settings = store.load_config(path)
+    if os.geteuid() != 0:
+        raise PrivilegeError("only root may change what is refused: use sudo")
+    firewall.open_gate(settings.state, settings.ct_label)
+    print("nothing is refused by knockknock now; a daemon that starts refuses again what protect = names")
 
 
 def prepare_state(directory: str, uid: int, gid: int) -> int:
@@ -77,8 +107,11 @@ def prepare_state(directory: str, uid: int, gid: int) -> int:
     return lock
 
 
-def serve(path: str, pid_file: str | None) -> None:
-    """Everything from root to the end. pid_file: of the background process, None to stay in the foreground."""
+def serve(path: str, pid_file: str | None, trial: int) -> None:
+    """Everything from root to the end.
+
+    pid_file: of the background process, None to stay in the foreground. trial: seconds after which to end, 0: never.
+    """
     settings = store.load_config(path)
     if os.geteuid() != 0:
         raise PrivilegeError(
@@ -102,7 +135,8 @@ def serve(path: str, pid_file: str | None) -> None:
     gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
     gc.enable()
     observers.check(settings)
-    helper = privsep.Helper(path, quiet=pid_file is not None)
+    helper = privsep.Helper(path, quiet=pid_file is not None, trial=trial)
+    signal.alarm(trial)
     told = None
     try:
         told = observers.Observers(settings, user, quiet=pid_file is not None)
@@ -111,6 +145,8 @@ def serve(path: str, pid_file: str | None) -> None:
         helper.prefer()
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
+        for key in settings.obsolete:
+            log.warning("%s has no effect any more: remove it from %s", key, path)
         log.info("reading %s", source.path)
         if complaint := source.complaint():
             log.warning("%s", complaint)
@@ -127,7 +163,7 @@ def serve(path: str, pid_file: str | None) -> None:
             ready()
 
         daemon.Daemon(path, settings, keeper, source, helper, told, signals).run(listening)
-        log.info("stopped")
+        log.info("the trial is over: nothing is refused by protect = any more" if trial else "stopped")
     except KnockError as error:
         log.critical("%s", error)
         raise
@@ -143,6 +179,9 @@ def command(arguments: list[str]) -> None:
     path = os.path.abspath(options.config)
     if options.pid_file and not options.daemonize:
         parser().error("--pid-file goes with --daemonize")
+    modes = (options.check, options.status, options.events, options.daemonize, options.blocked, options.unblock)
+    if (options.trial or options.open_gate) and (any(modes) or (options.trial and options.open_gate)):
+        parser().error("--try and --open-gate are each used alone, or with --config")
     if doctor_server.asked(parser(), options):
         from . import examine  # imported only when asked for
 
@@ -151,12 +190,14 @@ def command(arguments: list[str]) -> None:
         status.show(store.load_config(path).control, options)
     elif scan.asked(parser(), options):
         scan.show(path, options)
+    elif options.open_gate:
+        open_gate(path)
     elif options.check:
         from . import check  # as above
 
         check.check(path)
     else:
-        serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None)
+        serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None, options.trial)
 
 
 def main() -> None:

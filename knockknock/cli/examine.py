@@ -12,8 +12,8 @@ from .. import clock, diagnosis, loading, running, sources, store
 from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
 from ..packet import Packet
-from ..root import PREFIX
-from ..root.commands import run as listed
+from ..root import NAME
+from ..root.netlink import Kernel
 from ..schemes.synprofile import Profile
 from ..sources import nfpacket
 from .doctor_server import WAIT
@@ -184,9 +184,9 @@ def _surroundings(settings: Config, heard: bool, looked: bool) -> bool:
 
 
 def _rule() -> bool:
-    """Whether some firewall has the rule of ours that logs."""
-    for command in (["nft", "list", "table", "inet", "knockknock"], ["iptables-save"], ["iptables-legacy-save"]):
-        with contextlib.suppress(FirewallError):
-            if f'prefix "{PREFIX}"' in listed(command):
-                return True
-    return False
+    """Whether our table is there, with its rule that logs."""
+    try:
+        Kernel().packets(NAME, "told")
+    except (FirewallError, OSError):
+        return False
+    return True

@@ -10,8 +10,9 @@ from functools import partial
 from .. import running, sources
 from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
-from ..root.elements import Elements
-from ..root.nftables import PRIORITY, Library, told
+from ..root import PRIORITY, nft
+from ..root.netlink import Kernel
+from ..root.ruleset import told
 
 SECONDS, SHORT = 3.0, 0.5
 """To wait for its line, and where the firewall has not logged it."""
@@ -65,16 +66,15 @@ def _reserved() -> Iterator[int]:
 @contextlib.contextmanager
 def _rule(port: int, nflog_group: int) -> Iterator[Callable[[], int]]:
     """A rule that logs SYNs from this machine to a port of it; asks how many it has logged. Raises FirewallError."""
-    library = Library()
     syn = f'iifname "lo" ip saddr {HOST} tcp dport {port} tcp flags & (fin|syn|rst|ack) == syn'
-    hook = f"type filter hook input priority {PRIORITY}; policy accept;"
+    hook = f"type filter hook prerouting priority {PRIORITY}; policy accept;"
     chain = f"chain input {{ {hook} {syn} counter name told {told(nflog_group)}; }}"
-    library.run(f"add table inet {TABLE}; delete table inet {TABLE}")  # of one that was killed
-    library.run(f"table inet {TABLE} {{ counter told {{ }}; {chain}; }}")
+    nft.run(f"add table inet {TABLE}; delete table inet {TABLE}")  # of one that was killed
+    nft.run(f"table inet {TABLE} {{ counter told {{ }}; {chain}; }}")
     try:
-        yield partial(Elements().packets, TABLE, "told")
+        yield partial(Kernel().packets, TABLE, "told")
     finally:
-        library.run(f"delete table inet {TABLE}")
+        nft.run(f"delete table inet {TABLE}")
 
 
 def _send(port: int) -> None:

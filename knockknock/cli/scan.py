@@ -5,8 +5,10 @@ import os
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from .. import store
-from ..errors import FirewallError, KnockError, PrivilegeError
-from ..root.scan import Address, Guard
+from ..errors import KnockError, PrivilegeError
+from ..root import scan
+from ..root.netlink import Kernel
+from ..root.scan import Address
 
 PREFIX = "knockknock_scan_"
 """Of the names of counts."""
@@ -35,33 +37,22 @@ def show(path: str, options: argparse.Namespace) -> None:
     """Do it. Raises KnockError."""
     if os.geteuid() != 0:
         raise PrivilegeError("whom the scan guard has shut out only root may ask the kernel: use sudo")
-    guard, prefix = _guard(), store.load_config(path).scan_ipv6_prefix
+    kernel, prefix = Kernel(), store.load_config(path).scan_ipv6_prefix
+    blocked = scan.blocked(kernel)
+    if blocked is None:
+        raise KnockError("there is no scan guard in the kernel: set scan_guard = on and restart the daemon")
     if options.unblock is not None:
         source = _source(options.unblock, prefix)
-        if source not in [one.source for one in guard.blocked()]:
+        if source not in [one.source for one in blocked]:
             raise KnockError(f"{options.unblock} is not shut out")
-        guard.unblock(source)
+        scan.unblock(kernel, source)
         print(f"{_name(source, prefix)} is let in again")
         return
     if options.prometheus:
-        print(_exposition(guard), end="")
+        print(_exposition(scan.counts(kernel), len(blocked)), end="")
         return
-    for source, seconds in sorted(guard.blocked(), key=lambda one: (one.source.version, one.source.packed)):
+    for source, seconds in sorted(blocked, key=lambda one: (one.source.version, one.source.packed)):
         print(f"{_name(source, prefix)} {'for ever' if seconds is None else f'{seconds} s'}")
-
-
-def _guard() -> Guard:
-    """The one that is in the kernel. Raises KnockError if none is."""
-    from ..root import scan_iptables, scan_nftables
-
-    for make in (lambda: scan_nftables.Guard(None), lambda: scan_iptables.Guard(None)):
-        try:
-            guard: Guard = make()
-            if guard.there():
-                return guard
-        except FirewallError:
-            continue  # that firewall is not on this machine
-    raise KnockError("there is no scan guard in the kernel: set scan_guard = on and restart the daemon")
 
 
 def _source(text: str, prefix: int) -> Address:
@@ -79,14 +70,13 @@ def _name(source: Address, prefix: int) -> str:
     return f"{source}/{prefix}" if isinstance(source, IPv6Address) and prefix < 128 else str(source)
 
 
-def _exposition(guard: Guard) -> str:
+def _exposition(counts: scan.Counts, blocked: int) -> str:
     """Counts in the text format of Prometheus."""
-    counts = guard.counts()
     rows = (
         ("packets_dropped_total", "counter", "Packets of sources that are shut out", counts.dropped),
         ("packets_passed_total", "counter", "Packets that the scan guard let pass", counts.packets - counts.dropped),
         ("connections_new_total", "counter", "Packets that began a connection", counts.new),
-        ("blocked_sources", "gauge", "Sources that are shut out now", len(guard.blocked())),
+        ("blocked_sources", "gauge", "Sources that are shut out now", blocked),
     )
     lines = [
         f"# HELP {PREFIX}{name} {what}.\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {number}\n"

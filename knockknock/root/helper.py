@@ -17,10 +17,8 @@ import time
 
 from ..errors import FirewallError, GrantError, KnockError
 from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_count, pack_doors, unpack
-from . import detect, policy, privileges, route, scan, watch
-
-RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
-"""What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
+from . import RUN, legacy, policy, privileges, route, watch
+from .firewall import Firewall
 
 
 def read_policy(config: str) -> policy.Policy:
@@ -39,7 +37,7 @@ def read_policy(config: str) -> policy.Policy:
     return policy.load(done.stdout)
 
 
-def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, config: str, limits: policy.Policy) -> None:
+def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
     """Obey records until the pair closes. Raises GrantError for the first that is none."""
     meter = policy.Meter()
     while record := rules.record(firewall):
@@ -49,8 +47,7 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
             if grant.order is Order.RELOAD:
                 fresh = read_policy(config)
                 rules.heal(firewall)
-                firewall.watch(fresh.knock_ports, fresh.any_flags)
-                firewall.spare(fresh)
+                firewall.follow(fresh)
                 limits = fresh
             elif grant.order is Order.CLOSE:
                 firewall.close(grant)
@@ -66,13 +63,15 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: scan.Guarded, confi
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
+                answer += ", ".join(firewall.late).encode()[:LONGEST_REASON]
         except (KnockError, OSError) as error:
             answer = FAILED + str(error).encode()[:LONGEST_REASON]
-        pair.send(answer)
+        with contextlib.suppress(BlockingIOError):  # one that asks and does not listen holds nothing up
+            pair.send(answer, socket.MSG_DONTWAIT)
 
 
 def main() -> None:
-    """The one argument is the path of the configuration."""
+    """The arguments are the path of the configuration and, for a trial, its seconds."""
     for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
@@ -82,23 +81,19 @@ def main() -> None:
             privileges.no_core()
             privileges.no_more()
             privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW, privileges.SETPCAP})
-            limits = read_policy(sys.argv[1])
-            choice = detect.choose(limits)
-            firewall = scan.Guarded(
-                detect.make(choice, limits.nflog_group), scan.make(choice, limits.scan, limits.nflog_group), limits
-            )
-            rules = watch.Watch(pair, choice, limits)
+            limits = read_policy(sys.argv[1])._replace(trial=int(sys.argv[2]))
+            firewall = Firewall(limits)
+            rules = watch.Watch(pair)
             cleanup.callback(firewall.remove)
-            firewall.prepare()
-            firewall.watch(limits.knock_ports, limits.any_flags)
-            # iptables asks for ipsets, and for the legacy tables, through a raw socket: to heal and remove rules, too.
-            raw = {privileges.NET_RAW} if choice.name == "iptables" else set()
+            summary = firewall.prepare().text(limits)
+            # Legacy iptables is asked through a raw socket: to heal and to remove rules, too.
+            raw = {privileges.NET_RAW} if legacy.look(limits.label) else set()
             privileges.keep({privileges.NET_ADMIN} | raw)
         except (KnockError, OSError) as error:
             pair.send(FAILED + str(error).encode())
             sys.exit(1)
         try:
-            pair.send(DONE + choice.reason.encode())
+            pair.send(DONE + summary.encode()[:LONGEST_REASON])
             serve(pair, rules, firewall, sys.argv[1], limits)
         except (GrantError, OSError) as error:
             sys.exit(f"knockknock: root helper stops: {error}")

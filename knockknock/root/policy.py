@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ..errors import FirewallError, GrantError
 from ..grant import Grant, Order
+from . import LABEL
 
 
 class Scan(NamedTuple):
     """When a source is shut out for a scan (root.scan)."""
 
     ports: int
-    """Closed ports that it may try within the seconds."""
+    """TCP ports that it may try within the seconds."""
     seconds: int
     block: int
     """Seconds; 0: for ever."""
@@ -23,12 +24,14 @@ class Scan(NamedTuple):
     """Networks that are never shut out, as ipaddress prints them."""
     everything: bool
     """Whether established connections and knocks of a source that is shut out are dropped, too."""
+    public: tuple[tuple[int, int], ...] = ()
+    """First and last of TCP ports that do not count."""
     by_daemon: bool = False
     """Whether the kernel reports what is tried, and the daemon counts and asks for a BLOCK."""
 
 
 class Policy(NamedTuple):
-    """The limits of a grant, and what the firewall is to be."""
+    """The limits of a grant, and what our table is to hold."""
 
     knock_ports: tuple[tuple[int, int], ...]
     """Protocol number, port."""
@@ -36,9 +39,17 @@ class Policy(NamedTuple):
     """Protocol number, first port, last port."""
     seconds: int
     """Longest time for a door."""
-    firewall: str = "auto"
-    nft_table: str = ""
-    nft_chain: str = ""
+    state: str = ""
+    """The daemon's state directory, by which it is known."""
+    label: int = LABEL
+    """The first of two conntrack labels."""
+    protect: tuple[tuple[int, int, int], ...] = ()
+    """Ports that are refused to all without a door: protocol number, first port, last port."""
+    protect_reject: bool = False
+    protect_allow: tuple[str, ...] = ()
+    """Networks that need no door, as ipaddress prints them."""
+    trial: int = 0
+    """Seconds after which the kernel refuses nothing more by itself; 0: it does until it is asked for in words."""
     doors_per_minute: int = 600
     nflog_group: int = 0
     """Where packets to knock ports are logged to; 0: the kernel's log."""
@@ -103,9 +114,11 @@ def dump(policy: Policy) -> str:
 def load(text: str) -> Policy:
     """A policy from what a process of root's own printed."""
     values = json.loads(text)
-    for name in ("knock_ports", "doors", "timed"):
+    for name in ("knock_ports", "doors", "timed", "protect"):
         values[name] = tuple(tuple(one) for one in values[name])
-    values["any_flags"] = tuple(values["any_flags"])
+    for name in ("any_flags", "protect_allow"):
+        values[name] = tuple(values[name])
     if values["scan"]:
-        values["scan"] = Scan(**values["scan"] | {"allow": tuple(values["scan"]["allow"])})
+        scan = Scan(**values["scan"])
+        values["scan"] = scan._replace(allow=tuple(scan.allow), public=tuple((one[0], one[1]) for one in scan.public))
     return Policy(**values)

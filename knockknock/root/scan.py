@@ -1,33 +1,23 @@
-"""The scan guard: who tries too many closed ports is shut out, by counting in the kernel alone.
+"""The scan guard: who tries too many ports is shut out, by counting in the kernel alone.
 
-A closed port is one that nobody listens at, on the address that was asked. For each source the first SYN to a closed
-port puts (source, port) into the set `seen`, and the source into the first of the sets rung1, rung2 ... that it is not
-in. Elements of both live for the same time, so how many rungs a source is in is how many ports it tried in that time,
-exactly. When it is in all, the next port puts it into `blocked`. A set that is full takes nothing more: then a source
-is not counted, and nobody is shut out.
+For each source the first SYN to a port puts (source, port) into the set `seen`, and the source into the first of the
+sets rung1, rung2 ... that it is not in. Elements of both live for the same time, so how many rungs a source is in is
+how many ports it tried in that time, exactly. When it is in all, the next port puts it into `blocked`. A set that is
+full takes nothing more: then a source is not counted, and nobody is shut out. Every port counts but those that the
+configuration calls public: else who tries ports could see by what counts which ones are hidden.
 """
 
 import ipaddress
-from collections.abc import Collection
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from ..errors import FirewallError
-from ..grant import Grant
-from . import Firewall, detect
-from .policy import Policy, Scan
+from . import NAME
+from .netlink import INET, SETS, Change, Kernel, add, delete, text
+from .policy import Scan
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-TCP = 6
-SEEN = 32768
-"""Elements in `seen` at most, for each family; the other sets have more room, so that this one is full first."""
-
-
-class Spared(NamedTuple):
-    """What is exempt, and may change by a reload."""
-
-    ports: tuple[tuple[int, int], ...]
-    """First and last of TCP ports that never count, in order, apart from each other."""
-    networks: tuple[str, ...]
+_SET_TABLE, _SET_NAME = 1, 2
+"""NFTA_SET_*."""
 
 
 class Blocked(NamedTuple):
@@ -36,7 +26,7 @@ class Blocked(NamedTuple):
     source: Address
     """IPv6: of the network that is one source, the rest is zero."""
     seconds: int | None
-    """Left, rounded down; None: for ever."""
+    """Left, rounded up; None: for ever."""
 
 
 class Counts(NamedTuple):
@@ -48,115 +38,56 @@ class Counts(NamedTuple):
     dropped: int
 
 
-class Guard(Protocol):
-    """What the guard of each firewall does. All of its methods raise FirewallError."""
-
-    def prepare(self) -> None:
-        """Place sets and rules; to do it again changes nothing."""
-
-    def heal(self, moved: bool) -> bool:
-        """Place again what somebody else took away; whether that was done. moved: the firewall has just done so."""
-
-    def spare(self, spared: Spared) -> None:
-        """From now on exempt this and nothing else; of networks, who is shut out already is let in again."""
-
-    def there(self) -> bool:
-        """Whether a guard is in the kernel."""
-
-    def blocked(self) -> list[Blocked]:
-        """Who is shut out now."""
-
-    def counts(self) -> Counts:
-        """What came by; of a guard that is in the kernel."""
-
-    def block(self, source: Address) -> None:
-        """Shut a source out, or have its time begin anew."""
-
-    def unblock(self, source: Address) -> None:
-        """Let a source in again, as blocked() names it, and count it from nothing; no error if it is not shut out."""
-
-    def remove(self) -> None:
-        """Take away all that was placed, by us or by one before us that was killed; no error where there is nothing."""
+def source(address: bytes, prefix: int) -> Address:
+    """What stands for an address, network order, in the sets. prefix: bits of an IPv6 address that make one source."""
+    return ipaddress.ip_network((address, prefix if len(address) == 16 else 32), strict=False).network_address
 
 
-def spared(limits: Policy) -> Spared:
-    """The knock ports and what profiles may open; a profile that may open every port exempts none."""
-    runs = [*limits.doors, *(door[:3] for door in limits.timed)]
-    doors = [(first, last) for protocol, first, last in runs if protocol == TCP and (first, last) != (1, 65535)]
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted([*doors, *((port, port) for _, port in limits.knock_ports)]):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return Spared(tuple(merged), limits.scan.allow if limits.scan else ())
+def block(kernel: Kernel, scan: Scan, one: Address) -> None:
+    """Shut a source out, or have its time begin anew. Raises OSError."""
+    name = f"blocked{one.version}"
+    kernel.change(add(name, one.packed), delete(name, one.packed), add(name, one.packed, scan.block))
 
 
-def of_family(networks: Collection[str], family: int) -> list[str]:
-    """Those of family 4 or 6."""
-    return [network for network in networks if ipaddress.ip_network(network).version == family]
+def forgiven(scan: Scan, one: Address) -> list[Change]:
+    """What lets a source in again, and counts it from nothing."""
+    rungs = [] if scan.by_daemon else [f"rung{number}_{one.version}" for number in range(1, scan.ports + 1)]
+    return _taken(f"blocked{one.version}", *rungs, key=one.packed)
 
 
-def make(choice: detect.Choice, scan: Scan | None, nflog_group: int) -> Guard:
-    """The guard that goes with a firewall, nothing placed yet.
-
-    scan: None where there is to be none. nflog_group: where the daemon hears of SYNs, 0 for the kernel's log.
-    """
-    if choice.name == "nftables":
-        from . import scan_nftables
-
-        return scan_nftables.Guard(scan, nflog_group)
-    from . import scan_iptables
-
-    return scan_iptables.Guard(scan, nflog_group, choice.command)
+def _taken(*names: str, key: bytes) -> list[Change]:
+    # To delete what is not there would be an error.
+    return [change(name, key) for name in names for change in (add, delete)]
 
 
-class Guarded:
-    """A firewall (root.Firewall) and the guard that lives and is healed with it."""
+def blocked(kernel: Kernel) -> list[Blocked] | None:
+    """Who is shut out now; None if there is no guard. Raises FirewallError."""
+    try:
+        return [
+            Blocked(ipaddress.ip_address(element.key), element.seconds)
+            for family in (4, 6)
+            for element in kernel.elements(f"blocked{family}")
+        ]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FirewallError(f"nftables does not list who is shut out: {error.strerror}") from None
 
-    def __init__(self, firewall: Firewall, guard: Guard, limits: Policy) -> None:
-        self._firewall, self._guard, self._spared = firewall, guard, spared(limits)
 
-    def prepare(self) -> None:
-        self._firewall.prepare()
-        self._guard.prepare()
-        self._guard.spare(self._spared)
+def unblock(kernel: Kernel, one: Address) -> None:
+    """Let a source in again, as blocked() names it, and count it from nothing. Raises FirewallError."""
+    try:
+        asked = kernel.dump(SETS, INET, text(_SET_TABLE, NAME))
+        names = [found[_SET_NAME].rstrip(b"\0").decode() for _, found in asked]
+        kinds = [name for name in names if name.startswith(("blocked", "rung")) and name.endswith(str(one.version))]
+        kernel.change(*_taken(*kinds, key=one.packed))
+    except OSError as error:
+        raise FirewallError(f"nftables refused: {error.strerror}") from None
 
-    def spare(self, limits: Policy) -> None:
-        """Go over to what another policy exempts."""
-        self._spared = spared(limits)
-        self._guard.spare(self._spared)
 
-    def watch(self, ports: Collection[tuple[int, int]], any_flags: Collection[int]) -> None:
-        self._firewall.watch(ports, any_flags)
-
-    def heal(self, chains: Collection[tuple[str, str, str]]) -> str:
-        text = self._firewall.heal(chains)
-        if self._guard.heal(bool(text)):
-            self._guard.spare(self._spared)
-            return text or "somebody took rules of the scan guard out of the firewall: placed again"
-        return text
-
-    def block(self, grant: Grant) -> None:
-        source = ipaddress.ip_address(grant.address)
-        if any(source in ipaddress.ip_network(network) for network in self._spared.networks):
-            raise FirewallError(f"{source} is never shut out, by scan_allow")
-        self._guard.block(source)
-
-    def open(self, grant: Grant) -> None:
-        self._firewall.open(grant)
-
-    def close(self, grant: Grant) -> None:
-        self._firewall.close(grant)
-
-    def status(self) -> Any:
-        return self._firewall.status()
-
-    def logged(self) -> int:
-        return self._firewall.logged()
-
-    def remove(self) -> None:
-        try:
-            self._guard.remove()
-        finally:
-            self._firewall.remove()
+def counts(kernel: Kernel) -> Counts:
+    """What came by. Raises FirewallError."""
+    try:
+        return Counts(*[kernel.packets(NAME, name) for name in ("packets_seen", "connections_new", "packets_dropped")])
+    except OSError as error:
+        raise FirewallError(f"nftables does not tell what the scan guard counted: {error.strerror}") from None

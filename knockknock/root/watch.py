@@ -15,17 +15,19 @@ from collections.abc import Iterator
 
 from ..errors import KnockError
 from ..grant import LONGEST_REASON, NOTICE, RECORD
-from . import Firewall, detect, policy
+from . import legacy
+from .firewall import Firewall
+from .legacy import LOCK
+from .netlink import NETFILTER
 
 SETTLE = 0.25
 """Seconds from the first announcement to our look at the rules: a reload comes in several transactions."""
 LONGEST = 32.0
 """Seconds between two looks at most, when somebody takes our rules away as fast as we place them."""
-LOCK = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
-"""What every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
+SHARE = 10
+"""How many times longer than a look takes the pause before the next one is at least."""
 
-# include/uapi/linux/netlink.h, netfilter/nfnetlink.h, netfilter/nf_tables.h
-_NETLINK_NETFILTER = 12
+# include/uapi/linux/netfilter/nfnetlink.h, netfilter/nf_tables.h
 _NFTABLES_GROUP = 1 << (7 - 1)
 _NFTABLES = 10
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 12, 14, 15
@@ -36,17 +38,25 @@ _IN_CLOSE = 0x8 | 0x10
 class Watch:
     """Hands out records while it looks after the rules."""
 
-    def __init__(self, pair: socket.socket, choice: detect.Choice, limits: policy.Policy) -> None:
+    def __init__(self, pair: socket.socket) -> None:
         """Listen from now on. Raises OSError. pair: where records come from, and where notices go to."""
-        self._pair, self._choice, self._limits = pair, choice, limits
-        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+        self._pair = pair
+        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
         self._changes.bind((0, _NFTABLES_GROUP))
-        self._lock = _watch_lock() if choice.legacy else -1
+        self._lock = -1
         self._poll = select.poll()
-        for fd in (pair.fileno(), self._changes.fileno(), *([self._lock] if self._lock >= 0 else [])):
+        for fd in (pair.fileno(), self._changes.fileno()):
             self._poll.register(fd, select.POLLIN)
+        self._watch_legacy()
         self._due: float | None = None
         self._pause, self._healed, self._said = SETTLE, 0.0, ""
+        self._least, self._looked = SETTLE, 0.0
+
+    def _watch_legacy(self) -> None:
+        """Notice legacy commands, once there is something that they could change."""
+        if self._lock < 0 and legacy.tables() and (lock := _watch_lock()) >= 0:
+            self._lock = lock
+            self._poll.register(lock, select.POLLIN)
 
     def record(self, firewall: Firewall) -> bytes:
         """The next record, b"" when the pair has closed. Until then: heal what somebody else changes."""
@@ -54,7 +64,8 @@ class Watch:
             wait = None if self._due is None else max(0, round((self._due - time.monotonic()) * 1000))
             ready = [fd for fd, _ in self._poll.poll(wait)]
             if self._announced(ready) and self._due is None:
-                self._due = max(time.monotonic() + SETTLE, self._healed + self._pause)
+                now = time.monotonic()
+                self._due = max(now + SETTLE, self._healed + self._pause, self._looked + self._least)
             if self._due is not None and time.monotonic() >= self._due:
                 self.heal(firewall)
             if self._pair.fileno() in ready:
@@ -63,21 +74,20 @@ class Watch:
     def heal(self, firewall: Firewall) -> None:
         """Place again what is missing, and tell the daemon."""
         self._due = None
+        began = time.monotonic()
+        self._watch_legacy()
         try:
-            chains = detect.nft_chains(self._limits) if self._choice.name == "nftables" else ()
-            text = firewall.heal(chains)
-            if text and self._choice.name == "nftables" and not chains:
-                text += "; no chain refuses input now, so every port is open: looked at again when the rules change"
+            text = firewall.heal()
         except KnockError as error:
             text = f"after a change of the firewall's rules: {error}; tried again when they change again"
-            if text == self._said:
-                return  # a busy administrator need not read it twice
-        self._said = text
+        self._looked = now = time.monotonic()
+        self._least = max(SETTLE, SHARE * (now - began))
         if text:
             # Two that undo each other must not spin; a single reload, in however many steps, is healed at once.
-            now = time.monotonic()
             self._pause = min(self._pause * 2, LONGEST) if now - self._healed < 10 * self._pause else SETTLE
             self._healed = now
+        said, self._said = self._said, text
+        if text not in ("", said):  # a busy administrator need not read it twice
             with contextlib.suppress(BlockingIOError):  # a daemon that is stopped must not stop us
                 self._pair.send(NOTICE + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
 

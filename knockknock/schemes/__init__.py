@@ -84,6 +84,10 @@ class Profile(Protocol):
         """Where its knocks arrive: SYNs (RFC 9293) and UDP datagrams to these ports are logged."""
 
     @property
+    def tries(self) -> int:
+        """TCP ports that one knock sends SYNs to, at most."""
+
+    @property
     def where(self) -> str:
         """Where it knocks, for people and logs: nothing secret."""
 

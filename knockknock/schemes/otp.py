@@ -86,6 +86,10 @@ class Profile(NamedTuple):
         return ((UDP, self.knock_port),)
 
     @property
+    def tries(self) -> int:
+        return 0
+
+    @property
     def where(self) -> str:
         return f"udp/{self.knock_port}"
 

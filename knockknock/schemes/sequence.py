@@ -11,7 +11,7 @@ from ..errors import ConfigError, CounterError, SendError
 from ..packet import ACK, FIN, RST, SYN
 from ..profile import parse_key
 from ..profile import write_key as write_key
-from ..request import Ports, Request, Verb, parse_ports
+from ..request import TCP, Ports, Request, Verb, parse_ports
 from ..slots import parse_counter
 from . import KnockPort, Sending, Settings, doors
 from .steps import Steps, parse_flags, parse_steps, show_flags, show_steps
@@ -85,6 +85,12 @@ class Profile(NamedTuple):
     @property
     def knock_ports(self) -> frozenset[KnockPort]:
         return frozenset(step for steps in (self.steps, self.close, *self.sequences) for step in steps)
+
+    @property
+    def tries(self) -> int:
+        return max(
+            len({step for step in steps if step[0] == TCP}) for steps in (self.steps, self.close, *self.sequences)
+        )
 
     @property
     def where(self) -> str:

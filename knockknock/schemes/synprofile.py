@@ -81,6 +81,10 @@ class Profile(NamedTuple):
         return ((TCP, self.knock_port),)
 
     @property
+    def tries(self) -> int:
+        return 1
+
+    @property
     def where(self) -> str:
         return f"tcp/{self.knock_port}"
 

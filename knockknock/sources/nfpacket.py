@@ -35,7 +35,7 @@ _pack, _new = Struct("=HH").pack, tuple.__new__
 _MESSAGE_SIZE = 16
 _PACKET = 4 << 8 | 0  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
 _PACKET_HDR, _TIMESTAMP, _PAYLOAD, _PREFIX = 1, 3, 9, 10  # NFULA_*
-_LOCAL_IN = b"\1\0"  # the hook, and padding
+_PREROUTING = b"\0\0"  # the hook, and padding
 _CONTROL = 0x3F  # of the flags; above are ECE and CWR, which a SYN may have
 _FRAGMENT = 0x3FFF  # more fragments, offset
 _EXTENSIONS = {0, 43, 51, 60}  # hop-by-hop, routing, authentication, destination: no fragment, nothing encrypted
@@ -196,6 +196,6 @@ def beginnings(group: int) -> list[tuple[Reader, bytes]]:
     prefix = PREFIX.encode() + b"\0"
     named = _pack(4 + len(prefix), _PREFIX) + prefix + bytes(-len(prefix) % 4)
     return [
-        (read, family + b"\0" + group.to_bytes(2, "big") + _pack(8, _PACKET_HDR) + protocol + _LOCAL_IN + named)
+        (read, family + b"\0" + group.to_bytes(2, "big") + _pack(8, _PACKET_HDR) + protocol + _PREROUTING + named)
         for read, family, protocol in families
     ]

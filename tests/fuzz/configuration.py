@@ -10,7 +10,7 @@ CORPUS = [
     b"[main]\n",
     b"# comment\n[main]\ndelay = 15\nerror_window = 20  # counters\nsingle_use = yes\n",
     b"[main]\nsource = kmsg\nlog_file = /var/log/kern.log\nnflog_group = 7\nlog = syslog\nuser = knockknock\n",
-    b"[main]\nfirewall = nftables\nnft_table = inet filter\nnft_chain = input\n",
+    b"[main]\nprotect = tcp/22, udp/5-6\nprotect_reject = yes\nprotect_allow = 192.0.2.0/24\nfirewall = nftables\n",
     b"[main]\nprofiles: /etc/knockknock.d/profiles\nstate=/var/lib/knockknock\n\n; end\n",
     b"delay = 1\n[other]\n[main]\ndelay = 1\ndelay = 2\n[DEFAULT]\nuser = x\n  y\n",
 ]
@@ -29,7 +29,7 @@ def target(data: bytes) -> None:
     assert config.single_use in (True, False)
     assert config.source in ("auto", "file", "kmsg", "nflog")
     assert 1 <= config.nflog_group <= 65535
-    assert config.firewall in ("auto", "nftables", "iptables")
+    assert all(protocol in (6, 17) and 0 < first <= last < 65536 for protocol, first, last in config.protect)
     assert config.log in ("stderr", "syslog")
     for path in (config.log_file, config.profiles, config.state):
         assert path.startswith("/")
@@ -37,6 +37,3 @@ def target(data: bytes) -> None:
         assert "\0" not in path
         assert "\n" not in path
     assert re.fullmatch(r"[\w.-]+", config.user)
-    assert bool(config.nft_table) is bool(config.nft_chain)
-    assert re.fullmatch(r"((ip|ip6|inet) [\w.-]+)?", config.nft_table)
-    assert re.fullmatch(r"[\w.-]*", config.nft_chain)

@@ -29,7 +29,8 @@ DELAY = 2
 """Seconds that a door stays open in these tests."""
 KERNEL_LOG = False
 """Whether the test that runs now is marked kernel_log; set by conftest.py."""
-FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy")
+FIREWALLS = ("nftables", "iptables-nft", "iptables-legacy", "protect")
+"""What refuses input: the server's own firewall, or knockknock alone."""
 NFT_BASE = """
 table inet guard {
     chain input {
@@ -132,7 +133,10 @@ class Lab:
         return {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(self.home), **more}
 
     def guard(self, firewall: str) -> None:
-        """Put the server's own firewall in place: refuses everything but what is established."""
+        """Put in place what refuses everything but what is established."""
+        if firewall == "protect":
+            self.settings["protect"] = "tcp/1-65535, udp/1-65535"
+            return
         if firewall == "nftables":
             self.run("server", "nft", "-f", "-", text=NFT_BASE)
             return
@@ -146,10 +150,9 @@ class Lab:
             self.run("server", command, "-P", "INPUT", "DROP")
 
     def ruleset(self) -> str:
-        """All rules and set names on the server, without counts of packets."""
+        """All rules on the server, without counts of packets."""
         parts = [self.run("server", "nft", "--stateless", "list", "ruleset").stdout]
         parts += [self.run("server", f"{name}-legacy-save").stdout for name in ("iptables", "ip6tables")]
-        parts.append(self.run("server", "ipset", "list", "-name").stdout)
         lines = [line for part in parts for line in part.splitlines() if not line.startswith(("#", ":"))]
         return "\n".join(lines)
 
@@ -214,6 +217,7 @@ class Lab:
             "AuthorizedKeysFile": keys / "user.pub",
             "StrictModes": "no",
             "UsePAM": "no",
+            "MaxStartups": "100",
             "PidFile": "none",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
@@ -227,7 +231,7 @@ class Lab:
             listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("::", port))
-        listener.listen(64)
+        listener.listen(4096)
         self._stack.callback(listener.close)
         return listener
 
@@ -307,9 +311,14 @@ class Daemon:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
-        """Stop it as init does; its exit status."""
+        """Stop it as init does, and open what it still refuses then; its exit status."""
         self.process.terminate()
-        return self.process.wait(10)
+        status = self.process.wait(10)
+        if "protect" in self._lab.settings:
+            self._lab.run(
+                "server", *self._lab.program("knockknock-daemon"), "--config", self._lab.configure(), "--open-gate"
+            )
+        return status
 
     def kill_all(self) -> None:
         """SIGKILL to every process of ours at once."""

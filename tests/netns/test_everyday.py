@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_ssh_through_it(lab: Lab, sshd: list[str]) -> None:
         assert knocks(lab) == number
     assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == 2
     assert not lab.connects(HOST)
+
+
+def test_many_logins_at_the_same_time(lab: Lab, sshd: list[str]) -> None:
+    """By one profile: as many doors as knocks, so none waits for another."""
+    lab.mint("laptop", many=True)
+    lab.daemon()
+    with ThreadPoolExecutor(20) as pool:
+        done = list(pool.map(lambda _: lab.run("client", *sshd, HOST, "true", check=False), range(20)))
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 20
 
 
 def test_a_file_through_ssh(lab: Lab, sshd: list[str]) -> None:

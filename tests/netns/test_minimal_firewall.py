@@ -147,20 +147,15 @@ class Network:
 
     def open_closed_port(self) -> None:
         """What knockknock does for somebody who knocked at CLOSED, here for everybody."""
+        label = f"add rule inet knocks c tcp dport {CLOSED} ct label set 75"
+        chain = "add chain inet knocks c { type filter hook prerouting priority -199; }"
+        self.on_server("nft", f"add table inet knocks; {chain}; {label}")
         if self.backend == "nftables":
-            self.on_server(
-                "nft",
-                "add table inet knocks;"
-                "add chain inet knocks c { type filter hook input priority -10; };"
-                f"add rule inet knocks c tcp dport {CLOSED} ct mark set 0x4b000001;"
-                "insert rule inet minimal_firewall input "
-                'ct mark & 0xff000000 == 0x4b000000 accept comment "knockknock"',
-            )
+            self.on_server("nft", 'insert rule inet minimal_firewall input ct label 75 accept comment "knockknock"')
             return
+        rule = "-I INPUT -m connlabel --label 75 -m comment --comment knockknock -j ACCEPT"
         for command in ("iptables", "ip6tables"):
-            self.on_server(command, "-N", "KNOCKKNOCK")
-            self.on_server(command, "-A", "KNOCKKNOCK", "-p", "tcp", "--dport", str(CLOSED), "-j", "ACCEPT")
-            self.on_server(command, "-I", "INPUT", "-j", "KNOCKKNOCK")
+            self.on_server(command, *rule.split())
 
     def bound(self, namespace: str, kind: socket.SocketKind, address: str, port: int = 0) -> socket.socket:
         """A socket in the namespace, bound to the address and port; it listens if it is TCP with a port."""

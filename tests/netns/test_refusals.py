@@ -128,6 +128,7 @@ def test_old_counter_is_refused(lab: Lab, daemon: Daemon) -> None:
     lab.knock(HOST)
     until(lambda: daemon.log().count("open tcp/22 for") == 2)
     assert lab.opens(HOST)
+    assert lab.opens(HOST), "two knocks are two connections"
     set_counter(lab, 0)
     lab.knock(HOST)
     daemon.says("refused replay")

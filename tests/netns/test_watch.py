@@ -36,7 +36,7 @@ NFT_RELOADS = {
     "nftables.service": "flush ruleset\n" + NFT_BASE,
     "one table at a time": "delete table inet guard\n" + NFT_BASE + "delete table inet knockknock\n",
     "chains of others alone": "flush table inet guard\n" + NFT_BASE,
-    "our rules alone": "flush chain inet knockknock input\n",
+    "our rules alone": "flush chain inet knockknock prerouting\n",
 }
 
 
@@ -72,27 +72,33 @@ def restore(lab: Lab, kind: str, *options: str) -> None:
         lab.run("server", f"{family}-{kind}-restore", *options, text=text + "\nCOMMIT\n")
 
 
+def accepts(lab: Lab, kind: str) -> list[str]:
+    """Our rules in the tables of iptables."""
+    return [line for line in iptables(lab, "-S", "INPUT", kind=kind).splitlines() if "knockknock" in line]
+
+
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 def test_iptables(lab: Lab, kind: str) -> None:
     daemon = start(lab, f"iptables-{kind}")
-    chains = [line for line in lab.run("server", f"iptables-{kind}-save").stdout.splitlines() if "KNOCK" in line]
-    assert chains
+    before = accepts(lab, kind)
+    assert len(before) == 2, "one for each family"
 
-    def healed(times: int) -> None:
-        until(lambda: daemon.log().count(HEALED) >= times, WITHIN)
+    def healed() -> None:
+        until(lambda: accepts(lab, kind) == before, WITHIN)
         time.sleep(0.6)
-        assert daemon.log().count(HEALED) == times, daemon.log()
-        now = [line for line in lab.run("server", f"iptables-{kind}-save").stdout.splitlines() if "KNOCK" in line]
-        assert now == chains, "all of it, and nothing twice"
+        said = daemon.log().count(HEALED)
+        time.sleep(0.6)
+        assert daemon.log().count(HEALED) == said, "healing is not itself a reason to heal"
+        assert accepts(lab, kind) == before, "all of it, and nothing twice"
         lab.knock(HOST)
         assert lab.opens(HOST), daemon.log()
 
     iptables(lab, "-F", kind=kind)
     iptables(lab, "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT", kind=kind)
-    healed(1)
-    time.sleep(2.5)
+    healed()
+    daemon.says(HEALED)
     restore(lab, kind)
-    healed(2)
+    healed()
     daemon.stop()
     assert "knock" not in lab.ruleset().lower()
 
@@ -104,17 +110,6 @@ def test_no_chain_for_a_while(lab: Lab) -> None:
     daemon.says("no chain refuses input now", WITHIN)
     lab.run("server", "nft", "-f", "-", text=NFT_BASE.replace("guard", "other"))
     daemon.says("our rule placed again in each", WITHIN)
-    lab.knock(HOST)
-    assert lab.opens(HOST), daemon.log()
-
-
-def test_named_chain_gone_for_a_while(lab: Lab) -> None:
-    lab.configure(nft_table="inet guard", nft_chain="input")
-    daemon = start(lab, "nftables")
-    lab.run("server", "nft", "delete", "table", "inet", "guard")
-    daemon.says("there is no nftables chain inet guard input", WITHIN)
-    lab.run("server", "nft", "-f", "-", text=NFT_BASE)
-    daemon.says(HEALED, WITHIN)
     lab.knock(HOST)
     assert lab.opens(HOST), daemon.log()
 
@@ -137,7 +132,7 @@ def test_a_reload_looks_as_well(lab: Lab) -> None:
     daemon.reload()
     daemon.says("reloaded")
     daemon.says(HEALED)
-    lab.run("server", "iptables-legacy", "-C", "INPUT", "-j", "KNOCKKNOCK")
+    assert len(accepts(lab, "legacy")) == 2
 
 
 def switches(daemon: Daemon) -> int:
@@ -167,10 +162,10 @@ def test_busy_administrator(lab: Lab) -> None:
 def test_two_that_undo_each_other(lab: Lab) -> None:
     """Somebody takes our rules away as soon as they are there: we try more and more seldom, and stay alive."""
     daemon = start(lab, "nftables")
-    end = time.monotonic() + 6
+    end, taken = time.monotonic() + 6, 0
     while time.monotonic() < end:
-        lab.run("server", "nft", "delete table inet knockknock", check=False)
+        taken += lab.run("server", "nft", "delete table inet knockknock", check=False).returncode == 0
         time.sleep(0.02)
-    assert 2 <= daemon.log().count(HEALED) <= 6, daemon.log()
-    daemon.says(HEALED)
+    assert 3 <= taken <= 12, daemon.log()
+    until(lambda: ours(lab) > 1, 10)  # it is there in the end, at whatever moment it was taken
     assert daemon.stop() == 0

@@ -195,7 +195,7 @@ def nflog_messages(draw: st.DrawFn, group: int) -> tuple[bytes, Packet]:
     packet = draw(packets())._replace(payload=draw(st.binary(max_size=40)))
     four = len(packet.source) == 4
     body = bytes([2 if four else 10, 0]) + group.to_bytes(2, "big")
-    body += _attribute(1, (b"\x08\x00" if four else b"\x86\xdd") + b"\1\0") + _attribute(10, b"knockknock \0")
+    body += _attribute(1, (b"\x08\x00" if four else b"\x86\xdd") + b"\0\0") + _attribute(10, b"knockknock \0")
     for kind, size in draw(
         st.lists(st.sampled_from([(4, 4), (2, 4), (8, 12), (15, 2), (17, 2), (16, 14)]), max_size=6)
     ):

@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -24,10 +24,17 @@ paths = st.from_regex(r"/[A-Za-z0-9._ -]{0,20}[A-Za-z0-9._]", fullmatch=True).ma
 words = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,10}", fullmatch=True)
 
 
+doors = st.builds(
+    lambda protocol, first, more: (protocol, first, min(first + more, 65535)),
+    st.sampled_from([6, 17]),
+    st.integers(1, 65535),
+    st.integers(0, 100),
+)
+
+
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     """Any configuration that can be written."""
-    chain = draw(st.booleans())
     return Config(
         draw(st.integers(1, config.MAX_DELAY)),
         draw(st.integers(1, 1000)),
@@ -35,9 +42,11 @@ def configs(draw: st.DrawFn) -> Config:
         draw(st.sampled_from(["auto", "file", "kmsg", "nflog"])),
         draw(paths),
         draw(st.integers(1, 0xFFFF)),
-        draw(st.sampled_from(["auto", "nftables", "iptables"])),
-        f"{draw(st.sampled_from(['ip', 'ip6', 'inet']))} {draw(words)}" if chain else "",
-        draw(words) if chain else "",
+        tuple(draw(st.lists(doors))),
+        draw(st.booleans()),
+        (),
+        draw(st.integers(0, 126)),
+        (),
         draw(words),
         draw(paths),
         draw(paths),
@@ -46,17 +55,27 @@ def configs(draw: st.DrawFn) -> Config:
     )
 
 
+def numbers(listed: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    return [(protocol, port) for protocol, first, last in listed for port in range(first, last + 1)]
+
+
 def written(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(
+            one if isinstance(one, str) else f"{'tcp' if one[0] == 6 else 'udp'}/{one[1]}-{one[2]}" for one in value
+        )
+    return str(value)
 
 
 @given(configs(), st.randoms(use_true_random=False), st.sampled_from([" = ", "=", ": ", "\t=\t"]))
 def test_configuration(one: Config, order: random.Random, sign: str) -> None:
     lines = [f"{key}{sign}{written(value)}" for key, value in one._asdict().items() if value not in ("", ())]
     order.shuffle(lines)
-    assert config.parse("\n".join(["# made", "[main]", *lines]), WHERE) == one
+    read = config.parse("\n".join(["# made", "[main]", *lines]), WHERE)
+    assert read._replace(protect=()) == one._replace(protect=())
+    assert numbers(read.protect) == sorted(set(numbers(one.protect))), "runs that overlap are one"
 
 
 marks = ["[main]", "[", "]", "=", ":", " ", "\n", "\r", "\t", "#", ";", "\n  ", "\0", "\x85", "%(a)s", "[DEFAULT]", "é"]

@@ -1,0 +1,159 @@
+"""Our rule in the tables of legacy iptables, which nf_tables knows nothing of."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..errors import FirewallError
+from . import NAME
+
+LOCK = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
+"""What every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
+_TABLES = ("filter", "mangle", "security")
+"""Those that can refuse what comes in."""
+_COMMANDS = {4: "iptables", 6: "ip6tables"}
+_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+_REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
+
+
+class Table(NamedTuple):
+    """A table that is loaded."""
+
+    family: int
+    """4 or 6."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_COMMANDS[self.family]}-legacy {self.name} INPUT"
+
+
+class Look(NamedTuple):
+    """What a table holds."""
+
+    table: Table
+    placed: bool
+    """Whether our rule is there."""
+    refuses: bool
+    """Whether something that INPUT leads to may refuse."""
+
+
+def tables() -> list[Table]:
+    """All tables that could refuse what comes in; none is loaded by being asked for."""
+    found = []
+    for family, path in _NAMES.items():
+        with contextlib.suppress(OSError), open(path) as file:
+            names = file.read().split()
+            found += [Table(family, name) for name in _TABLES if name in names]
+    return found
+
+
+def look(label: int) -> list[Look]:
+    """What those tables hold. Raises FirewallError."""
+    found = []
+    for table in tables():
+        # Unlike `-S`, `-save` takes no lock, by which root.watch would be woken.
+        lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
+        found.append(Look(table, _rule(label) in [line.replace('"', "") for line in lines], _refuses(lines)))
+    return found
+
+
+def place(table: Table, label: int) -> None:
+    """Put our rule at the head of INPUT. Raises FirewallError."""
+    if not _by_library(table, label):
+        _run(
+            [
+                _command(table.family),
+                "--wait",
+                "5",
+                "-t",
+                table.name,
+                *_rule(label).replace("-A INPUT", "-I INPUT 1").split(),
+            ]
+        )
+
+
+def remove(table: Table, label: int) -> None:
+    """Take it away again. Raises FirewallError."""
+    _run([_command(table.family), "--wait", "5", "-t", table.name, *_rule(label).replace("-A", "-D").split()])
+
+
+def _rule(label: int) -> str:
+    return f"-A INPUT -m connlabel --label {label} -m comment --comment {NAME} -j ACCEPT"
+
+
+def _refuses(lines: list[str]) -> bool:
+    """Whether the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
+    if any(line.startswith(":INPUT DROP") for line in lines):
+        return True
+    reached, todo = {"INPUT"}, ["INPUT"]
+    while todo:
+        chain = todo.pop()
+        for words in [line.split() for line in lines if line.startswith(f"-A {chain} ")]:
+            for option in {"-j", "-g"} & set(words):
+                target = words[words.index(option) + 1]
+                if target in _REFUSE:
+                    return True
+                if target not in reached:
+                    reached.add(target)
+                    todo.append(target)
+    return False
+
+
+def _command(family: int) -> str:
+    """The legacy command of a family. Raises FirewallError if there is none."""
+    for name in (f"{_COMMANDS[family]}-legacy", _COMMANDS[family]):
+        if shutil.which(name) and "nf_tables" not in _run([name, "-V"]):
+            return name
+    raise FirewallError(
+        f"legacy iptables has rules, and there is no {_COMMANDS[family]}-legacy to let doors through them: "
+        "apt install iptables"
+    )
+
+
+def _run(command: list[str]) -> str:
+    """What a command prints. Raises FirewallError."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FirewallError(f"{command[0]} cannot be run: {error}") from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise FirewallError(f"{' '.join(command)}: {said or 'failed'}")
+    return done.stdout
+
+
+def _by_library(table: Table, label: int) -> bool:
+    """Place it by python-iptables, if that is installed. Raises FirewallError."""
+    try:
+        import iptc
+    except ImportError:
+        return False
+    kind, make = (iptc.Table, iptc.Rule) if table.family == 4 else (iptc.Table6, iptc.Rule6)
+    # To know whether a target is a chain it looks into every table, which would make the kernel load them all.
+    kind.existing_table_names = {name: name == table.name for name in kind.ALL}
+    try:
+        with _locked():
+            there = kind(table.name)
+            there.refresh()
+            rule = make()
+            rule.create_match("connlabel").set_parameter("label", str(label))
+            rule.create_match("comment").set_parameter("comment", NAME)
+            rule.create_target("ACCEPT")
+            iptc.Chain(there, "INPUT").insert_rule(rule)
+    except (iptc.IPTCError, OSError, AttributeError) as error:
+        raise FirewallError(f"legacy iptables takes no rule of ours: {error}") from None
+    return True
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Keep others out, as the commands do; the library does not."""
+    with open(os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

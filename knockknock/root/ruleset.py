@@ -1,0 +1,280 @@
+"""The text of our table, in the words of nft(8).
+
+    prerouting, right behind conntrack
+        listen             tells the daemon of packets to knock ports
+        syn, rest          let in what has a door
+        handshake          uses the door up
+        guarded, count     the scan guard
+        gate               refuses what has no door, at the ports that are protected
+
+A SYN passes only while a door is open, whatever conntrack remembers of its ports, and leaves the door as it is; the
+packet that completes the handshake uses the door up. So forged SYNs use no door up, and a connection that came through
+one cannot be begun again from the same port.
+"""
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+
+from . import BURST, COPY, NAME, PER_SOURCE, PREFIX, PRIORITY, SET_SIZE, SLOTS
+from .policy import Policy, Scan
+
+SEEN = 32768
+"""Ports of sources that the scan guard remembers, for each family; its other sets have more room."""
+_SYN = "tcp flags & (fin|syn|rst|ack) == syn"
+_LOCAL = "fib daddr type local"
+_PORT = "meta l4proto . th dport"
+NAMES = {6: "tcp", 17: "udp"}
+_ADDRESS = {4: "ip saddr", 6: "ip6 saddr"}
+_RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
+
+
+def slot(family: int, number: int) -> str:
+    """The name of one of the SLOTS sets of doors for one connection; family: 4 or 6."""
+    return f"once{family}_{number}"
+
+
+def told(nflog_group: int) -> str:
+    """The statement by which the daemon hears of a packet; nflog_group: 0 for the kernel's log."""
+    to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
+    return f'log prefix "{PREFIX}" ' + (to_group if nflog_group else "level debug flags tcp sequence,options")
+
+
+def comment(state: str) -> str:
+    """What our table bears, by which a daemon knows another one's; state: its state directory."""
+    return f"doors of the knockknock daemon with {state}"[:127]
+
+
+def knock_ports(limits: Policy) -> str:
+    """The elements of the set of that name."""
+    return ", ".join(f"{protocol} . {port}" for protocol, port in limits.knock_ports)
+
+
+def any_flags(limits: Policy) -> str:
+    """The elements of the set of that name."""
+    return ", ".join(map(str, limits.any_flags))
+
+
+def protected(limits: Policy) -> list[str]:
+    """The rules of the chain `gate`.
+
+    Not a set of ports: one of intervals is still empty for a moment after the transaction that makes it, and open then
+    (net/netfilter/nf_tables_api.c, nf_tables_commit: rules first, nft_set_commit_update last).
+    """
+    refuse = "counter name refused " + ("jump answer" if limits.protect_reject else "drop")
+    ends = ["meta l4proto != @trial accept"] if limits.trial else []
+    return ends + [f"{NAMES[protocol]} dport {first}-{last} {refuse}" for protocol, first, last in limits.protect]
+
+
+def networks(listed: Iterable[str], family: int) -> str:
+    """Those of a family as elements of a set."""
+    return ", ".join(network for network in listed if ipaddress.ip_network(network).version == family)
+
+
+def elements(limits: Policy) -> dict[str, str]:
+    """What a reload may change: the elements of each set whose elements are set by the policy."""
+    found = {"knock_ports": knock_ports(limits), "any_flags": any_flags(limits)}
+    for family in (4, 6):
+        found[f"free{family}"] = networks(limits.protect_allow, family)
+        if limits.scan:
+            found[f"allowed{family}"] = networks(limits.scan.allow, family)
+    if limits.scan:
+        found["public"] = ", ".join(f"{first}-{last}" for first, last in limits.scan.public)
+    return found
+
+
+def gate(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
+    """The table of a daemon that does not run: it refuses, and what was let in goes on. kept: as in table()."""
+    return table(limits._replace(knock_ports=(), any_flags=(), scan=None), kept)
+
+
+def table(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
+    """The table, with all elements that the policy sets.
+
+    kept: connections that go on although they came through no door, as elements, by family: 4, 6.
+    """
+    label, admitted, scan, line = limits.label, limits.label + 1, limits.scan, "\n        "
+    guarded = "jump guarded" if scan and not scan.everything else ""
+    return f"""
+table inet {NAME} {{
+    comment "{comment(limits.state)}"
+    {"".join(_sets(limits, kept))}
+    counter told {{ }}
+    counter refused {{ }}
+    chain listen {{
+        update @rate4 {{ ip saddr {_RATE} }} return
+        update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
+        counter name told {told(limits.nflog_group)}
+    }}
+    chain begun {{
+        ct label set {label} accept
+    }}
+    chain admitted {{
+        ct label set {admitted} accept
+    }}
+    chain both {{
+        ct label set {label} goto admitted
+    }}
+    {_scan(scan, limits.nflog_group) if scan else ""}
+    chain gate {{
+        {line.join(protected(limits))}
+    }}
+    chain answer {{
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx type port-unreachable
+    }}
+    {"".join(_doors(family) for family in (4, 6))}
+    chain syn {{
+        fib daddr type unicast accept
+        {"counter name connections_new" if scan else ""}
+        ct label {admitted} meta nfproto ipv4 jump again4
+        ct label {admitted} meta nfproto ipv6 jump again6
+        meta nfproto ipv4 jump syn4
+        meta nfproto ipv6 jump syn6
+        ct label {label} drop
+        {guarded}
+        {"jump count" if scan else ""}
+        ip saddr @free4 accept
+        ip6 saddr @free6 accept
+        goto gate
+    }}
+    chain handshake {{
+        tcp flags & rst == rst accept
+        ct state != established drop
+        meta nfproto ipv4 jump use4
+        meta nfproto ipv6 jump use6
+        reject with tcp reset
+    }}
+    chain rest {{
+        fib daddr type unicast accept
+        {"counter name connections_new" if scan else ""}
+        meta l4proto udp meta nfproto ipv4 jump datagram4
+        meta l4proto udp meta nfproto ipv6 jump datagram6
+        {guarded}
+        ip saddr . tcp sport . tcp dport @kept4 accept
+        ip6 saddr . tcp sport . tcp dport @kept6 accept
+        ip saddr @free4 accept
+        ip6 saddr @free6 accept
+        goto gate
+    }}
+    chain prerouting {{
+        type filter hook prerouting priority {PRIORITY}; policy accept;
+        {"meta iiftype != loopback jump guarded" if scan and scan.everything else ""}
+        {_SYN} {_PORT} @knock_ports {_LOCAL} jump listen
+        meta l4proto udp ct state != established {_PORT} @knock_ports {_LOCAL} jump listen
+        tcp dport @any_flags tcp flags & (fin|syn|rst|ack) != syn ct state != established {_LOCAL} jump listen
+        meta iiftype loopback accept
+        {"counter name packets_seen" if scan else ""}
+        ct direction reply accept
+        {_SYN} goto syn
+        ct label {admitted} accept
+        meta l4proto tcp ct label {label} goto handshake
+        ct state established,related accept
+        goto rest
+    }}
+}}
+"""
+
+
+def _set(name: str, kind: str, flags: str, held: str = "") -> str:
+    return f"set {name} {{ type {kind}; {flags}; {f'elements = {{ {held} }};' if held else ''} }}\n"
+
+
+def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
+    held = elements(limits)
+    size, port = f"size {SET_SIZE}", "inet_proto . inet_service"
+    yield _set("knock_ports", port, size, held["knock_ports"])
+    yield _set("any_flags", "inet_service", size, held["any_flags"])
+    if limits.trial:
+        yield _set(
+            "trial",
+            "inet_proto",
+            "flags timeout",
+            ", ".join(f"{name} timeout {limits.trial}s" for name in NAMES.values()),
+        )
+    for family in (4, 6):
+        address = f"ipv{family}_addr"
+        yield _set(f"free{family}", address, "flags interval; auto-merge", held[f"free{family}"])
+        yield _set(f"kept{family}", f"{address} . inet_service . inet_service", size, ", ".join(kept.get(family, ())))
+        yield _set(f"rate{family}", address, f"{size}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s")
+        yield _set(f"open{family}", f"{address} . {port}", f"{size}; flags timeout")
+        yield _set(f"any{family}", f"{address} . {port}", f"{size}; flags timeout")
+        for number in range(SLOTS):
+            yield _set(slot(family, number), f"{address} . {port}", f"{size}; flags dynamic, timeout")
+
+
+def _doors(family: int) -> str:
+    """What lets a SYN in, what uses a door up as a handshake is completed, and what does both for a datagram."""
+    key = f"{_ADDRESS[family]} . {_PORT}"
+    slots = [slot(family, number) for number in range(SLOTS)]
+    used = [f"{key} @{name} delete @{name} {{ {key} }}" for name in slots]
+
+    def chain(name: str, single: list[str], verdict: str) -> str:
+        rules = [f"{key} @open{family} {verdict}", f"{key} != @any{family} return"]
+        rules += [f"{rule} {verdict}" for rule in single]
+        return f"chain {name}{family} {{\n" + "\n".join(rules) + "\n}\n"
+
+    return (
+        chain("use", used, "goto admitted")
+        + chain("datagram", used, "goto both")
+        # For the entry of a connection that was admitted once: its label is there before the handshake.
+        + chain("again", used, "accept")
+        + chain("syn", [f"{key} @{name}" for name in slots], "goto begun")
+    )
+
+
+def _scan(scan: Scan, nflog_group: int) -> str:
+    """The scan guard (root.scan says how it counts)."""
+    mask = ipaddress.IPv6Address((1 << 128) - (1 << 128 - scan.prefix))
+    sources = {4: "ip saddr", 6: f"ip6 saddr & {mask}"}
+    tell = told(nflog_group) if scan.by_daemon else ""
+    spare = (
+        "ct state untracked return\nip6 saddr fe80::/10 return\nip saddr @allowed4 return\nip6 saddr @allowed6 return"
+    )
+    shut = "".join(
+        f"{source} @blocked{family} {_LOCAL} counter name packets_dropped drop\n" for family, source in sources.items()
+    )
+    first = "".join(
+        f"{source} . tcp dport != @seen{family} add @seen{family} {{ {source} . tcp dport }} goto climb{family}\n"
+        for family, source in sources.items()
+    )
+    return f"""
+    counter packets_seen {{ }}
+    counter connections_new {{ }}
+    counter packets_dropped {{ }}
+    {_set("public", "inet_service", "flags interval; auto-merge", ", ".join(f"{a}-{b}" for a, b in scan.public))}
+    {"".join(_rungs(scan, family, source, tell) for family, source in sources.items())}
+    chain guarded {{
+        {spare}
+        {shut}
+    }}
+    chain count {{
+        {spare}
+        tcp dport @public return
+        {f"{_PORT} @knock_ports return" if tell else ""}
+        {first}
+    }}
+"""
+
+
+def _rungs(scan: Scan, family: int, source: str, tell: str) -> str:
+    """The sets of a family, and the chain that takes a source one rung up, or shuts it out; tell: or has this done."""
+    address = f"ipv{family}_addr"
+    sized = f"size {SET_SIZE}; flags dynamic, timeout"
+    rungs = [f"rung{number}_{family}" for number in range(1, scan.ports + 1) if not tell]
+    block = f" timeout {scan.block}s" if scan.block else ""
+    lines = [
+        _set(f"allowed{family}", address, "flags interval; auto-merge", networks(scan.allow, family)),
+        _set(f"blocked{family}", address, sized),
+        _set(
+            f"seen{family}",
+            f"{address} . inet_service",
+            f"size {SEEN}; flags dynamic, timeout; timeout {scan.seconds}s",
+        ),
+        *(_set(rung, address, f"{sized}; timeout {scan.seconds}s") for rung in rungs),
+        f"chain climb{family} {{",
+    ]
+    for rung in rungs:
+        # The second rule is for a set that is full: whoever finds no room is not counted.
+        lines += [f"{source} != @{rung} add @{rung} {{ {source} }} return", f"{source} != @{rung} return"]
+    lines += [tell or f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop", "}", ""]
+    return "\n".join(lines)

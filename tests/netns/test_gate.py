@@ -1,0 +1,320 @@
+"""Protected ports: knockknock itself refuses them, with no other firewall, before, while and after a daemon runs."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from .answers import Asker, Knocker, noise
+from .lab import DELAY, Lab, inside, until
+
+SERVER = {4: "10.77.0.1", 6: "fd77:0::1"}
+OTHER = {4: "10.77.1.1", 6: "fd77:1::1"}
+
+
+@pytest.fixture
+def bare() -> Iterator[Lab]:
+    """Three hosts without any firewall; tcp/22 of the server is protected."""
+    lab = Lab()
+    try:
+        lab.settings["protect"] = "tcp/22"
+        lab.mint("laptop")
+        lab.listen(22)
+        lab.listen(80)
+        yield lab
+    finally:
+        lab.close()
+
+
+def refused(lab: Lab, address: str, port: int = 22, host: str = "client") -> str:
+    """What a connection meets: "reset", "silence", or "" if it comes in."""
+    with inside(lab.ns(host)):
+        caller = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    with caller:
+        caller.settimeout(0.3)
+        try:
+            caller.connect((address, port))
+        except ConnectionRefusedError:
+            return "reset"
+        except TimeoutError:
+            return "silence"
+        return ""
+
+
+def told(lab: Lab, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the daemon's command on the server."""
+    command = [*lab.program("knockknock-daemon"), "--config", lab.configure(), *options]
+    return lab.run("server", *command, check=check)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_refuses_and_opens(bare: Lab, family: int) -> None:
+    address = SERVER[family]
+    assert bare.connects(address)
+    daemon = bare.daemon()
+    daemon.says("it refuses tcp/22")
+    assert "pointless" not in daemon.log()
+    assert refused(bare, address) == "silence"
+    assert bare.connects(address, 80), "a port that nobody protects is refused"
+    assert bare.connects("127.0.0.1", host="server"), "the machine itself is refused"
+    bare.knock(address)
+    assert bare.opens(address)
+    assert not bare.connects(address), "a second connection came in"
+    assert not bare.connects(OTHER[family], host="other"), "another host came in"
+
+
+def test_refuses_in_words(bare: Lab) -> None:
+    bare.settings |= {"protect": "tcp/22, udp/53", "protect_reject": "yes"}
+    bare.daemon()
+    assert [refused(bare, address) for address in SERVER.values()] == ["reset", "reset"]
+    with inside(bare.ns("client")):
+        caller = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with caller:
+        caller.settimeout(2)
+        caller.connect((SERVER[4], 53))
+        caller.send(b"?")
+        with pytest.raises(ConnectionRefusedError):
+            caller.recv(1)
+
+
+def test_networks_that_need_no_door(bare: Lab) -> None:
+    bare.settings["protect_allow"] = "10.77.1.0/24, fd77:1::/64"
+    bare.daemon()
+    for family in (4, 6):
+        assert bare.connects(OTHER[family], host="other")
+        assert not bare.connects(SERVER[family])
+
+
+@pytest.mark.parametrize("address", ["10.77.0.1", "10.77.0.255", "255.255.255.255", "224.0.0.1", "ff02::1%c0"])
+def test_a_neighbour_does_not_get_in_by_another_address(bare: Lab, address: str) -> None:
+    """What is sent to all on the link arrives at the same service."""
+    bare.settings["protect"] = "udp/5353"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with inside(bare.ns("server")):
+        service = socket.socket(family, socket.SOCK_DGRAM)
+    with inside(bare.ns("client")):
+        sender = socket.socket(family, socket.SOCK_DGRAM)
+        to = socket.getaddrinfo(address, 5353, family, socket.SOCK_DGRAM)[0][4]
+    with service, sender:
+        service.bind(("", 5353))
+        service.settimeout(0.3)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"c0")
+        sender.sendto(b"before", to)
+        assert service.recv(10) == b"before"
+        bare.daemon()
+        sender.sendto(b"after", to)
+        with pytest.raises(TimeoutError):
+            service.recv(10)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_who_is_in_stays(bare: Lab, family: int) -> None:
+    with inside(bare.ns("client")):
+        caller = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    with inside(bare.ns("server")):
+        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    with caller, listener:
+        listener.bind(("::", 2222))
+        listener.listen()
+        bare.settings["protect"] = "tcp/22, tcp/2222"
+        caller.settimeout(2)
+        caller.connect((SERVER[family], 2222))
+        service, _ = listener.accept()
+        with service:
+            daemon = bare.daemon()
+            for step in ("while it runs", "after it"):
+                caller.send(b"?")
+                service.settimeout(2)
+                assert service.recv(1) == b"?", step
+                if step == "while it runs":
+                    daemon.process.terminate()
+                    assert daemon.process.wait(10) == 0
+        assert not bare.connects(SERVER[family], 2222)
+
+
+@pytest.mark.parametrize("end", ["stop", "crash"])
+def test_stays_when_the_daemon_ends(bare: Lab, end: str) -> None:
+    daemon = bare.daemon()
+    bare.knock(SERVER[4])
+    with inside(bare.ns("client")):
+        caller = socket.create_connection((SERVER[4], 22), 2)
+    with caller:
+        if end == "stop":
+            daemon.process.terminate()
+            assert daemon.process.wait(10) == 0
+        else:
+            daemon.kill_all()
+        assert refused(bare, SERVER[4]) == "silence"
+        assert refused(bare, SERVER[6]) == "silence"
+        queue = ("ss", "-Htin", "sport = :22", "dport = :" + str(caller.getsockname()[1]))
+        caller.send(b"still here")
+        until(lambda: "10 " in bare.run("server", "ss", "-Htn", *queue[2:]).stdout.split("\n")[0])
+    again = bare.daemon()
+    assert refused(bare, SERVER[4]) == "silence"
+    bare.knock(SERVER[4])
+    assert bare.opens(SERVER[4]), again.log()
+
+
+def test_is_never_open_while_it_starts_anew(bare: Lab) -> None:
+    daemon = bare.daemon()
+    stop = False
+
+    def try_it() -> int:
+        tried = 0
+        while not stop:
+            assert not bare.connects(SERVER[4], seconds=0.02), f"open at try {tried}"
+            tried += 1
+        return tried
+
+    with ThreadPoolExecutor() as pool:
+        tries = [pool.submit(try_it) for _ in range(3)]
+        for _ in range(3):
+            daemon.process.terminate()
+            assert daemon.process.wait(10) == 0
+            daemon = bare.daemon()
+        stop = True
+        assert all(one.result() > 10 for one in tries)
+
+
+def test_boots_closed_and_opens_in_words(bare: Lab) -> None:
+    daemon = bare.daemon()
+    daemon.process.terminate()
+    daemon.process.wait(10)
+    kept = Path(f"{bare.settings['state']}.gate")
+    assert kept.stat().st_mode & 0o077 == 0
+    bare.run("server", "nft", "flush", "ruleset")  # what a reboot does
+    assert bare.connects(SERVER[4])
+    bare.run("server", "nft", "-f", str(kept))
+    assert refused(bare, SERVER[4]) == "silence"
+    assert "nothing is refused by knockknock now" in told(bare, "--open-gate").stdout
+    assert bare.connects(SERVER[4])
+    assert not kept.exists()
+    assert "knockknock" not in bare.ruleset()
+
+
+def test_is_not_opened_behind_a_daemon(bare: Lab) -> None:
+    bare.daemon()
+    done = told(bare, "--open-gate", check=False)
+    assert done.returncode == 1
+    assert "stop it first" in done.stderr
+    assert refused(bare, SERVER[4]) == "silence"
+
+
+def test_protects_no_more(bare: Lab) -> None:
+    daemon = bare.daemon()
+    del bare.settings["protect"]
+    bare.configure()
+    daemon.reload()
+    until(lambda: bare.connects(SERVER[4]))
+    assert not Path(f"{bare.settings['state']}.gate").exists()
+    bare.settings["protect"] = "tcp/20-30"
+    bare.configure()
+    daemon.reload()
+    until(lambda: not bare.connects(SERVER[4]))
+    assert Path(f"{bare.settings['state']}.gate").exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_trial_ends_by_itself(bare: Lab, killed: bool) -> None:
+    command = [*bare.program("knockknock-daemon"), "--config", bare.configure(), "--try", "3"]
+    process = bare.start("server", *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=bare.environment())
+    until(lambda: refused(bare, SERVER[4]) == "silence")
+    if killed:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, children)):
+            os.kill(int(pid), signal.SIGKILL)
+        assert refused(bare, SERVER[4]) == "silence"
+    until(lambda: bare.connects(SERVER[4]), 6)
+    if not killed:
+        assert "the trial is over" in process.communicate(timeout=5)[0]
+        assert process.returncode == 0
+        assert "knockknock" not in bare.ruleset()
+    assert not Path(f"{bare.settings['state']}.gate").exists()
+
+
+def test_says_what_nobody_could_open(bare: Lab) -> None:
+    bare.settings["protect"] = "tcp/22, tcp/443"
+    bare.daemon().says("no profile may open any of tcp/443: nobody can log in there anew")
+
+
+def test_two_daemons(bare: Lab) -> None:
+    first = bare.daemon()
+    bare.settings["state"] += "-other"
+    bare.settings["nflog_group"] = "4244"
+    second = bare.daemon(ready=False)
+    assert second.process.wait(10) == 1
+    state = bare.settings["state"].removesuffix("-other")
+    assert f"another knockknock-daemon, with the state directory {state}, has the table" in second.log()
+    assert first.process.poll() is None
+
+
+def test_is_put_back(bare: Lab) -> None:
+    daemon = bare.daemon()
+    for command in ("delete table inet knockknock", "flush ruleset", "flush chain inet knockknock prerouting"):
+        bare.run("server", "nft", command)
+        daemon.says("placed again")
+        until(lambda: not bare.connects(SERVER[4]))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_forged_syns_leave_the_door(bare: Lab, family: int) -> None:
+    """SYNs in the client's name, which its kernel answers with resets, use nothing up."""
+    daemon = bare.daemon()
+    asker = Asker(bare, family, 22)
+    bare.knock(SERVER[family])
+    daemon.says("open tcp/22")
+    for _ in range(200):
+        asker.ask(asker.syn(noise("compact"), 22), 0)
+    assert bare.opens(SERVER[family])
+    assert not bare.connects(SERVER[family])
+    assert asker.ask(asker.syn(noise("compact"), 22), 0.2) is None, "a forged SYN is answered after the door is used"
+    asker.close()
+
+
+def test_nothing_comes_in_again_from_the_same_port(bare: Lab) -> None:
+    """A service that resets the connection leaves its entry in conntrack."""
+    daemon = bare.daemon()
+    bare.settings["delay"] = str(DELAY)
+    bare.knock(SERVER[4])
+    daemon.says("open tcp/22")
+    with inside(bare.ns("client")):
+        caller = socket.create_connection((SERVER[4], 22), 2)
+    port = caller.getsockname()[1]
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    caller.close()  # by a reset
+    for _ in range(5):
+        with inside(bare.ns("client")):
+            caller = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        with caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            caller.bind(("10.77.0.2", port))
+            caller.settimeout(0.1)
+            assert caller.connect_ex((SERVER[4], 22)) != 0, "it came in again"
+
+
+@pytest.mark.parametrize("number", [20, 40])
+def test_as_many_connections_as_knocks(bare: Lab, number: int) -> None:
+    """Knocks at the same moment, for the same port: each opens one connection."""
+    bare.settings["delay"] = "30"
+    bare.mint("laptop2", port=4243, many=True)
+    daemon = bare.daemon()
+    knocker = Knocker(bare, "laptop2", 4)
+    asker = Asker(bare, 4, 4243)
+
+    def heard(wanted: int) -> bool:
+        return daemon.log().count("laptop2: open tcp/22") >= wanted
+
+    for start in range(0, number, 10):
+        for _ in range(10):
+            asker.ask(asker.syn(knocker.next(), 4243), 0)
+        until(partial(heard, start + 10))
+        opened = [bare.connects(SERVER[4]) for _ in range(10)]
+        assert all(opened), opened
+    assert not bare.connects(SERVER[4])
