@@ -7,9 +7,10 @@
         guarded, count     the scan guard
         gate               refuses what has no door, at the ports that are protected
 
-A SYN passes only while a door is open, whatever conntrack remembers of its ports, and leaves the door as it is; the
-packet that completes the handshake uses the door up. So forged SYNs use no door up, and a connection that came through
-one cannot be begun again from the same port.
+A SYN passes only while a door is open, and leaves the door as it is; the packet that completes the handshake uses the
+door up. So forged SYNs use no door up. A connection that came through one cannot be begun again while conntrack knows
+it, nor be completed behind a reset (conntrack keeps it for 10 seconds then). A SYN with data for Fast Open (option 34,
+RFC 7413) would be answered before any handshake: its sender tries again without.
 """
 
 import ipaddress
@@ -106,6 +107,7 @@ table inet {NAME} {{
         counter name told {told(limits.nflog_group)}
     }}
     chain begun {{
+        tcp option 34 exists drop
         ct label set {label} accept
     }}
     chain admitted {{
@@ -126,8 +128,7 @@ table inet {NAME} {{
     chain syn {{
         fib daddr type unicast accept
         {"counter name connections_new" if scan else ""}
-        ct label {admitted} meta nfproto ipv4 jump again4
-        ct label {admitted} meta nfproto ipv6 jump again6
+        ct label {admitted} drop
         meta nfproto ipv4 jump syn4
         meta nfproto ipv6 jump syn6
         ct label {label} drop
@@ -140,6 +141,7 @@ table inet {NAME} {{
     chain handshake {{
         tcp flags & rst == rst accept
         ct state != established drop
+        ct expiration <= 10s drop
         meta nfproto ipv4 jump use4
         meta nfproto ipv6 jump use6
         reject with tcp reset
@@ -216,8 +218,6 @@ def _doors(family: int) -> str:
     return (
         chain("use", used, "goto admitted")
         + chain("datagram", used, "goto both")
-        # For the entry of a connection that was admitted once: its label is there before the handshake.
-        + chain("again", used, "accept")
         + chain("syn", [f"{key} @{name}" for name in slots], "goto begun")
     )
 

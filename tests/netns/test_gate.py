@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 
 from .answers import Asker, Knocker, noise
 from .lab import DELAY, Lab, inside, until
+from .test_scan import ACK, SOURCE, SYN, packet, send
 
 SERVER = {4: "10.77.0.1", 6: "fd77:0::1"}
 OTHER = {4: "10.77.1.1", 6: "fd77:1::1"}
@@ -276,6 +278,60 @@ def test_forged_syns_leave_the_door(bare: Lab, family: int) -> None:
     assert not bare.connects(SERVER[family])
     assert asker.ask(asker.syn(noise("compact"), 22), 0.2) is None, "a forged SYN is answered after the door is used"
     asker.close()
+
+
+def test_a_forged_syn_of_a_live_connection_leaves_the_door(bare: Lab) -> None:
+    daemon = bare.daemon()
+    bare.knock(SERVER[4])
+    daemon.says("open tcp/22")
+    with inside(bare.ns("client")):
+        live = socket.create_connection((SERVER[4], 22), 2, ("10.77.0.2", SOURCE))
+    with live:
+        bare.knock(SERVER[4])
+        until(lambda: daemon.log().count("open tcp/22") == 2)
+        send(bare, [packet("10.77.0.2", 22, SYN)] * 3)
+        assert bare.connects(SERVER[4])
+
+
+def test_forged_acknowledgements_leave_the_door(bare: Lab) -> None:
+    """Behind a forged SYN, whose answer the client's kernel resets: so many that one is what the server has sent."""
+    bare.settings["delay"] = "60"
+    daemon = bare.daemon()
+    bare.knock(SERVER[4])
+    daemon.says("open tcp/22")
+    send(bare, [packet("10.77.0.2", 22, SYN)])
+    time.sleep(0.05)  # for the reset
+    send(bare, [packet("10.77.0.2", 22, ACK, 2, acknowledged) for acknowledged in range(0, 1 << 32, 60000)])
+    assert bare.connects(SERVER[4])
+
+
+def test_data_of_fast_open_needs_a_handshake(bare: Lab) -> None:
+    """Else one door is for as many requests as SYNs. Who asks for it gets in without."""
+    bare.run("server", "sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
+    with inside(bare.ns("server")):
+        service = socket.create_server((SERVER[4], 2222))
+    service.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+    bare.settings["protect"] = "tcp/22, tcp/2222"
+    bare.mint("fast", "--ports", "tcp/2222", port=4244)
+    daemon = bare.daemon()
+    service.settimeout(5)
+    with service:
+        for number in (1, 2):
+            bare.knock(SERVER[4], ports=("2222",))
+            until(lambda number=number: daemon.log().count("open tcp/2222") == number)  # type: ignore[misc]  # bound now
+            with inside(bare.ns("client")):
+                caller = socket.socket()
+            with caller:
+                caller.sendto(b"?", socket.MSG_FASTOPEN, (SERVER[4], 2222))
+                accepted, _ = service.accept()
+                with accepted:
+                    assert accepted.recv(1) == b"?"
+    names, values = [
+        line.split()
+        for line in bare.run("server", "cat", "/proc/net/netstat").stdout.splitlines()
+        if line.startswith("TcpExt:")
+    ]
+    assert values[names.index("TCPFastOpenPassive")] == "0"
 
 
 def test_nothing_comes_in_again_from_the_same_port(bare: Lab) -> None:

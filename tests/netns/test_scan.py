@@ -17,6 +17,8 @@ KNOCK_PORT = 4319
 DOOR, PUBLIC = 22, 900
 """A service behind knocks, and one for all, which both listen."""
 SYN, ACK, RST, FIN = 2, 16, 4, 1
+SOURCE = 40000
+"""The port of what is made here."""
 
 
 class Case(NamedTuple):
@@ -63,7 +65,7 @@ def _sum(data: bytes) -> int:
     return total ^ 0xFFFF
 
 
-def packet(source: str, port: int, flags: int) -> bytes:
+def packet(source: str, port: int, flags: int, sequence: int = 1, acknowledged: int = 0) -> bytes:
     """An IP packet to the server, made here so that a source need not be an address of ours."""
     family, to = (socket.AF_INET6, HOST6) if ":" in source else (socket.AF_INET, HOST)
     ends = socket.inet_pton(family, source) + socket.inet_pton(family, to)
@@ -71,8 +73,8 @@ def packet(source: str, port: int, flags: int) -> bytes:
 
     def segment(checksum: int) -> bytes:
         if not flags:
-            return struct.pack("!HHHH", 40000, port, 8, checksum)
-        return struct.pack("!HHIIBBHHH", 40000, port, 1, 0, 5 << 4, flags, 1024, checksum, 0)
+            return struct.pack("!HHHH", SOURCE, port, 8, checksum)
+        return struct.pack("!HHIIBBHHH", SOURCE, port, sequence, acknowledged, 5 << 4, flags, 1024, checksum, 0)
 
     data = segment(_sum(ends + struct.pack("!II", len(segment(0)), protocol) + segment(0)))
     if family == socket.AF_INET6:
