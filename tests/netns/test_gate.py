@@ -215,12 +215,12 @@ def test_protects_no_more(bare: Lab) -> None:
     bare.configure()
     daemon.reload()
     until(lambda: bare.connects(SERVER[4]))
-    assert not Path(f"{bare.settings['state']}.gate").exists()
+    until(lambda: not Path(f"{bare.settings['state']}.gate").exists())
     bare.settings["protect"] = "tcp/20-30"
     bare.configure()
     daemon.reload()
     until(lambda: not bare.connects(SERVER[4]))
-    assert Path(f"{bare.settings['state']}.gate").exists()
+    until(lambda: Path(f"{bare.settings['state']}.gate").exists())
 
 
 @pytest.mark.parametrize("killed", [False, True])
