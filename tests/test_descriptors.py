@@ -133,3 +133,20 @@ def test_a_terminal_that_knows_ascii_alone(place: Path, line: str) -> None:
     done = run(place, line, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
+
+
+MAKES_A_CLASS = """
+import sys
+sys.path[:0] = [sys.argv.pop(1)]
+from knockknock.cli import run
+def command(arguments):
+    raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+run("knockknock", command)
+"""
+
+
+def test_interrupted_while_a_class_is_made() -> None:
+    """Python 3.11 hides ^C in another exception then."""
+    words = [sys.executable, "-c", MAKES_A_CLASS, str(ROOT)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (130, "")

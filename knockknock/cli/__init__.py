@@ -123,5 +123,10 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
         sys.exit(f"{name}: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        # What Python 3.11 makes of ^C while a class of an imported module is made (object.__set_name__).
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
