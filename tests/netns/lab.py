@@ -102,14 +102,19 @@ class Lab:
         for number, host in enumerate(("client", "other")):
             pair = [f"c{number}", "netns", self.ns(host), "type", "veth", "peer", f"s{number}", "netns"]
             sh("ip", "link", "add", *pair, self.ns("server"))
-            for where, device, last in (("server", f"s{number}", 1), (host, f"c{number}", 2)):
-                self.run(where, "ip", "address", "add", f"10.77.{number}.{last}/24", "dev", device)
-                self.run(where, "ip", "address", "add", f"fd77:{number}::{last}/64", "dev", device, "nodad")
-                self.run(where, "ip", "link", "set", device, "up")
-            self.run(host, "ip", "route", "add", "default", "via", f"10.77.{number}.1")
-            self.run(host, "ip", "route", "add", "default", "via", f"fd77:{number}::1")
-        for host in ("client", "server", "other"):
-            self.run(host, "ip", "link", "set", "lo", "up")
+        self._configure("server", s0="10.77.0.1/24 fd77:0::1/64", s1="10.77.1.1/24 fd77:1::1/64")
+        for number, host in enumerate(("client", "other")):
+            self._configure(host, **{f"c{number}": f"10.77.{number}.2/24 fd77:{number}::2/64"})
+            routes = [f"route add default via {gateway}" for gateway in (f"10.77.{number}.1", f"fd77:{number}::1")]
+            self.run(host, "ip", "-batch", "-", text="\n".join(routes))
+
+    def _configure(self, host: str, **addresses: str) -> None:
+        """Bring the devices of a host up, with their addresses: one process, as hundreds of labs are made."""
+        lines = ["link set lo up"]
+        for device, listed in addresses.items():
+            lines += [f"address add {address} dev {device} nodad" for address in listed.split()]
+            lines.append(f"link set {device} up")
+        self.run(host, "ip", "-batch", "-", text="\n".join(lines))
 
     def ns(self, host: str) -> str:
         """The namespace of a host."""
