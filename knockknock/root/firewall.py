@@ -36,7 +36,7 @@ class Survey(NamedTuple):
 
     def text(self, limits: Policy) -> str:
         """What an administrator should know of it, in a sentence."""
-        into = [*map(str, self.nft.wanted), *(str(one.table) for one in self.iptables)]
+        into = [*map(str, self.nft.wanted), *(str(one.table) for one in self.iptables if not one.problem)]
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
             said.append("it refuses " + ", ".join(map(_ports, limits.protect)))
@@ -45,6 +45,7 @@ class Survey(NamedTuple):
         elif not self.refuses:
             said.append(POINTLESS)
         said += [f"{chain} may refuse what a door lets in" for chain in self.nft.late]
+        said += [f"{one.table} may refuse what a door lets in: {one.problem}" for one in self.iptables if one.problem]
         said += [
             f"{chain} takes packets out of connection tracking: a door cannot let those in"
             for chain in self.nft.untracked
@@ -100,8 +101,9 @@ class Firewall:
         self._slot = 0
         self._placed: list[object] | None = None
         """Our table as the kernel lists it when it is whole; None: not known, so it is placed at the next look."""
-        self.late: list[str] = []
-        """Chains that may refuse what a door lets in."""
+        self._late: list[str] = []
+        self._legacy: set[legacy.Table] = set()
+        """Legacy tables that were there at the last look; nothing announces the first one."""
 
     def prepare(self) -> Survey:
         """Place our table, in the place of one that is there, and our rules where they are missing; what was found."""
@@ -124,17 +126,21 @@ class Firewall:
     def _accept(self) -> tuple[Survey, int]:
         """Place our rule where it is missing; what was there before, and how many were placed."""
         found, label, placed = survey(self._kernel, self._limits.label), self._limits.label, 0
-        self.late = [str(chain) for chain in found.nft.late]
+        self._late = [str(chain) for chain in found.nft.late]
         for chain in found.nft.missing:
             if problem := accept.place(self._kernel, label, chain):
-                self.late.append(problem)
+                self._late.append(problem)
             else:
                 placed += 1
-        for one in found.iptables:
-            if not one.placed:
-                legacy.place(one.table, label)
-                placed += 1
-        return found, placed
+        self._legacy = {one.table for one in found.iptables}
+        tables = [one if one.placed or one.problem else _placed(one, label) for one in found.iptables]
+        placed += sum(one.placed for one in tables) - sum(one.placed for one in found.iptables)
+        self._late += [str(one.table) for one in tables if one.problem]
+        return found._replace(iptables=tuple(tables)), placed
+
+    def late(self) -> list[str]:
+        """Chains that may refuse what a door lets in, with legacy tables that came after the last look."""
+        return [*self._late, *(str(table) for table in legacy.tables() if table not in self._legacy)]
 
     def heal(self) -> str:
         """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing."""
@@ -148,7 +154,9 @@ class Firewall:
             found, placed = self._accept()
             if placed:
                 said = "the firewall's chains were changed: our rule placed again in each that filters input"
-        if said and not found.refuses and not self._limits.protect:
+        if unreached := [f"{one.table} ({one.problem})" for one in found.iptables if one.problem]:
+            said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
+        elif said and not found.refuses and not self._limits.protect:
             said += "; no chain refuses input now, so every port is open: looked at again when the rules change"
         return said
 
@@ -266,6 +274,15 @@ class Firewall:
         finally:
             os.unlink(_lock_path())
             os.close(self._claim)
+
+
+def _placed(one: legacy.Look, label: int) -> legacy.Look:
+    """A legacy table after our rule was placed in it, or why it was not."""
+    try:
+        legacy.place(one.table, label)
+    except FirewallError as error:
+        return one._replace(refuses=True, problem=str(error))
+    return one._replace(placed=True)
 
 
 def open_gate(state: str, label: int) -> None:

@@ -63,7 +63,7 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
-                answer += ", ".join(firewall.late).encode()[:LONGEST_REASON]
+                answer += ", ".join(firewall.late()).encode()[:LONGEST_REASON]
         except (KnockError, OSError) as error:
             answer = FAILED + str(error).encode()[:LONGEST_REASON]
         with contextlib.suppress(BlockingIOError):  # one that asks and does not listen holds nothing up
@@ -87,7 +87,7 @@ def main() -> None:
             cleanup.callback(firewall.remove)
             summary = firewall.prepare().text(limits)
             # Legacy iptables is asked through a raw socket: to heal and to remove rules, too.
-            raw = {privileges.NET_RAW} if legacy.look(limits.label) else set()
+            raw = {privileges.NET_RAW} if legacy.tables() else set()
             privileges.keep({privileges.NET_ADMIN} | raw)
         except (KnockError, OSError) as error:
             pair.send(FAILED + str(error).encode())

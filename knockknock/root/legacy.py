@@ -38,7 +38,9 @@ class Look(NamedTuple):
     placed: bool
     """Whether our rule is there."""
     refuses: bool
-    """Whether something that INPUT leads to may refuse."""
+    """Whether something that INPUT leads to may refuse; one that cannot be read may."""
+    problem: str = ""
+    """Why it cannot be read, or takes no rule of ours, in a sentence."""
 
 
 def tables() -> list[Table]:
@@ -52,11 +54,15 @@ def tables() -> list[Table]:
 
 
 def look(label: int) -> list[Look]:
-    """What those tables hold. Raises FirewallError."""
+    """What those tables hold."""
     found = []
     for table in tables():
-        # Unlike `-S`, `-save` takes no lock, by which root.watch would be woken.
-        lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
+        try:
+            # Unlike `-S`, `-save` takes no lock, by which root.watch would be woken.
+            lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
+        except FirewallError as error:
+            found.append(Look(table, False, True, str(error)))
+            continue
         found.append(Look(table, _rule(label) in [line.replace('"', "") for line in lines], _refuses(lines)))
     return found
 
