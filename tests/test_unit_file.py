@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 
+from knockknock.root import firewall
+
 from .helpers import ROOT
 
 MOST = {"knockknock.service": 2.3, "knockknock-proxy@.service": 2.0}
@@ -46,6 +48,12 @@ def test_systemd_knows_every_setting(unit: str) -> None:
     words = ["systemd-analyze", "--man=no", "verify", str(ROOT / "config" / unit)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert all("is not executable" in line for line in done.stderr.splitlines()), done.stderr
+
+
+def test_what_refuses_at_the_boot_is_where_the_daemon_writes_it() -> None:
+    """Whatever its state directory is."""
+    for text in ((ROOT / "config/knockknock-gate.service"), (ROOT / "debian/knockknock.postrm")):
+        assert firewall.GATE in text.read_text()
 
 
 def test_sending_for_others() -> None:

@@ -57,6 +57,8 @@ _TRIES = 5
 """Times that our table is placed anew because others change rules meanwhile."""
 LOCK = "/run/knockknock"
 """Begins the name of the file that is locked by who has the table; the number of the network namespace follows."""
+GATE = os.environ.get("KNOCKKNOCK_GATE", "/var/lib/knockknock.gate")
+"""Where what refuses is kept for the next boot, whatever the state directory: knockknock-gate.service has it."""
 _GONE = f"add table inet {NAME}\ndelete table inet {NAME}\n"
 """To delete what is not there would be an error."""
 POINTLESS = (
@@ -299,16 +301,11 @@ def _family(grant: Grant) -> int:
     return 4 if len(grant.address) == 4 else 6
 
 
-def gate_file(state: str) -> str:
-    """Where what refuses is kept for the next boot; beside the state directory, which is not root's own."""
-    return f"{os.path.realpath(state)}.gate"
-
-
 def _save_gate(limits: Policy) -> None:
     """Have the next boot begin with what refuses, or without. Raises FirewallError."""
     if limits.trial:
         return
-    path = gate_file(limits.state)
+    path = GATE
     try:
         if not limits.protect:
             with contextlib.suppress(FileNotFoundError):

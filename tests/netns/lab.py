@@ -74,6 +74,7 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix="knockknock-lab-"))
         self.directory.chmod(0o755)
         self.home = self.directory / "home"
+        self.gate = self.directory / "gate"
         (self.home / ".knockknock").mkdir(parents=True, mode=0o700)
         self.settings: dict[str, str] = {
             "delay": str(DELAY),
@@ -135,7 +136,8 @@ class Lab:
         return process  # type: ignore[no-any-return]  # from the line above
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(self.home), **more}
+        path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+        return {"PATH": path, "HOME": str(self.home), "KNOCKKNOCK_GATE": str(self.gate), **more}
 
     def guard(self, firewall: str) -> None:
         """Put in place what refuses everything but what is established."""

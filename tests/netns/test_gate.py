@@ -189,7 +189,7 @@ def test_boots_closed_and_opens_in_words(bare: Lab) -> None:
     daemon = bare.daemon()
     daemon.process.terminate()
     daemon.process.wait(10)
-    kept = Path(f"{bare.settings['state']}.gate")
+    kept = bare.gate  # wherever the state directory is
     assert kept.stat().st_mode & 0o077 == 0
     bare.run("server", "nft", "flush", "ruleset")  # what a reboot does
     assert bare.connects(SERVER[4])
@@ -215,12 +215,12 @@ def test_protects_no_more(bare: Lab) -> None:
     bare.configure()
     daemon.reload()
     until(lambda: bare.connects(SERVER[4]))
-    until(lambda: not Path(f"{bare.settings['state']}.gate").exists())
+    until(lambda: not bare.gate.exists())
     bare.settings["protect"] = "tcp/20-30"
     bare.configure()
     daemon.reload()
     until(lambda: not bare.connects(SERVER[4]))
-    until(lambda: Path(f"{bare.settings['state']}.gate").exists())
+    until(lambda: bare.gate.exists())
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -238,7 +238,7 @@ def test_a_trial_ends_by_itself(bare: Lab, killed: bool) -> None:
         assert "the trial is over" in process.communicate(timeout=5)[0]
         assert process.returncode == 0
         assert "knockknock" not in bare.ruleset()
-    assert not Path(f"{bare.settings['state']}.gate").exists()
+    assert not bare.gate.exists()
 
 
 def test_says_what_nobody_could_open(bare: Lab) -> None:
