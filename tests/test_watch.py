@@ -1,5 +1,6 @@
 """What the root helper makes of announcements, and how often it then looks; the real ones are in tests/netns."""
 
+import select
 import socket
 import struct
 import time
@@ -10,8 +11,9 @@ import pytest
 from knockknock.errors import FirewallError
 from knockknock.grant import NOTICE
 from knockknock.root import watch
+from knockknock.root.netlink import text
 
-NEW_TABLE, DELETE_RULE, NEW_ELEMENT, DELETE_ELEMENT, NEW_GENERATION = 0, 8, 12, 14, 15
+NEW_TABLE, DELETE_TABLE, DELETE_RULE, NEW_ELEMENT, DELETE_ELEMENT, NEW_GENERATION = 0, 2, 8, 12, 14, 15
 
 
 def message(kind: int, body: bytes = b"body", subsystem: int = 10) -> bytes:
@@ -32,8 +34,9 @@ def message(kind: int, body: bytes = b"body", subsystem: int = 10) -> bytes:
 )
 def test_what_matters(kinds: list[int], matters: bool) -> None:
     data = b"".join(message(kind, b"x" * (3 + kind)) for kind in kinds)
-    assert [kind & 0xFF for kind in watch._types(data)] == kinds
-    assert any(map(watch._matters, watch._types(data))) is matters
+    found = [kind for kind, _ in watch._messages(data)]
+    assert [kind & 0xFF for kind in found] == kinds
+    assert any(map(watch._matters, found)) is matters
 
 
 def test_other_subsystems_do_not_matter() -> None:
@@ -42,7 +45,7 @@ def test_other_subsystems_do_not_matter() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(15), bytes(64), b"\xff" * 64, message(DELETE_RULE)[:17]])
 def test_nonsense_ends(data: bytes) -> None:
-    assert len(list(watch._types(data))) <= len(data) // 16
+    assert len(list(watch._messages(data))) <= len(data) // 16
 
 
 class Fake:
@@ -116,6 +119,28 @@ def test_pause_grows_and_comes_back(
     firewall.says = "placed once more"
     heal(looking, firewall)
     assert looking._pause == watch.SETTLE
+
+
+@pytest.mark.parametrize(
+    ("kinds", "at_once"), [([DELETE_TABLE], True), ([DELETE_TABLE, NEW_TABLE], False), ([DELETE_RULE], False)]
+)
+def test_our_table_is_placed_again_at_once(
+    both: tuple[watch.Watch, socket.socket, Fake], monkeypatch: pytest.MonkeyPatch, kinds: list[int], at_once: bool
+) -> None:
+    """Its ports are open while it is missing. One that is replaced is not missing."""
+    looking, ours, firewall = both
+    monkeypatch.setattr(watch, "SETTLE", 5)
+    monkeypatch.setattr(firewall, "heal", lambda: str(ours.send(b"healed")))
+    looking._changes, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with looking._changes, kernel:
+        looking._changes.setblocking(False)
+        looking._poll.register(looking._changes.fileno(), select.POLLIN)
+        kernel.send(b"".join(message(kind, bytes(4) + text(1, "knockknock")) for kind in kinds))
+        if not at_once:
+            ours.send(b"record")
+        began = time.monotonic()
+        assert looking.record(firewall) == (b"healed" if at_once else b"record")  # type: ignore[arg-type]  # as above
+        assert time.monotonic() - began < 4
 
 
 def test_a_stopped_daemon_does_not_stop_the_helper(both: tuple[watch.Watch, socket.socket, Fake]) -> None:

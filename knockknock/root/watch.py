@@ -15,10 +15,10 @@ from collections.abc import Iterator
 
 from ..errors import KnockError
 from ..grant import LONGEST_REASON, NOTICE, RECORD
-from . import legacy
+from . import NAME, legacy
 from .firewall import Firewall
 from .legacy import LOCK
-from .netlink import NETFILTER
+from .netlink import NETFILTER, text
 
 SETTLE = 0.25
 """Seconds from the first announcement to our look at the rules: a reload comes in several transactions."""
@@ -31,6 +31,9 @@ SHARE = 10
 _NFTABLES_GROUP = 1 << (7 - 1)
 _NFTABLES = 10
 _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 12, 14, 15
+_NEW_TABLE, _DELETE_TABLE = _NFTABLES << 8, _NFTABLES << 8 | 2
+_NAMED = text(1, NAME)
+"""NFTA_TABLE_NAME of our table."""
 _IN_CLOSE = 0x8 | 0x10
 """IN_CLOSE_WRITE and IN_CLOSE_NOWRITE (include/uapi/linux/inotify.h)."""
 
@@ -63,9 +66,11 @@ class Watch:
         while True:
             wait = None if self._due is None else max(0, round((self._due - time.monotonic()) * 1000))
             ready = [fd for fd, _ in self._poll.poll(wait)]
-            if self._announced(ready) and self._due is None:
-                now = time.monotonic()
-                self._due = max(now + SETTLE, self._healed + self._pause, self._looked + self._least)
+            changed, gone = self._announced(ready)
+            if gone:  # nothing refuses now, and what else is to come makes our table no less missing
+                self._due = max(time.monotonic(), self._healed + self._pause)
+            elif changed and self._due is None:
+                self._due = max(time.monotonic() + SETTLE, self._healed + self._pause, self._looked + self._least)
             if self._due is not None and time.monotonic() >= self._due:
                 self.heal(firewall)
             if self._pair.fileno() in ready:
@@ -91,20 +96,23 @@ class Watch:
             with contextlib.suppress(BlockingIOError):  # a daemon that is stopped must not stop us
                 self._pair.send(NOTICE + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
 
-    def _announced(self, ready: list[int]) -> bool:
-        """Read what was announced; whether rules, chains, sets or tables may be others now."""
-        changed = False
+    def _announced(self, ready: list[int]) -> tuple[bool, bool]:
+        """Read what was announced; whether rules, chains, sets or tables may be others now, and whether ours went."""
+        changed = gone = False
         if self._lock in ready:
             os.read(self._lock, 1 << 16)
             changed = True
         while self._changes.fileno() in ready:
             try:
-                changed = any(map(_matters, _types(self._changes.recv(1 << 16)))) or changed
+                for kind, message in _messages(self._changes.recv(1 << 16)):
+                    changed = changed or _matters(kind)
+                    if kind in (_NEW_TABLE, _DELETE_TABLE) and _NAMED in message:
+                        gone = kind == _DELETE_TABLE  # one that is replaced is made anew in the same transaction
             except BlockingIOError:
                 break
             except OSError:
                 changed = True  # ENOBUFS: there was more than fits, and so surely something
-        return changed
+        return changed, gone
 
 
 def _matters(kind: int) -> bool:
@@ -112,11 +120,11 @@ def _matters(kind: int) -> bool:
     return kind >> 8 == _NFTABLES and kind & 0xFF not in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION)
 
 
-def _types(data: bytes) -> Iterator[int]:
-    """The types of the messages in a datagram (netlink(7))."""
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The messages in a datagram, each with its type (netlink(7))."""
     while len(data) >= 16:
         length, kind = int.from_bytes(data[:4], sys.byteorder), int.from_bytes(data[4:6], sys.byteorder)
-        yield kind
+        yield kind, data[:length]
         data = data[max(16, (length + 3) & ~3) :]
 
 
