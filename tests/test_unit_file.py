@@ -56,6 +56,14 @@ def test_what_refuses_at_the_boot_is_where_the_daemon_writes_it() -> None:
         assert firewall.GATE in text.read_text()
 
 
+def test_what_refuses_at_the_boot_is_active_from_the_first_start_on() -> None:
+    """Else a restart of nftables.service, which takes away all tables, would not start it anew."""
+    found = settings("knockknock-gate.service")
+    assert not [key for key in found if key.startswith(("Condition", "Assert"))]
+    assert (found["PartOf"], found["RemainAfterExit"]) == ("nftables.service", "yes")
+    assert settings("knockknock.service")["Wants"] == "knockknock-gate.service"
+
+
 def test_sending_for_others() -> None:
     """The unit and the sudoers rule that let others knock, as systemd and sudo read them."""
     words = [

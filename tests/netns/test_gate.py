@@ -1,6 +1,7 @@
 """Protected ports: knockknock itself refuses them, with no other firewall, before, while and after a daemon runs."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .answers import Asker, Knocker, noise
-from .lab import DELAY, Lab, inside, until
+from .lab import DELAY, ROOT, Lab, inside, until
 from .test_scan import ACK, SOURCE, SYN, packet, send
 
 SERVER = {4: "10.77.0.1", 6: "fd77:0::1"}
@@ -199,6 +200,23 @@ def test_boots_closed_and_opens_in_words(bare: Lab) -> None:
     assert bare.connects(SERVER[4])
     assert not kept.exists()
     assert "knockknock" not in bare.ruleset()
+
+
+def test_the_unit_does_what_is_wanted(bare: Lab) -> None:
+    """Nothing without the file, refuse if all tables went, and leave alone what a daemon has."""
+    unit = (ROOT / "config/knockknock-gate.service").read_text()
+    (words,) = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecStart=")]
+    command = shlex.split(words.replace("/var/lib/knockknock.gate", str(bare.gate)))
+    bare.run("server", *command)
+    assert "knockknock" not in bare.ruleset()
+    daemon = bare.daemon()
+    before = bare.ruleset()
+    bare.run("server", *command)
+    assert bare.ruleset() == before
+    daemon.kill_all()
+    bare.run("server", "nft", "flush", "ruleset")
+    bare.run("server", *command)
+    assert refused(bare, SERVER[4]) == "silence"
 
 
 def test_is_not_opened_behind_a_daemon(bare: Lab) -> None:
