@@ -221,6 +221,18 @@ class Daemon:
         deaf = self._deafness.now(time.monotonic())
         return status.now(self._config.state, listed, len(self._keeper), self._source, deaf, self._helper, address)
 
+    def _shut(self, found: loading.Found) -> None:
+        """Shut the doors of profiles that are to be heard no more. Raises PrivilegeError."""
+        for name, door in self._doors.left(
+            lambda name: name in found.gone or not self._keeper.profile(name), time.monotonic()
+        ):
+            try:
+                self._helper.obey(door)
+            except (GrantError, FirewallError) as error:
+                log.error("a door of %s, which is gone, was not shut: %s", name, error)
+            else:
+                self._report(logging.INFO, facts.obeyed(name, door))
+
     def _read_again(self) -> Iterator[None]:
         """SIGHUP: take the new configuration and profiles if they are good, else keep the old; in small steps.
 
@@ -233,6 +245,7 @@ class Daemon:
             if changed := [name for name in AT_RESTART if getattr(config, name) != getattr(self._config, name)]:
                 raise KnockError(f"a new {', '.join(changed)} takes a restart")
             found = yield from loading.find(config, self._source.GIVES, self._keeper)
+            self._shut(found)  # first: the new policy may allow nobody to shut them
             self._helper.obey(grant.RELOAD)
         except PrivilegeError:
             raise
@@ -243,6 +256,7 @@ class Daemon:
             self._config, self._keeper.settings = config, loading.settings(config)
             self._scans = self._scans and self._scans.again(config)
             yield from loading.apply(self._keeper, found, config.state)
+            self._shut(found)  # what was opened meanwhile
             running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)

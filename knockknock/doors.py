@@ -2,6 +2,7 @@
 
 import heapq
 from collections import deque
+from collections.abc import Callable, Iterator
 
 from .errors import GrantError
 from .grant import Grant, Order
@@ -67,6 +68,18 @@ class Doors:
         holders = self._open.get((grant.address, grant.protocol, grant.port), {})
         holders.pop(_client(profile), None)
         return min((name for name, end in holders.items() if end > now), default="")
+
+    def left(self, gone: Callable[[str], bool], now: float) -> Iterator[tuple[str, Grant]]:
+        """Forget what profiles that are gone have open: each with the record that shuts it, if nobody else has it open.
+
+        gone: whether a profile, by its name, is heard no more.
+        """
+        self._forget(now)
+        for (address, protocol, port), holders in list(self._open.items()):
+            for client in [one for one in holders if gone(one) and gone(f"{one}.old")]:
+                close = Grant(Order.CLOSE, address, protocol, port, 0)
+                if not self.shut(client, close, now):
+                    yield client, close
 
     def _forget(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:

@@ -61,6 +61,17 @@ def test_nothing_is_kept_of_what_is_over() -> None:
     assert len(doors) == len(doors._ends) == 0
 
 
+def test_doors_of_profiles_that_are_gone() -> None:
+    """Not what another has open, too, nor what was opened with keys that were rotated since."""
+    doors, other = Doors(), DOOR._replace(port=23)
+    for name, door in (("alice", DOOR), ("alice", other), ("bob", other), ("carol.old", DOOR._replace(port=24))):
+        doors.opened(name, door, 0.0)
+    gone = {"alice", "alice.old", "carol.old"}.__contains__
+    assert list(doors.left(gone, 1.0)) == [("alice", DOOR._replace(order=Order.CLOSE, seconds=0))]
+    assert list(doors.left(gone, 1.0)) == []
+    assert doors.shut("bob", other, 1.0) == ""
+
+
 def test_a_share_for_each_profile() -> None:
     """Sixty a minute unless it says so; one that is refused does not count, nor does what shuts a door."""
     doors, alice, bob = Doors(), profile("alice"), profile("bob", doors_per_minute=2)

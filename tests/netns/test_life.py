@@ -72,6 +72,20 @@ def test_reload_takes_a_profile_away(lab: Lab) -> None:
     assert not lab.connects(HOST)
 
 
+def test_a_door_of_a_revoked_profile_is_shut(lab: Lab) -> None:
+    """When the revocation has come to its end, also if nobody else may open that port."""
+    lab.listen(22)
+    lab.mint("laptop")
+    lab.configure(delay="60", single_use="no")
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+    genprofile = [*lab.program("knockknock-genprofile"), "--config", lab.configure()]
+    lab.run("server", *genprofile, "--revoke", "laptop", "--reload")
+    assert not lab.connects(HOST)
+    assert "laptop: close tcp/22 for 10.77.0.2" in daemon.log()
+
+
 def test_one_broken_profile_does_not_stop_the_others(lab: Lab) -> None:
     lab.listen(22)
     lab.mint("broken")
