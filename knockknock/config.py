@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from . import ini
 from .errors import ConfigError
+from .packet import TCP
 from .request import parse_ports
 from .schemes.doors import MAX_DELAY as MAX_DELAY
 from .schemes.doors import MAX_DOORS_PER_MINUTE
@@ -50,6 +51,13 @@ def _ports(text: str) -> tuple[tuple[int, int, int], ...]:
     return tuple(runs)
 
 
+def _tcp_ports(text: str) -> tuple[tuple[int, int, int], ...]:
+    runs = _ports(text)
+    if any(protocol != TCP for protocol, _, _ in runs):
+        raise ConfigError("only TCP ports count, so only they can be left out: write tcp/ before each")
+    return runs
+
+
 OBSOLETE = ("firewall", "nft_table", "nft_chain")
 """Once said which firewall is to be used. A daemon that is upgraded must start all the same."""
 KEYS: ini.Keys = {
@@ -84,7 +92,7 @@ KEYS: ini.Keys = {
     "scan_seconds": ini.whole(1, 3600),
     "scan_block": _forever_or_seconds,
     "scan_allow": _networks,
-    "scan_public": _ports,
+    "scan_public": _tcp_ports,
     "scan_ipv6_prefix": ini.whole(1, 128),
     "scan_count": ini.one_of("kernel", "daemon"),
     "scan_drops": ini.one_of("new", "all"),

@@ -61,7 +61,7 @@ def _scan(config: Config) -> Scan:
         config.scan_ipv6_prefix,
         config.scan_allow,
         config.scan_drops == "all",
-        tuple((first, last) for protocol, first, last in config.scan_public if protocol == TCP),
+        tuple((first, last) for _, first, last in config.scan_public),
         config.scan_count == "daemon",
     )
 

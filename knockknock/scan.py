@@ -3,7 +3,6 @@
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from .config import Config
-from .packet import TCP
 
 MOST = 32768
 """Ports of all sources together that are remembered; beyond that nothing new is counted, and nobody shut out."""
@@ -19,7 +18,7 @@ class Counter:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._networks = [ip_network(network) for network in config.scan_allow]
-        self._public = [(first, last) for protocol, first, last in config.scan_public if protocol == TCP]
+        self._public = [(first, last) for _, first, last in config.scan_public]
         self._seen: dict[tuple[Source, int], tuple[float, bool]] = {}
         """When, and whether it counts, by source and port; the oldest first, as all stay for the same time."""
         self._ports: dict[Source, int] = {}

@@ -121,6 +121,13 @@ REFUSED = [
 ]
 
 
+def test_ports_that_do_not_count_anyway() -> None:
+    with pytest.raises(
+        ConfigError, match=f"^{WHERE}:2: scan_public: only TCP ports count, so only they can be left out"
+    ):
+        parse("[main]\nscan_public = tcp/80, udp/53\n", WHERE)
+
+
 @pytest.mark.parametrize(("key", "text"), REFUSED)
 def test_refused(key: str, text: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{WHERE}:3: {key}: '.*' is "):
