@@ -41,6 +41,9 @@ _PREROUTING, _INPUT = 0, 1
 """NF_INET_*."""
 _DROP, _QUEUE, _JUMP, _GOTO = 0, 3, -3, -4
 """Verdicts (include/uapi/linux/netfilter.h, nf_tables.h)."""
+_L4PROTO = b"meta", 16
+_DESTINATION_PORT = b"payload", 2, 2, 2
+"""Expressions that load these: NFT_META_L4PROTO; base (the transport header), offset and length."""
 _CREATE = 0x400
 _REFUSING_TARGETS = {b"REJECT", b"TARPIT", b"NFQUEUE"}
 """Of iptables; its DROP is a verdict."""
@@ -66,8 +69,9 @@ class Look(NamedTuple):
     """Base chains that can refuse what a door lets in: before our own table, or of an owner who lets nobody else in."""
     refuses: bool
     """Whether anything at all refuses input."""
-    untracked: tuple[Chain, ...]
-    """Chains that take packets out of connection tracking, without which a door cannot be used up."""
+    untracked: tuple[tuple[Chain, tuple[int, int]], ...]
+    """Chains that take packets out of connection tracking, without which a door cannot be used up: each with the
+    protocol and port of a rule that does, or zeros where it is not for a single one."""
     placed: tuple[tuple[Chain, bytes], ...]
     """Our rules, each with its handle."""
 
@@ -124,7 +128,7 @@ def look(kernel: Kernel, label: int) -> Look:
             late += [chain] if can_refuse else []
         else:
             wanted.append(chain)
-    untracked = tuple(sorted({rule.chain for rule in rules if b"notrack\0" in rule.expressions}))
+    untracked = tuple(sorted({(rule.chain, _port(rule.expressions)) for rule in rules if _untracks(rule.expressions)}))
     return Look(tuple(wanted), tuple(late), refuses, untracked, tuple(ours))
 
 
@@ -185,6 +189,33 @@ def _expressions(data: bytes) -> list[tuple[bytes, bytes]]:
     """Name and attributes of each expression of a rule."""
     found = [dict(attributes(one)) for _, one in attributes(data)]
     return [(one[_EXPRESSION_NAME].rstrip(b"\0"), one.get(_EXPRESSION_DATA, b"")) for one in found]
+
+
+def _untracks(expressions: bytes) -> bool:
+    """Whether a rule takes packets out of connection tracking: by nft, or as iptables' CT --notrack."""
+    for name, data in _expressions(expressions):
+        found = dict(attributes(data))
+        if name == b"notrack" or (name == b"target" and found[1].rstrip(b"\0") == b"CT" and _no_track(found[3])):
+            return True
+    return False
+
+
+def _no_track(info: bytes) -> bool:
+    (flags,) = struct.unpack_from("=H", info)  # struct xt_ct_target_info
+    return bool(flags & 1)  # XT_CT_NOTRACK
+
+
+def _port(expressions: bytes) -> tuple[int, int]:
+    """Protocol and destination port that a rule asks for, zeros where it does not ask for a single one."""
+    asked: dict[tuple[bytes | int, ...], int] = {_L4PROTO: 0, _DESTINATION_PORT: 0}
+    loaded: tuple[bytes | int, ...] = ()
+    for name, data in _expressions(expressions):
+        found = dict(attributes(data))
+        if name == b"cmp" and loaded in asked and found[2] == bytes(4):  # NFTA_CMP_OP: NFT_CMP_EQ
+            asked[loaded] = int.from_bytes(dict(attributes(found[3]))[1], "big")
+        loaded = name, *(int.from_bytes(found[kind], "big") for kind in (2, 3, 4) if kind in found and name != b"cmp")
+    protocol, port = asked.values()
+    return (protocol, port) if protocol and port else (0, 0)
 
 
 def _verdict(name: bytes, data: bytes) -> tuple[int | None, str]:

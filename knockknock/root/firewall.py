@@ -48,7 +48,7 @@ class Survey(NamedTuple):
         said += [f"{one.table} may refuse what a door lets in: {one.problem}" for one in self.iptables if one.problem]
         said += [
             f"{chain} takes packets out of connection tracking: a door cannot let those in"
-            for chain in self.nft.untracked
+            for chain in sorted({chain for chain, _ in self.nft.untracked})
         ]
         return "; ".join(said)
 
@@ -104,6 +104,7 @@ class Firewall:
         self._placed: list[object] | None = None
         """Our table as the kernel lists it when it is whole; None: not known, so it is placed at the next look."""
         self._late: list[str] = []
+        self._untracked: tuple[tuple[accept.Chain, tuple[int, int]], ...] = ()
         self._legacy: set[legacy.Table] = set()
         """Legacy tables that were there at the last look; nothing announces the first one."""
 
@@ -134,15 +135,21 @@ class Firewall:
                 self._late.append(problem)
             else:
                 placed += 1
+        self._untracked = found.nft.untracked
         self._legacy = {one.table for one in found.iptables}
         tables = [one if one.placed or one.problem else _placed(one, label) for one in found.iptables]
         placed += sum(one.placed for one in tables) - sum(one.placed for one in found.iptables)
         self._late += [str(one.table) for one in tables if one.problem]
         return found._replace(iptables=tuple(tables)), placed
 
-    def late(self) -> list[str]:
+    def late(self, grant: Grant) -> list[str]:
         """Chains that may refuse what a door lets in, with legacy tables that came after the last look."""
-        return [*self._late, *(str(table) for table in legacy.tables() if table not in self._legacy)]
+        late = [*self._late, *(str(table) for table in legacy.tables() if table not in self._legacy)]
+        return late + [
+            f"{chain}, which takes such packets out of connection tracking,"
+            for chain, port in self._untracked
+            if port == (grant.protocol, grant.port)
+        ]
 
     def heal(self) -> str:
         """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing."""

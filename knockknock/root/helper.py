@@ -63,7 +63,7 @@ def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: s
                 route.refuse_own(grant.address)
                 meter.admit(limits.doors_per_minute, time.monotonic())
                 firewall.open(grant)
-                answer += ", ".join(firewall.late()).encode()[:LONGEST_REASON]
+                answer += ", ".join(firewall.late(grant)).encode()[:LONGEST_REASON]
         except (KnockError, OSError) as error:
             answer = FAILED + str(error).encode()[:LONGEST_REASON]
         with contextlib.suppress(BlockingIOError):  # one that asks and does not listen holds nothing up

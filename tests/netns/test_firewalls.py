@@ -173,7 +173,15 @@ def test_a_port_that_is_not_tracked(bare: Lab) -> None:
         chain out {{ type filter hook output priority raw; tcp sport 22 notrack\n }}
         }}""",
     )
-    bare.daemon().says("inet f in takes packets out of connection tracking: a door cannot let those in")
+    iptables = "-t raw -A PREROUTING -p udp --dport 53 -j CT --notrack"
+    bare.run("server", "iptables-nft", *iptables.split())
+    daemon = bare.daemon()
+    daemon.says("inet f in takes packets out of connection tracking: a door cannot let those in")
+    daemon.says("ip raw PREROUTING takes packets out")
+    bare.knock(HOST)
+    daemon.says("connection, but inet f in, which takes such packets out of connection tracking, may still refuse it")
+    assert "but ip raw" not in daemon.log()
+    assert not bare.connects(HOST)
 
 
 def test_replies_leave_by_the_link_they_came_by(bare: Lab) -> None:
