@@ -12,8 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.proxy import Dialect, Login, Refused, Target, pac
-from knockknock.proxy.connect import directly, resolve
+from knockknock.proxy.connect import directly
 from knockknock.proxy.http import Http
 from knockknock.proxy.server import Limits, Server
 from knockknock.proxy.socks import Socks
@@ -405,20 +404,26 @@ def test_slow_and_malformed_clients_disturb_nobody(start: Callable[..., Running]
         assert client.recv(10) == b"still"
 
 
+def asks(running: Running, echo: socket.socket) -> bytes:
+    """What one more client hears."""
+    with running.connect() as client:
+        client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n" % echo.getsockname()[1])
+        return client.recv(1000)
+
+
 def test_connections_are_limited(start: Callable[..., Running], echo: socket.socket) -> None:
-    """One too many waits, and has its turn when another ends."""
+    """One too many is told so at once, and the log says it once; when another has ended, there is room."""
     running = start("--connections", "2")
     one, two = running.through(echo.getsockname()), running.through(echo.getsockname())
-    servers = [echo.accept()[0] for _ in range(2)]
-    with running.connect() as third:
-        third.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n" % echo.getsockname()[1])
-        third.settimeout(0.3)
-        with pytest.raises(TimeoutError):
-            third.recv(1)
-        for end in (one, servers[0], two, servers[1]):
-            end.close()
-        third.settimeout(5)
-        assert third.recv(100).startswith(b"HTTP/1.1 200 ")
+    for _ in range(20):
+        assert b"2 connections are open" in asks(running, echo)
+    assert running.log().count("WARNING") == 1
+    one.close()
+    echo.accept()[0].close()
+    end = time.monotonic() + 5
+    while not asks(running, echo).startswith(b"HTTP/1.1 200 "):
+        assert time.monotonic() < end
+    two.close()
 
 
 class Direct:
@@ -431,34 +436,70 @@ class Direct:
         return await directly(*target, 5)
 
 
-async def idle_make_room(echo: socket.socket) -> list[bytes]:
-    """What three clients hear where two may be joined, and the two say nothing: the third, and then the first."""
+Asks = Callable[[str, int], Awaitable[socket.socket]]
+"""Makes a client that asks for a host and port."""
+
+
+@contextlib.asynccontextmanager
+async def serving(limits: Limits) -> AsyncIterator[Asks]:
+    """A server in this process."""
     loop = asyncio.get_running_loop()
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(Direct(), "", None, Limits(2, 5, 0.3))  # type: ignore[arg-type]  # all that it takes of Doors
-    serving = loop.create_task(server.serve(listener))
-    clients = []
-    for _ in range(3):
-        client = socket.socket()
-        client.setblocking(False)
-        await loop.sock_connect(client, listener.getsockname())
-        await loop.sock_sendall(client, b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n" % echo.getsockname()[1])
-        clients.append((client, await asyncio.wait_for(loop.sock_recv(client, 100), 5)))
-        await asyncio.sleep(0.05)
-    heard = [clients[2][1], await asyncio.wait_for(loop.sock_recv(clients[0][0], 100), 5)]
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
-    for one, _ in clients:
-        one.close()
-    listener.close()
-    return heard
+    server = Server(Direct(), "", None, limits)  # type: ignore[arg-type]  # all that it takes of Doors
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, contextlib.ExitStack() as clients:
+
+        async def ask(host: str, port: int) -> socket.socket:
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            await loop.sock_connect(client, listener.getsockname())
+            await loop.sock_sendall(client, f"CONNECT {host}:{port} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            return client
+
+        task = loop.create_task(server.serve(listener))
+        try:
+            yield ask
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def heard(client: socket.socket) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5)
 
 
 def test_who_was_idle_for_long_makes_room(echo: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
-    granted, ended = asyncio.run(idle_make_room(echo))
-    assert granted.startswith(b"HTTP/1.1 200 ")
-    assert ended == b""
+    async def three() -> None:
+        async with serving(Limits(2, 5, 0)) as ask:
+            clients = []
+            for _ in range(3):
+                clients.append(await ask(*echo.getsockname()))
+                assert (await heard(clients[-1])).startswith(b"HTTP/1.1 200 ")
+            assert await heard(clients[0]) == b""
+
+    asyncio.run(three())
     assert "2 connections are open" in caplog.text
+
+
+def test_look_ups_that_take_long_hold_up_no_other(echo: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there may be connections."""
+    resolve, stop, many = socket.getaddrinfo, threading.Event(), 300
+
+    def slow(name: bytes, *words: int, **more: int) -> object:
+        if name == b"black.hole" and "flags" not in more:
+            stop.wait(10)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return resolve(name, *words, **more)
+
+    async def one_more() -> bytes:
+        async with serving(Limits(many + 1, 5)) as ask:
+            for _ in range(many):
+                await ask("black.hole", 22)
+            try:
+                return await heard(await ask("localhost", echo.getsockname()[1]))
+            finally:
+                stop.set()
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert asyncio.run(one_more()).startswith(b"HTTP/1.1 200 ")
 
 
 def test_many_who_say_nothing_whole_hold_up_nobody(start: Callable[..., Running], echo: socket.socket) -> None:
@@ -469,39 +510,79 @@ def test_many_who_say_nothing_whole_hold_up_nobody(start: Callable[..., Running]
     begin = time.monotonic()
     running.through(echo.getsockname()).close()
     assert time.monotonic() - begin < 2
-    assert "clients have not said what they want" in running.log()
+    assert running.log().count("clients have not said what they want") == 1
     for one in silent:
         one.close()
 
 
-def test_guesses_are_slow_and_said(start: Callable[..., Running], place: Path) -> None:
-    """Whatever the number of connections that they come by."""
-    secret = place / "login"
-    secret.write_text("me:secret\n")
-    secret.chmod(0o600)
-    os.chown(secret, NOBODY, NOBODY)
-    running = start("--login-file", str(secret))
-    clients = [running.connect() for _ in range(20)]
+@pytest.fixture
+def secret(place: Path) -> str:
+    """A login file, of me with the password secret."""
+    path = place / "login"
+    path.write_text("me:secret\n")
+    path.chmod(0o600)
+    os.chown(path, NOBODY, NOBODY)
+    return str(path)
+
+
+def logs_in(running: Running, word: bytes, user: int = 0) -> socket.socket:
+    """A client of a user of this machine that has said a password."""
+    os.seteuid(user)
+    try:
+        client = running.connect()
+    finally:
+        os.seteuid(0)
+    client.sendall(b"\x05\x01\x02\x01\x02me%c%b" % (len(word), word))
+    return client
+
+
+def hears(client: socket.socket) -> bytes:
+    """What it hears until it knows whether it is in."""
+    said = b""
+    with contextlib.suppress(ConnectionResetError):
+        while len(said) < 4 and (more := client.recv(100)):
+            said += more
+    return said
+
+
+IN = b"\x05\x02\x01\x00"
+
+
+def test_guesses_are_slow_and_hold_up_nobody(start: Callable[..., Running], secret: str) -> None:
+    """Whatever the number of connections that they come by; a good login does not wait for their answers."""
+    running = start("--login-file", secret)
     begin = time.monotonic()
-    for number, client in enumerate(clients):
-        client.settimeout(0.2)
-        client.sendall(
-            b"\x05\x01\x02"
-            if number % 2
-            else b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YTpi\r\n\r\n"
-        )
-    answered = 0
-    while time.monotonic() < begin + 2.5:
-        for client in clients:
-            with contextlib.suppress(OSError):
-                said = client.recv(1000)
-                answered += b" 407 " in said or said.endswith(b"\x01\x01")
-                if said == b"\x05\x02":
-                    client.sendall(b"\x01\x02me\x05wrong")
-    assert 1 <= answered <= 4, "one a second"
-    assert "wants a name and a password" in running.log() or "Wrong username or password" in running.log()
-    assert "wrong" not in running.log()
-    for client in clients:
+    with running.connect() as client:
+        client.sendall(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Basic YTpi\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 407 ")
+    guesses = [logs_in(running, b"letmein") for _ in range(50)]
+    with logs_in(running, b"secret") as good:
+        assert hears(good) == IN
+    for client in guesses[:3]:
+        assert hears(client).endswith(b"\x01\x01")
+    assert time.monotonic() - begin > 0.9, "four a second"
+    assert running.log().count("user 0 of this machine: a wrong name or password") == 1
+    assert "letmein" not in running.log()
+    for client in guesses:
+        client.close()
+
+
+def test_who_does_not_wait_for_the_answer_to_a_guess(start: Callable[..., Running], secret: str) -> None:
+    """He is not heard for a while, and every other user is."""
+    running = start("--login-file", secret)
+    guesses: list[socket.socket] = []
+    heard, end = IN, time.monotonic() + 10
+    while heard == IN:
+        assert time.monotonic() < end
+        guesses += [logs_in(running, b"letmein") for _ in range(100)]
+        with logs_in(running, b"secret") as good:
+            heard = hears(good)
+    assert heard == b""
+    with logs_in(running, b"secret", NOBODY) as good:
+        assert hears(good) == IN
+    assert "this one is not looked at" in running.log()
+    assert running.log().count(": a wrong name or password") == 1
+    for client in guesses:
         client.close()
 
 
@@ -546,12 +627,8 @@ def test_asks_are_logged_at_debug_only(start: Callable[..., Running]) -> None:
     assert all(" DEBUG " in line for line in lines)
 
 
-def test_login_file(start: Callable[..., Running], place: Path, echo: socket.socket) -> None:
-    secret = place / "login"
-    secret.write_text("me:secret\n")
-    secret.chmod(0o600)
-    os.chown(secret, NOBODY, NOBODY)
-    running = start("--login-file", str(secret))
+def test_login_file(start: Callable[..., Running], secret: str, echo: socket.socket) -> None:
+    running = start("--login-file", secret)
     with running.connect() as client:
         client.sendall(b"\x05\x01\x02\x01\x02me\x06secret\x05\x01\x00\x01\x7f\x00\x00\x01")
         client.sendall(echo.getsockname()[1].to_bytes(2, "big"))
@@ -652,21 +729,3 @@ def test_missing_package(tmp_path: Path, package: str) -> None:
     assert f"the Python package {package}" in done.stderr
     assert "[proxy]" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_look_ups_that_take_long_hold_up_no_host_with_a_profile() -> None:
-    """Each kind has threads of its own."""
-
-    async def both() -> float:
-        loop = asyncio.get_running_loop()
-        stop, other = threading.Event(), ThreadPoolExecutor(1)
-        loop.set_default_executor(ThreadPoolExecutor(2))
-        slow = [loop.run_in_executor(None, stop.wait, 5) for _ in range(10)]
-        begin = loop.time()
-        await resolve("localhost", 22, other)
-        taken = loop.time() - begin
-        stop.set()
-        await asyncio.gather(*slow)
-        return taken
-
-    assert asyncio.run(both()) < 1

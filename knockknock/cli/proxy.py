@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_count,
         default=512,
-        help="at a time; others wait, or take the place of one that was idle for a minute (default %(default)s)",
+        help="at a time; others are refused, or take the place of one that was idle for a minute (default %(default)s)",
     )
     options.add_argument("--print-pac", action="store_true", help="print the proxy auto-configuration file, and end")
     options.add_argument("--debug", action="store_true", help="log who asks for what, too")
@@ -214,6 +214,7 @@ def command(arguments: list[str]) -> None:
     listener = open_listener(options.listen)
     home = become(options.user)
     login = read_login(options.login_file) if options.login_file else None
+    os.umask(0o077)  # as threads store counters, each with a moment of an umask of its own, which is the process's
     doors = Doors(options.profiles or f"{home}/.knockknock", send, options.timeout)
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Iterable
-from concurrent.futures import Executor
 from functools import partial
 from math import inf
 from typing import Any
@@ -72,17 +71,17 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def resolve(host: str, port: int, threads: Executor | None = None) -> list[Address]:
+async def resolve(host: str, port: int) -> list[Address]:
     """Where a name in ASCII leads, in the resolver's order (RFC 6724), families taking turns. Raises OSError.
 
-    threads: that wait for the resolver; None: those of the loop. An address is found without a thread.
+    A thread of the loop waits for the resolver. An address is found without one.
     """
     name = host.encode()  # as text, it would take the IDNA codec, which may be out of reach since root is gone
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         ask = partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(threads, ask)
+        found = await asyncio.get_running_loop().run_in_executor(None, ask)
     addresses = [(family, where) for family, _, _, _, where in found]
     leading = [one for one in addresses if one[0] == addresses[0][0]]
     others = [one for one in addresses if one[0] != addresses[0][0]]

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,9 +35,6 @@ _TOGETHER = 0.5
 _STAGGER = 1.0
 """Seconds after which a host's other address family is tried, too."""
 
-
-_RESOLVERS = 16
-"""Names of hosts with profiles that are looked up at a time."""
 
 _PACE = 18, 32
 """Knocks a second, and at once, to one server. It hears 20 and 40 of one source (root.PER_SOURCE); the same user may
@@ -85,14 +83,12 @@ class Doors:
         self._send = send
         self._timeout = timeout
         self._doors: WeakValueDictionary[Address, _Door] = WeakValueDictionary()
-        self._sent: dict[tuple[str, float], float] = {}
-        """By address of a server, and rate: when all knocks so far would have been sent, had they come at that rate."""
+        self._sent: dict[tuple[str, str], float] = {}
+        """By address of a server, or profile, and limit: when all knocks so far would have been sent at that rate."""
         self._best: dict[str, int] = {}
         """By profile: the address family that was the first to connect, the last time."""
-        # One thread: it waits for locks and the disk, and store.py sets the umask, which is the whole process's.
-        self._thread = ThreadPoolExecutor(1, "knock")
-        self._resolvers = ThreadPoolExecutor(_RESOLVERS, "resolve-hidden")
-        """Hosts with profiles are looked up by threads of their own, so that no other name holds them up."""
+        self._threads = defaultdict[str, ThreadPoolExecutor](partial(ThreadPoolExecutor, 1, "knock"))
+        """By profile: the one thread that waits for its lock and the disk."""
 
     def hosts(self) -> list[str]:
         """The hosts that have profiles. Raises ProfileError."""
@@ -134,7 +130,7 @@ class Doors:
             return await directly(*target, self._timeout)
         way = _Way(*found, found[1].timeout or self._timeout)
         families: dict[int, Address] = {}
-        for address in await resolve(way.settings.host_name or target.host, target.port, self._resolvers):
+        for address in await resolve(way.settings.host_name or target.host, target.port):
             families.setdefault(address[0], address)
         name, wish = way.profile.name, way.family()
         best, *others = sorted(families.values(), key=lambda one: one[0] != (wish or self._best.get(name)))
@@ -184,7 +180,7 @@ class Doors:
             if not shared or loop.time() - door.knocked >= age:
                 door.knocked = loop.time()
                 await asyncio.sleep(self._pause(way.profile, address[1][0]))
-                await loop.run_in_executor(self._thread, self._knock, way, address)
+                await loop.run_in_executor(self._threads[way.profile.name], self._knock, way, address)
 
         async def attempt(again: bool) -> socket.socket:
             if again:
@@ -201,9 +197,10 @@ class Doors:
         """How long the next knock to an address has to wait, in seconds; counts it (a leaky bucket)."""
         now, pause = asyncio.get_running_loop().time(), 0.0
         most = min(profile.doors_per_minute or SHARE, _MOST)  # half of them at once, so that no minute has more
-        for rate, burst in (_PACE, (most / 120, most / 2), *([_CLOCK] if profile.clock else [])):
-            full = max(self._sent.get((destination, rate), now), now) + 1 / rate
-            self._sent[destination, rate] = full
+        limits = {(destination, "pace"): _PACE, (profile.name, "share"): (most / 120, most / 2)}
+        for key, (rate, burst) in (limits | ({(profile.name, "clock"): _CLOCK} if profile.clock else {})).items():
+            full = max(self._sent.get(key, now), now) + 1 / rate
+            self._sent[key] = full
             pause = max(pause, full - now - burst / rate)
         return pause
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 from .. import client, rawsend
@@ -31,11 +32,14 @@ def sender(user: int = -1) -> Callable[[client.Knock], None]:
 
         return hand_over
 
+    one_at_a_time = threading.Lock()  # each binds the socket to its own source
+
     def send(knock: client.Knock) -> None:
         version = knock.packet[0] >> 4
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         if family not in raw:
             raise SendError(f"this kernel has no raw sockets for IPv{version}")
-        client.send(raw[family], knock)
+        with one_at_a_time:
+            client.send(raw[family], knock)
 
     return send

@@ -9,10 +9,9 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from ..errors import KnockError
-from . import Dialect, Login, Refused, Target, pac
+from . import Dialect, Login, Refused, Target, pac, peer
 from .doors import Doors
 from .http import Http
 from .relay import join
@@ -22,34 +21,27 @@ log = logging.getLogger("knockknock")
 
 _LINGER = 1.0
 """Seconds that a refused client has to read why."""
-_RESOLVERS = 256
-"""Names that are looked up at a time: many that take long must not hold up others."""
 _UNFINISHED = 256
-"""Clients that have not said yet what they want; when there is one more, the oldest goes."""
-_COMPLAINT = 60.0
-"""Seconds between two sentences about too many connections."""
-_PENALTY = 1.0
-"""Seconds that a wrong password costs all who come from the same address."""
+"""Clients that have not said yet what they want, or are refused; when there is one more, the oldest goes."""
+_COMPLAINT, _GUESSERS = 60.0, 64
+"""Seconds before a sentence is logged again, and users or addresses of which it is said meanwhile that they guess."""
+_PENALTY = 0.25
+"""Seconds that a wrong password costs the user or address that it came from, one after the other."""
+_MOST_OWED = _PENALTY * _UNFINISHED
+"""Seconds of it; who owes more is not listened to. Clients that wait for their answers never owe as much."""
+_DEAF = 1.0
+"""Seconds that one who owes more waits in vain."""
 
 
 class Limits(NamedTuple):
     """What a client may take."""
 
     connections: int
-    """That are joined at a time; further ones wait, and those that were idle for long make room."""
+    """At a time; a further one is refused, or takes the place of one that was idle for long."""
     handshake: float
     """Seconds, to say what it wants."""
     idle: float = 60.0
     """Seconds after which a connection on which nothing was said makes room for another."""
-
-
-class _Logins:
-    """Those who come from one address, where a password is asked for."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.after = 0.0
-        """When the next one is looked at, by the loop's clock."""
 
 
 class Server:
@@ -65,9 +57,10 @@ class Server:
         """Those who have not said yet what they want, the oldest first."""
         self._joined: dict[asyncio.Task[None], float] = {}
         """When something was last said on each connection, by the loop's clock."""
-        self._freed = asyncio.Event()
-        self._complained = -_COMPLAINT
-        self._logins: WeakValueDictionary[str, _Logins] = WeakValueDictionary()
+        self._complaints: dict[str, float] = {}
+        """When each sentence was logged, by the loop's clock."""
+        self._paid: dict[str, float] = {}
+        """By user or address: when all its wrong passwords are paid for, by the loop's clock."""
 
     def pac(self) -> str:
         """The proxy auto-configuration file of now. Raises ProfileError."""
@@ -76,7 +69,8 @@ class Server:
     async def serve(self, listener: socket.socket) -> None:
         """Accept and serve until SIGTERM or SIGINT, then close all connections."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(_RESOLVERS, "resolve"))
+        # A name can take long to look up. As each connection looks one up at a time, none waits for a thread.
+        loop.set_default_executor(ThreadPoolExecutor(self._limits.connections, "resolve"))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -103,7 +97,7 @@ class Server:
                 client, address = await loop.sock_accept(listener)
             except OSError as error:
                 # Out of descriptors or memory, or the client has gone already: none is a reason to stop.
-                log.warning("a connection could not be accepted: %s", error.strerror)
+                self._complain(f"a connection could not be accepted: {error.strerror}")
                 await asyncio.sleep(0.1)
                 continue
             if len(self._unfinished) >= _UNFINISHED:
@@ -117,101 +111,105 @@ class Server:
             task.add_done_callback(ended)
             await asyncio.sleep(0)  # whose request is here already is no longer unfinished when the next one comes
 
-    def _complain(self, sentence: str) -> None:
+    def _complain(self, sentence: str, who: str = "") -> None:
+        """Log a sentence, unless that was done within a minute. who: one of any number of whom it can be said."""
         now = asyncio.get_running_loop().time()
-        if now - self._complained >= _COMPLAINT:
-            self._complained = now
+        self._complaints = {said: at for said, at in self._complaints.items() if now - at < _COMPLAINT}
+        sentence = f"{who}{sentence}"
+        if sentence not in self._complaints and not (who and len(self._complaints) >= _GUESSERS):
+            self._complaints[sentence] = now
             log.warning("%s", sentence)
 
     async def _serve(self, client: socket.socket, address: tuple[str, int]) -> None:
         with client:
             who = f"{address[0]} port {address[1]}"
+            guesser = peer.name(client) if self._login else ""
             try:
                 async with asyncio.timeout(self._limits.handshake):
-                    dialect, target = await self._hear(client, address[0])
+                    dialect, target = await self._hear(client, address[0], guesser)
             except TimeoutError:
                 log.debug("%s: said nothing that could be understood within %g s", who, self._limits.handshake)
             except OSError as error:
                 log.debug("%s: %s", who, error.strerror)
             except Refused as refused:
-                log.log(logging.WARNING if refused.guess else logging.DEBUG, "%s: %s", who, refused)
+                log.debug("%s: %s", who, refused)
+                if refused.guess:
+                    await self._pay(guesser)
                 await _tell(client, refused.answer)
             except KnockError as error:  # the profiles cannot be listed
                 log.warning("%s", error)
             else:
                 log.debug("%s: wants %s", who, target)
-                task = asyncio.current_task()
-                assert task
-                self._unfinished.pop(task, None)
-                await self._room()
-                self._joined[task] = asyncio.get_running_loop().time()
-                try:
-                    await self._connect(client, who, dialect, target, task)
-                finally:
-                    self._joined.pop(task, None)
-                    self._freed.set()
+                await self._connect(client, who, dialect, target)
 
-    async def _room(self) -> None:
-        """Wait until there is room for one more connection, or make some."""
-        loop = asyncio.get_running_loop()
-        while len(self._joined) >= self._limits.connections:
-            task, last = min(self._joined.items(), key=lambda one: one[1])
-            if (idle := loop.time() - last) >= self._limits.idle:
-                self._complain(
-                    f"{len(self._joined)} connections are open: one that was idle for {idle:.0f} s makes room"
-                )
-                del self._joined[task]
-                task.cancel()
-                return
-            self._complain(f"{len(self._joined)} connections are open, and further ones wait: raise --connections")
-            self._freed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(1.0, self._limits.idle - idle)):
-                    await self._freed.wait()
+    def _room(self) -> bool:
+        """Whether there is room for one more connection; one that was idle for long makes some."""
+        if len(self._joined) < self._limits.connections:
+            return True
+        task, last = min(self._joined.items(), key=lambda one: one[1])
+        idle = asyncio.get_running_loop().time() - last >= self._limits.idle
+        if idle:
+            del self._joined[task]
+            task.cancel()
+        what = "one that was idle for long makes room" if idle else "further ones are refused: raise --connections"
+        self._complain(f"{self._limits.connections} connections are open, and {what}")
+        return idle
 
-    async def _hear(self, client: socket.socket, host: str) -> tuple[Dialect, Target]:
+    def _owed(self, guesser: str) -> float:
+        """Seconds that somebody still owes for wrong passwords."""
+        return max(0.0, self._paid.get(guesser, 0.0) - asyncio.get_running_loop().time())
+
+    async def _pay(self, guesser: str) -> None:
+        """Count a wrong password, and wait until it is paid for."""
+        self._complain(": a wrong name or password", guesser)
+        loop, owed = asyncio.get_running_loop(), self._owed(guesser)
+        if owed >= _MOST_OWED:
+            await asyncio.sleep(_DEAF)
+            return
+        self._paid[guesser] = loop.time() + owed + _PENALTY
+        loop.call_at(self._paid[guesser] + _PENALTY, self._forget, guesser)
+        await asyncio.sleep(owed + _PENALTY)
+
+    def _forget(self, guesser: str) -> None:
+        if not self._owed(guesser):
+            self._paid.pop(guesser, None)
+
+    async def _hear(self, client: socket.socket, host: str, guesser: str) -> tuple[Dialect, Target]:
         """What the client wants. Raises Refused, OSError."""
         loop = asyncio.get_running_loop()
         dialect: Dialect | None = None
         while dialect is None or dialect.target is None:
             if not (data := await loop.sock_recv(client, 1024)):
                 raise Refused("went away before it said what it wants")
+            if self._owed(guesser) >= _MOST_OWED:
+                raise Refused("too many wrong passwords: this one is not looked at", guess=True)
             if dialect is None:
                 local = ipaddress.ip_address(host.partition("%")[0]).is_loopback
                 dialect = Socks(self._login) if data[0] in (4, 5) else Http(self._login, self.pac if local else None)
-            await loop.sock_sendall(
-                client, await self._answer(dialect, data, host) if self._login else dialect.hear(data)
-            )
+            await loop.sock_sendall(client, dialect.hear(data))
         return dialect, dialect.target
 
-    async def _answer(self, dialect: Dialect, data: bytes, host: str) -> bytes:
-        """What a dialect answers; after a wrong password one after the other, and a second later. Raises Refused."""
-        loop, logins = asyncio.get_running_loop(), self._logins.setdefault(host, _Logins())
-        async with logins.lock:
-            await asyncio.sleep(max(0.0, logins.after - loop.time()))
-            try:
-                return dialect.hear(data)
-            except Refused as refused:
-                if refused.guess:
-                    logins.after = loop.time() + _PENALTY
-                    loop.call_later(_PENALTY, lambda: logins)  # keeps it in mind for as long
-                raise
-
-    async def _connect(
-        self, client: socket.socket, who: str, dialect: Dialect, target: Target, task: asyncio.Task[None]
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, client: socket.socket, who: str, dialect: Dialect, target: Target) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task
+        if not self._room():
+            full = KnockError(f"{self._limits.connections} connections are open, and that is the limit")
+            await _tell(client, dialect.failed(full))
+            return
+        self._unfinished.pop(task, None)
+        self._joined[task] = loop.time()
         try:
             server = await self._doors.open(target, lambda: not _gone(client))
+            with server, contextlib.suppress(OSError):
+                log.debug("%s: connected to %s", who, target)
+                await loop.sock_sendall(client, dialect.granted())
+                await loop.sock_sendall(server, dialect.rest)
+                await join(client, server, lambda: self._joined.__setitem__(task, loop.time()))
         except (OSError, KnockError) as error:
             log.debug("%s: %s", who, error)
             await _tell(client, dialect.failed(error))
-            return
-        with server, contextlib.suppress(OSError):
-            log.debug("%s: connected to %s", who, target)
-            await loop.sock_sendall(client, dialect.granted())
-            await loop.sock_sendall(server, dialect.rest)
-            await join(client, server, lambda: self._joined.__setitem__(task, loop.time()))
+        finally:
+            self._joined.pop(task, None)
 
 
 def _gone(client: socket.socket) -> bool:
