@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from knockknock.proxy import Dialect, Login, Refused, Target, pac
 from knockknock.proxy.connect import directly
+from knockknock.proxy.doors import Doors
 from knockknock.proxy.http import Http
 from knockknock.proxy.server import Limits, Server
 from knockknock.proxy.socks import Socks
 
-from .helpers import NOBODY, VIEW, command
+from .helpers import NOBODY, VIEW, command, profile
 
 LOGIN = Login(b"me", b"secret")
 BASIC = b"Basic " + base64.b64encode(b"me:secret")
@@ -729,3 +730,18 @@ def test_missing_package(tmp_path: Path, package: str) -> None:
     assert f"the Python package {package}" in done.stderr
     assert "[proxy]" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_pace_is_of_a_server_and_the_share_of_doors_is_of_a_profile() -> None:
+    """One that uses up its own holds up neither another profile of the same server nor another server."""
+
+    async def pauses() -> list[float]:
+        doors, busy, idle = Doors("", print, 5), profile("busy"), profile("idle")
+        for _ in range(40):
+            last = doors._pause(busy, "192.0.2.1")
+        return [last, *(doors._pause(idle, server) for server in ("192.0.2.1", "192.0.2.2"))]
+
+    own, same, other = asyncio.run(pauses())
+    assert own > 15, "one in two seconds, after 30"
+    assert 0 < same < 1, "18 a second, after 32"
+    assert other == 0

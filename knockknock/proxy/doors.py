@@ -19,7 +19,7 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from .. import client, hosts, route, schedule, store
-from ..errors import ConfigError, KnockError
+from ..errors import ConfigError, KnockError, SendError
 from ..hosts import Host
 from ..request import TCP, Request, Verb
 from ..schemes import SHARE
@@ -180,7 +180,7 @@ class Doors:
             if not shared or loop.time() - door.knocked >= age:
                 door.knocked = loop.time()
                 await asyncio.sleep(self._pause(way.profile, address[1][0]))
-                await loop.run_in_executor(self._threads[way.profile.name], self._knock, way, address)
+                await self._knock_by_thread(way, address)
 
         async def attempt(again: bool) -> socket.socket:
             if again:
@@ -203,6 +203,16 @@ class Doors:
             self._sent[key] = full
             pause = max(pause, full - now - burst / rate)
         return pause
+
+    async def _knock_by_thread(self, way: _Way, address: Address) -> None:
+        """Raises KnockError."""
+        name = way.profile.name
+        try:
+            async with asyncio.timeout(way.timeout):
+                await asyncio.get_running_loop().run_in_executor(self._threads[name], self._knock, way, address)
+        except TimeoutError:
+            took = f"has not ended in {way.timeout:g} s"
+            raise SendError(f"the profile {name}: somebody else knocks with it, and {took}") from None
 
     def _knock(self, way: _Way, address: Address) -> None:
         """In the thread. Raises KnockError."""

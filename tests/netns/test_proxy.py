@@ -1,6 +1,7 @@
 """knockknock-proxy in front of a real web server behind a real closed door, asked by curl and by a browser."""
 
 import contextlib
+import fcntl
 import re
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from knockknock import store
 from knockknock.counters import read_counter
 
 from ..helpers import NOBODY, VIEW
@@ -320,6 +322,25 @@ def test_other_family_when_one_is_broken(house: House, proxy: Proxy) -> None:
         house.lab.run("server", "nft", "delete table inet loss")
         shutil.rmtree(house.lab.home / ".knockknock" / "both.test")
         house.hand_over(HOST)
+
+
+def test_profile_that_is_locked_holds_up_no_other(house: House, proxy: Proxy) -> None:
+    """A knock from the shell that hangs has the lock of its own profile; who waits for that one gets an answer."""
+    there, config = (house.lab.home / ".knockknock" / name for name in ("six.test", "config"))
+    house.hand_over("six.test")
+    config.write_text("Host six.test\n Timeout 1\n")
+    with store.directory_fd(str(there)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = house.lab.start("client", "curl", "-s", *SOCKS5H[:2], f"http://six.test:{WEB}/")
+        try:
+            until(lambda: "wants six.test port" in proxy.log())
+            assert house.curl(*SOCKS5H, "--max-time", "5") == web.PICTURE.decode()
+            assert waiting.wait(10) == 97
+            assert "six.test: somebody else knocks with it" in proxy.log()
+        finally:
+            waiting.kill()
+            config.unlink()
+            shutil.rmtree(there)
 
 
 def test_settings_by_host(house: House, proxy: Proxy) -> None:
