@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock.proxy import Dialect, Login, Refused, Target, pac
+from knockknock.proxy import Dialect, Login, Refused, Target, pac, peer
 from knockknock.proxy.connect import directly
 from knockknock.proxy.doors import Doors
 from knockknock.proxy.http import Http
@@ -547,6 +547,21 @@ def hears(client: socket.socket) -> bytes:
 
 
 IN = b"\x05\x02\x01\x00"
+
+
+@pytest.mark.parametrize(("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "::/64")])
+def test_who_is_at_the_other_end(nobody: int, address: str, shown: str) -> None:
+    """The user that made the connection; its address when the kernel no longer knows that user."""
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
+        os.seteuid(NOBODY)
+        try:
+            client = socket.create_connection(listener.getsockname()[:2])
+        finally:
+            os.seteuid(0)
+        with listener.accept()[0] as accepted:
+            assert peer.name(accepted) == f"user {NOBODY} of this machine"
+            client.close()
+            assert peer.name(accepted) == shown
 
 
 def test_guesses_are_slow_and_hold_up_nobody(start: Callable[..., Running], secret: str) -> None:

@@ -23,6 +23,8 @@ _LINGER = 1.0
 """Seconds that a refused client has to read why."""
 _UNFINISHED = 256
 """Clients that have not said yet what they want, or are refused; when there is one more, the oldest goes."""
+_LOOK_UPS = 1024
+"""Names that are looked up at a time, at most."""
 _COMPLAINT, _GUESSERS = 60.0, 64
 """Seconds before a sentence is logged again, and users or addresses of which it is said meanwhile that they guess."""
 _PENALTY = 0.25
@@ -70,7 +72,8 @@ class Server:
         """Accept and serve until SIGTERM or SIGINT, then close all connections."""
         loop = asyncio.get_running_loop()
         # A name can take long to look up. As each connection looks one up at a time, none waits for a thread.
-        loop.set_default_executor(ThreadPoolExecutor(self._limits.connections, "resolve"))
+        threads = min(self._limits.connections, _LOOK_UPS)
+        loop.set_default_executor(ThreadPoolExecutor(threads, "resolve"))
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)

@@ -431,6 +431,7 @@ def test_beyond_loopback(house: House) -> None:
     assert ask("server", "--proxytunnel", "--proxy", "http://me:secret@10.77.0.2:1082", url) == web.PICTURE.decode()
     for scheme in ("socks5h://", "socks5h://me:wrong@", "socks4a://", "http://me:wrong@"):
         assert "curl: (" in ask("server", "--proxytunnel", "--proxy", f"{scheme}10.77.0.2:1082", url)
+    assert "10.77.0.1: a wrong name or password" in proxy.log()
     assert "for this machine" in ask("server", "-u", "me:secret", "http://10.77.0.2:1082/proxy.pac")
     assert "FindProxyForURL" in ask("client", "-u", "me:secret", "http://127.0.0.1:1082/proxy.pac")
     assert "secret" not in proxy.log()
