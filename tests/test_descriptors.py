@@ -135,18 +135,34 @@ def test_a_terminal_that_knows_ascii_alone(place: Path, line: str) -> None:
     assert done.returncode == 1
 
 
-MAKES_A_CLASS = """
-import sys
+INTERRUPTED = """
+import io, sys
 sys.path[:0] = [sys.argv.pop(1)]
 from knockknock.cli import run
+from knockknock.errors import KnockError
+class Output(io.StringIO):
+    def flush(self):
+        sys.stdout = before
+        raise KeyboardInterrupt
 def command(arguments):
-    raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+    global before
+    before = sys.stdout
+    {}
 run("knockknock", command)
 """
 
 
-def test_interrupted_while_a_class_is_made() -> None:
-    """Python 3.11 hides ^C in another exception then."""
-    words = [sys.executable, "-c", MAKES_A_CLASS, str(ROOT)]
+@pytest.mark.parametrize(
+    "moment",
+    [
+        'raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()',  # as Python 3.11 hides it
+        "sys.stdout = Output()",
+        "sys.stdout = Output(); sys.exit(0)",
+        'sys.stdout = Output(); raise KnockError("no")',
+    ],
+    ids=["while a class is made", "at the end", "behind the help", "behind an error"],
+)
+def test_interrupted_at_a_rare_moment(moment: str) -> None:
+    words = [sys.executable, "-c", INTERRUPTED.format(moment), str(ROOT)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (130, "")

@@ -102,7 +102,20 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
     """Run a command; a KnockError is one line on stderr and exit status 1. Usage errors are argparse's, status 2."""
     standard()
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            ending = _ending(name, command)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ending = 130
+    sys.exit(ending)
+
+
+def _ending(name: str, command: Callable[[list[str]], None]) -> str | int:
+    """Run a command, and return what sys.exit() takes. Raises SystemExit and, at any moment, KeyboardInterrupt."""
+    try:
         try:
             command(sys.argv[1:])
         except SystemExit:  # argparse's, behind what --help has printed
@@ -112,21 +125,18 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
     except KnockError as error:
         with contextlib.suppress(KnockError):
             sys.stdout.flush()
-        sys.exit(f"{name}: {error}")
+        return f"{name}: {error}"
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0].replace("_", "-")
-        sys.exit(
+        return (
             f"{name}: the Python package {package} is not installed: "
             f"apt install --no-install-recommends python3-{package}, or pip install {package}"
         )
     except OSError as error:
-        sys.exit(f"{name}: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return f"{name}: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
     except RuntimeError as error:
         # What Python 3.11 makes of ^C while a class of an imported module is made (object.__set_name__).
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
-        sys.exit(130)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
+        return 130
+    return 0
