@@ -3,6 +3,7 @@
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -76,13 +77,15 @@ def test_the_clock_is_that_of_a_connection(lab: Lab, family: int, kind: str) -> 
 
 @FAMILIES
 def test_ports_are_the_next_that_a_connection_would_have(lab: Lab, family: int) -> None:
+    """The kernel begins elsewhere every 10 seconds (EPHEMERAL_PORT_SHUFFLE_PERIOD in net/core/secure_seq.c)."""
     lab.mint("laptop")
     tap = Tap(lab, family)
-    ports = []
+    ports, began = [], time.monotonic()
     for _ in range(4):
         ports += [tap.after(connecting(lab, family))[0], tap.after(lambda: lab.knock(SERVER[family]))[0]]
     steps = [(after - before) % 28232 for before, after in pairwise(ports)]
-    assert all(step % 2 == 0 and 0 < step < 400 for step in steps), ports
+    jumps = [step for step in steps if step % 2 or not 0 < step < 400]
+    assert len(jumps) <= 1 + (time.monotonic() - began) // 10, ports
 
 
 @FAMILIES
