@@ -140,6 +140,9 @@ import io, sys
 sys.path[:0] = [sys.argv.pop(1)]
 from knockknock.cli import run
 from knockknock.errors import KnockError
+class Dying:
+    def __del__(self):
+        raise KeyboardInterrupt
 class Output(io.StringIO):
     def flush(self):
         sys.stdout = before
@@ -156,11 +159,12 @@ run("knockknock", command)
     "moment",
     [
         'raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()',  # as Python 3.11 hides it
+        "Dying(); print(1)",
         "sys.stdout = Output()",
         "sys.stdout = Output(); sys.exit(0)",
         'sys.stdout = Output(); raise KnockError("no")',
     ],
-    ids=["while a class is made", "at the end", "behind the help", "behind an error"],
+    ids=["while a class is made", "in a destructor", "at the end", "behind the help", "behind an error"],
 )
 def test_interrupted_at_a_rare_moment(moment: str) -> None:
     words = [sys.executable, "-c", INTERRUPTED.format(moment), str(ROOT)]

@@ -101,16 +101,29 @@ def expiry(expires: int | None, now: int) -> str:
 def run(name: str, command: Callable[[list[str]], None]) -> None:
     """Run a command; a KnockError is one line on stderr and exit status 1. Usage errors are argparse's, status 2."""
     standard()
+    sys.unraisablehook = _lost
     try:
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, _interrupt)
             ending = _ending(name, command)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         ending = 130
     sys.exit(ending)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """The first ^C is an exception; a second one does not interrupt what ends already."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _lost(lost: "sys.UnraisableHookArgs") -> None:
+    """^C in a destructor or the callback of a weak reference, where Python would print it and go on, is an end too."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        os._exit(130)
+    sys.__unraisablehook__(lost)
 
 
 def _ending(name: str, command: Callable[[list[str]], None]) -> str | int:
