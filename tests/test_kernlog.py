@@ -225,10 +225,15 @@ def test_a_link_that_leads_elsewhere_from_now_on(tmp_path: Path) -> None:
     assert heard(source) == [2]
 
 
+def readable(path: Path) -> Log:
+    path.parent.mkdir()
+    one = Log(path)
+    path.chmod(0o644)
+    return one
+
+
 def test_a_link_that_leads_nowhere_is_said_and_ends_nothing(tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    old = Log(tmp_path / "old" / "kern.log")
-    old.path.chmod(0o644)
+    old = readable(tmp_path / "old" / "kern.log")
     link = tmp_path / "kern.log"
     link.symlink_to(old.path)
     source = kernlog.open_source(str(link))
@@ -236,9 +241,70 @@ def test_a_link_that_leads_nowhere_is_said_and_ends_nothing(tmp_path: Path) -> N
     (tmp_path / "next").rename(link)
     old.write()
     assert heard(source) == [1]
-    assert (
-        source.complaint() == f"{link} leads to {tmp_path}/new now, which cannot be watched: No such file or directory"
-    )
+    assert source.complaint() == f"{link} cannot be followed: {tmp_path}/new is not there"
+    readable(tmp_path / "new" / "kern.log").write()
+    assert select.select([source], [], [], 2)[0]
+    assert heard(source) == [1]
+    assert source.complaint() == ""
+
+
+def point_elsewhere(place: Path) -> None:
+    (place / "next").symlink_to("new")
+    (place / "next").rename(place / "log")
+
+
+def move_away(place: Path) -> None:
+    (place / "old").rename(place / "older")
+    (place / "new").rename(place / "old")
+
+
+def remove(place: Path) -> None:
+    shutil.rmtree(place / "old")
+    (place / "new").rename(place / "old")
+
+
+@pytest.mark.parametrize("change", [point_elsewhere, move_away, remove])
+@pytest.mark.parametrize("below", ["", "host"])
+def test_a_directory_on_the_way_is_another_from_now_on(
+    tmp_path: Path, change: Callable[[Path], None], below: str
+) -> None:
+    """Somebody who sleeps is woken, also by a later rotation there."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / below).mkdir(exist_ok=True)
+        (tmp_path / name / below / "kern.log").touch(0o644)
+    (tmp_path / "log").symlink_to("old")
+    path = tmp_path / "log" / below / "kern.log"
+    source = kernlog.open_source(str(path))
+    change(tmp_path)
+    assert select.select([source], [], [], 2)[0]
+    assert heard(source) == []
+    one = Log(path)
+    one.write()
+    assert select.select([source], [], [], 2)[0]
+    assert heard(source) == [1]
+    rename(one, 1)
+    one.reopen()
+    one.write()
+    assert select.select([source], [], [], 2)[0]
+    assert heard(source) == [2]
+    assert heard(source) == []
+    assert not select.select([source], [], [], 0)[0], "and then sleeps on"
+
+
+def test_a_directory_that_the_sandbox_shuts_out_ends_it(
+    log: Log, source: kernlog.KernLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its mode the new file may be read, so waiting would not help; a start, which systemd makes, does."""
+    log.path.rename(log.path.with_suffix(".1"))
+    log.path.touch(0o644)
+
+    def refused(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(SourceError, match="which the sandbox does not let this process read: start it again"):
+        heard(source)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -22,6 +22,8 @@ MAX_FILES = 8
 TAIL = 64
 """Bytes before our place that must still be there, or the file was truncated and has grown past it again."""
 FLAGS = inotify_simple.flags
+MOVES = FLAGS.MOVE_SELF | FLAGS.DELETE_SELF | FLAGS.ONLYDIR
+NEWS = MOVES | FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB
 
 
 class _File:
@@ -69,9 +71,11 @@ class KernLog:
         self._lines = Lines()
         self.hearing = self._lines.hearing
         self._inotify = inotify_simple.INotify(nonblocking=True)
-        self._watched: list[str] = []
+        self._watched: set[int] = set()
         self._files: list[_File] = []
         """The file at the path last; before it those that were rotated away and may still be written to."""
+        if problem := self._watch():
+            raise SourceError(problem)
         self._follow()
         for file in self._files:
             file.skip()
@@ -87,7 +91,8 @@ class KernLog:
 
     def read(self) -> Iterator[Packet | None]:
         """Packets of the lines that are new, in order, over as many files as there are. Raises SourceError."""
-        self._inotify.read(timeout=0)
+        if any(event.mask & ~(FLAGS.MODIFY | FLAGS.IGNORED) for event in self._inotify.read(timeout=0)):
+            self._complaint = self._watch() or self._complaint
         more = True
         while more:
             for file in tuple(self._files):
@@ -110,26 +115,41 @@ class KernLog:
         text, self._complaint = self._complaint, ""
         return text
 
+    def _watch(self) -> str:
+        """Watch for all that can change where the path leads; what is wrong with it, in a sentence."""
+        problem, ways = "", None
+        while (now := _ways(self.path)) != ways:  # what changed before it was watched
+            ways, watched = now, set()
+            directories, missing = now
+            problem = f"{self.path} cannot be followed: {missing} is not there" if missing else ""
+            for place, events in directories.items():
+                try:
+                    watched.add(self._inotify.add_watch(place, events))
+                except OSError as error:
+                    problem = f"{self.path} cannot be followed: {place} cannot be watched: {error.strerror}"
+            for old in self._watched - watched:
+                self._unwatch(old)
+            self._watched = watched
+        return problem
+
     def _follow(self) -> bool:
-        """Open the file at the path if it is another than the last, and may be read; whether it was so."""
-        if (places := _directories(self.path)) != self._watched:
-            try:
-                for place in places:
-                    self._inotify.add_watch(place, FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB | FLAGS.ONLYDIR)
-                self._watched = places
-            except OSError as error:
-                if not self._watched:  # at the start it is said by who opens it
-                    raise
-                self._complaint = f"{self.path} leads to {place} now, which cannot be watched: {error.strerror}"
-                return False
+        """Open the file at the path if it is another than the last, and may be read; whether it was so.
+
+        Raises SourceError if only the sandbox is in the way, as it stays so until the next start.
+        """
         try:
             status = os.stat(self.path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
                 return False
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except PermissionError:
+            if os.access(self.path, os.R_OK):
+                raise SourceError(
+                    f"{self.path} is in another directory now, which the sandbox does not let this process read: "
+                    "start it again"
+                ) from None
             # Between open and chown a new file is still its maker's alone; the chown wakes us again.
             self._complaint = f"waiting until {self.path} may be read: its group must be allowed to"
             return False
@@ -139,10 +159,13 @@ class KernLog:
         return True
 
     def _leave(self, file: _File) -> None:
-        with contextlib.suppress(OSError):
-            # The kernel has removed the watch already if the file is gone.
-            self._inotify.rm_watch(file.watch)
+        self._unwatch(file.watch)
         os.close(file.fd)
+
+    def _unwatch(self, watch: int) -> None:
+        with contextlib.suppress(OSError):
+            # The kernel has removed the watch already if what it was for is gone.
+            self._inotify.rm_watch(watch)
 
     def _group(self) -> int | None:
         """The group whose members may read the file after its next rotation. Raises SourceError if there is none."""
@@ -161,13 +184,34 @@ class KernLog:
         )
 
 
-def _directories(path: str) -> list[str]:
-    """The directory of a file and, where it is a link, of each link and of what it leads to at last."""
-    found = [os.path.dirname(path)]
-    while os.path.islink(path) and len(found) < MAX_LINKS:
-        path = os.path.join(os.path.dirname(path), os.readlink(path))
-        found.append(os.path.dirname(path))
-    return found
+def _ways(path: str) -> tuple[dict[str, int], str]:
+    """The directories on the way to a file, through every link, and the first that is not there, or "".
+
+    Each with what to watch for in it: that it is moved itself and, where a link or what is missing is in it, or the
+    file, that something is made there. Elsewhere much may be made that is nothing to us.
+    """
+    found: dict[str, int] = {}
+    here, left, links = "/", path.split("/")[::-1], 0
+    while left:
+        name = left.pop()
+        if name in ("", ".", ".."):
+            here = os.path.dirname(here) if name == ".." else here
+            continue
+        place = os.path.join(here, name)
+        leads = ""
+        with contextlib.suppress(OSError):
+            leads = os.readlink(place)
+        missing = not os.path.lexists(place)
+        found[here] = found.get(here, MOVES) | (NEWS if leads or missing or not left else MOVES)
+        if leads and links < MAX_LINKS:
+            links += 1
+            here = "/" if leads.startswith("/") else here
+            left += leads.split("/")[::-1]
+        elif missing and left:
+            return found, place
+        else:
+            here = place
+    return found, ""
 
 
 def _mounted(path: str) -> bool:

@@ -124,6 +124,22 @@ def quiet(lab: Lab) -> Path:
     return path
 
 
+def test_a_directory_that_is_another_ends_a_daemon_in_its_sandbox(lab: Lab, quiet: Path) -> None:
+    """It may not read there; systemd starts it again, and it may."""
+    link = lab.directory / "log"
+    for name in ("old", "new"):
+        (lab.directory / name).mkdir()
+        shutil.copy2(quiet, lab.directory / name)
+    link.symlink_to("old")
+    lab.configure(source="file", log_file=str(link / "kern.log"), sandbox="required")
+    daemon = lab.daemon()
+    (lab.directory / "next").symlink_to("new")
+    (lab.directory / "next").rename(link)
+    daemon.says("kern.log is in another directory now, which the sandbox does not let this process read")
+    assert daemon.process.wait(10) == 1
+    lab.daemon()
+
+
 def status(lab: Lab) -> str:
     words = [*lab.program("knockknock-daemon"), "--config", f"{lab.directory}/etc/config", "--status"]
     return lab.run("server", *words).stdout
