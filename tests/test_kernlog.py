@@ -14,6 +14,8 @@ from knockknock.config import Config
 from knockknock.errors import SourceError
 from knockknock.sources import kernlog
 
+from .helpers import NOBODY
+
 LINE = (
     "Nov 20 18:33:57 host kernel: [    1.000000] knockknock IN=eth0 OUT= MAC= SRC=192.0.2.7 DST=192.0.2.1 LEN=60"
     " TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=TCP SPT=4000 DPT=4242 SEQ={} ACK=0 WINDOW=1024 RES=0x00 SYN URGP=0 \n"
@@ -329,3 +331,37 @@ def test_auto_passes_by_a_file_of_before_the_boot(log: Log) -> None:
     assert sources.choose(config._replace(source="file"))[0] == "file"
     found = sources.open_source(config)
     assert found.path == f"/dev/kmsg ({log.path} was not written to since this machine's boot)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_auto_passes_by_a_file_that_its_writer_has_left(log: Log, owner: int) -> None:
+    """A syslog daemon that was removed, or told to write elsewhere, since the boot."""
+    os.chown(log.path, owner, 0)
+    config = Config(source="auto", log_file=str(log.path))
+    assert sources.choose(config)[0] == "file"
+    with log.path.open() as somebody:
+        log.file.close()
+        assert sources.open_source(config).path == f"/dev/kmsg (no program has {log.path} open to write to it)"
+        assert somebody.readable()
+    assert os.geteuid() == 0
+    log.reopen()
+    assert sources.open_source(config).path == str(log.path)
+
+
+def test_a_container_without_the_ring_is_told_the_way_out(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/dev/kmsg" and there(path))
+    config = Config(source="auto", log_file=str(log.path))
+    log.file.close()
+    assert sources.choose(config)[0] == "file", "it may be between two rotations"
+    os.utime(log.path, (1, 1))
+    kmsg = config._replace(source="kmsg")
+    for one, absent in (
+        (config, f" and {log.path} was not written to since this machine's boot"),
+        (config._replace(log_file="/nowhere"), " and there is no /nowhere"),
+        (kmsg, ""),
+    ):
+        with pytest.raises(SourceError) as raised:
+            sources.choose(one)
+        assert str(raised.value) == f"there is no /dev/kmsg here, as in many containers{absent}: set source = nflog"

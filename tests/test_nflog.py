@@ -89,7 +89,7 @@ def test_what_is_said_twice_is_the_same() -> None:
 
 
 def test_group_is_chosen() -> None:
-    assert choose(Config(source="nflog", nflog_group=7)) == ("nflog", "7")
+    assert choose(Config(source="nflog", nflog_group=7)) == ("nflog", "7", "")
 
 
 @pytest.mark.parametrize("name", ["file", "kmsg", "auto"])

@@ -17,7 +17,7 @@ def open_source(settings: Config, user: pwd.struct_passwd, *, look: bool = False
     """The source, which must be one that its user can read on after the log file's next rotation. Raises KnockError."""
     source = sources.open_source(settings, look=look)
     groups = [source.group] if source.group is not None else []
-    if sources.choose(settings)[0] == "file" and not privsep.could_open(user, groups, settings.log_file):
+    if source.path == settings.log_file and not privsep.could_open(user, groups, settings.log_file):
         place = os.path.dirname(os.path.realpath(settings.log_file))
         raise SourceError(
             f"the user {user.pw_name} may not go into {place}, so {settings.log_file} cannot be opened after its next "

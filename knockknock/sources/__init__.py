@@ -64,37 +64,36 @@ def open_source(config: "Config", *, look: bool = False) -> Source:
 
     look: only for a look at it, so that a daemon that runs is not disturbed.
     """
-    name, place = choose(config)
+    name, place, passed_by = choose(config)
     module = cast(Opener, import_module(SOURCES[name]))
     source = module.look(place) if look else module.open_source(place)
-    if config.source == "auto" and name == "kmsg" and _stale(config.log_file):
-        source.path += f" ({config.log_file} was not written to since this machine's boot)"
+    if passed_by:
+        source.path += f" ({passed_by})"
     return source
 
 
-def _stale(path: str) -> bool:
-    """Whether there is a file that nobody has written to since the boot, when the kernel had much to say."""
-    import os
+def choose(config: "Config") -> tuple[str, str, str]:
+    """A word of SOURCES, the place that it is to read, and why `auto` passes by a log file, or "".
 
-    try:
-        with open("/proc/stat") as file:
-            boot = next((int(line.split()[1]) for line in file if line.startswith("btime ")), 0)
-        return os.stat(path).st_mtime < boot
-    except OSError:
-        return False
-
-
-def choose(config: "Config") -> tuple[str, str]:
-    """A word of SOURCES and the place that it is to read."""
+    Raises SourceError if there is nothing to read the kernel's log from.
+    """
     from os.path import exists
 
+    from . import writer
     from .kmsg import given
 
-    name = config.source
-    if name == "nflog":
-        return name, str(config.nflog_group)
+    name, path, why = config.source, config.log_file, ""
+    ring = exists("/dev/kmsg") or given()
+    if name == "auto" and exists(path):
+        if writer.stale(path):
+            why = f"{path} was not written to since this machine's boot"
+        elif ring and writer.gone(path):  # it may be between two rotations, so without a ring the file is better
+            why = f"no program has {path} open to write to it"
     if name == "auto":
-        name = "file" if exists(config.log_file) and not _stale(config.log_file) else "kmsg"
-    if name == "kmsg" and not exists("/dev/kmsg") and not given():
-        raise SourceError(f"there is neither {config.log_file} nor /dev/kmsg to read the kernel's log from")
-    return name, config.log_file if name == "file" else "/dev/kmsg"
+        name = "file" if exists(path) and not why else "kmsg"
+    if name == "kmsg" and not ring:
+        absent = why or f"there is no {path}"
+        lacking = f" and {absent}" if config.source == "auto" else ""
+        raise SourceError(f"there is no /dev/kmsg here, as in many containers{lacking}: set source = nflog")
+    place = {"file": path, "kmsg": "/dev/kmsg", "nflog": str(config.nflog_group)}[name]
+    return name, place, why

@@ -83,7 +83,7 @@ def open_source(path: str) -> Kmsg:
         os.set_blocking(fd, False)
         os.lseek(fd, 0, os.SEEK_END)
     except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
+        raise SourceError(f"{path} cannot be read: {error.strerror}; in a container, set source = nflog") from None
     return Kmsg(path, fd)
 
 
