@@ -75,10 +75,10 @@ def family_of(address: str) -> int:
     raise SendError(f"'{address}' is no address that a knock could come from: an IPv4 or IPv6 address is expected")
 
 
-def find(family: int, destination: str, port: int, source: str) -> tuple[str, int]:
-    """The source address that a connection would have, and the MTU of its route; sends nothing. Raises SendError.
+def find(family: int, destination: str, port: int, source: str) -> tuple[str, int, int]:
+    """The source address, the MTU and the TTL or hop limit that a connection would have; sends nothing.
 
-    source: the one to take if it is this machine's, or "".
+    source: the one to take if it is this machine's, or "". Raises SendError.
     """
     level, option = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
     with opened(family, socket.SOCK_DGRAM, destination) as probe:
@@ -89,7 +89,14 @@ def find(family: int, destination: str, port: int, source: str) -> tuple[str, in
             probe.connect(end(destination, port))
         except OSError as error:
             raise SendError(f"there is no way to {destination} from here: {error.strerror}") from None
-        return text(probe.getsockname()), probe.getsockopt(level, option)
+        return text(probe.getsockname()), probe.getsockopt(level, option), hops(family, probe)
+
+
+def hops(family: int, connected: socket.socket) -> int:
+    """The TTL or hop limit that a socket sends with; for IPv6 that of its route, as a router may have announced it."""
+    if family == socket.AF_INET:
+        return connected.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
+    return connected.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
 
 
 def opened(family: int, kind: int, destination: str) -> socket.socket:

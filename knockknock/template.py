@@ -53,8 +53,8 @@ def unsent(family: int, destination: str, port: int, source: str) -> Unsent:
             for option in _TCP_FASTOPEN_CONNECT, _TCP_FASTOPEN_NO_COOKIE:
                 probe.setsockopt(socket.IPPROTO_TCP, option, 1)
         except OSError:
-            source, mtu = route.find(family, destination, port, source)
-            return Unsent(source, 0, int.from_bytes(os.urandom(4), "big"), _hops(family, probe), mtu)
+            source, mtu, hops = route.find(family, destination, port, source)
+            return Unsent(source, 0, int.from_bytes(os.urandom(4), "big"), hops, mtu)
         probe.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         if source:
             with contextlib.suppress(OSError):  # that of a NAT, which no socket of ours can have
@@ -68,16 +68,9 @@ def unsent(family: int, destination: str, port: int, source: str) -> Unsent:
             route.text(probe.getsockname()),
             probe.getsockname()[1],
             probe.getsockopt(socket.IPPROTO_TCP, _TCP_TIMESTAMP) & 0xFFFFFFFF,
-            _hops(family, probe),
+            route.hops(family, probe),
             probe.getsockopt(level, option),
         )
-
-
-def _hops(family: int, probe: socket.socket) -> int:
-    """The TTL or hop limit that a socket sends with: for IPv6 that of its route, as a router may have announced it."""
-    if family == socket.AF_INET:
-        return probe.getsockopt(socket.IPPROTO_IP, socket.IP_TTL)
-    return probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)
 
 
 def kernel_syn(family: int, segment: int) -> bytes:
@@ -117,7 +110,8 @@ def usual_syn(family: int, segment: int) -> bytes:
     segment: as for kernel_syn(). The rules are those of tcp_syn_options() and tcp_select_initial_window() in
     net/ipv4/tcp_output.c.
     """
-    whole = 65535 // segment * segment or 65535
+    space = _setting("ipv4/tcp_rmem", 131072, 1) // 2
+    whole = min(65535, space // segment * segment or space)
     largest = max(_setting("ipv4/tcp_rmem", 6291456), _setting("core/rmem_max", 212992))
     options = struct.pack("!BBH", 2, 4, segment)
     if _setting("ipv4/tcp_timestamps", 1):
@@ -133,11 +127,11 @@ def usual_syn(family: int, segment: int) -> bytes:
     return struct.pack("!IHBB32x", 0x60000000, len(head), 6, 64) + head
 
 
-def _setting(name: str, usual: int) -> int:
-    """The last number of a sysctl below net, or the usual one if it cannot be read."""
+def _setting(name: str, usual: int, which: int = -1) -> int:
+    """A number of a sysctl below net, the last one unless said otherwise, or the usual one if it cannot be read."""
     try:
         with open(f"/proc/sys/net/{name}") as file:
-            return int(file.read().split()[-1])
+            return int(file.read().split()[which])
     except (OSError, ValueError, IndexError):
         return usual
 

@@ -146,7 +146,7 @@ def way(
     family, destination = address
     port = next(iter(profile.knock_ports))[1] if profile else 1
     try:
-        source, mtu = route.find(family, destination, port, options.source or "")
+        source, mtu, _ = route.find(family, destination, port, options.source or "")
     except SendError as error:
         (doctor.note if options.family is None else doctor.wrong)(str(error))
         return

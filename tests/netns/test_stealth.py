@@ -83,6 +83,26 @@ def test_byte_for_byte(lab: Lab, family: int, kind: str, sysctl: str) -> None:
     assert parity[0] == parity[1], "connect() takes ports of one parity only"
 
 
+@pytest.mark.parametrize(
+    ("family", "commands"),
+    [
+        (4, ["sysctl -w net.ipv4.tcp_rmem=4096,16000,6291456"]),
+        (4, ["sysctl -w net.ipv4.tcp_rmem=4096,16000,20000 net.ipv4.tcp_syncookies=2"]),
+        (6, ["sysctl -w net.ipv4.tcp_rmem=4096,2000,6291456 net.ipv4.tcp_syncookies=2"]),
+        (6, ["sysctl -w net.ipv4.tcp_rmem=4096,300000,6291456 net.ipv4.tcp_syncookies=2"]),
+        (6, ["ip route add fd77:0::1 dev c0 hoplimit 44"]),
+        (6, ["ip route add fd77:0::1 dev c0 hoplimit 44", "sysctl -w net.ipv4.tcp_fastopen=0"]),
+    ],
+)
+def test_window_and_hop_limit_are_those_of_a_connection(lab: Lab, family: int, commands: list[str]) -> None:
+    """Also where the kernel keeps no SYN, or defers no connection."""
+    for command in commands:
+        lab.run("client", *(word.replace(",", " ") for word in command.split()))
+    lab.mint("laptop", "--format", "stealth")
+    kernels, ours = syns(lab, family)
+    assert masked(ours, family, "stealth").hex() == masked(kernels, family, "stealth").hex()
+
+
 def test_kernel_without_timestamps(lab: Lab) -> None:
     lab.run("client", "sysctl", "-w", "net.ipv4.tcp_timestamps=0")
     lab.mint("laptop", "--format", "stealth")
