@@ -2,8 +2,8 @@
 
 Two things are asked of the kernel. kernel_syn() has it make a SYN, to ourselves over the loopback: that has the options
 and flags of any connection. unsent() has it prepare a connection to the host itself, as TCP Fast Open does before there
-is data to send: that has what depends on the other end, the source port, the clock of the TCP timestamps (per pair of
-addresses since Linux 4.10, per connection since 6.18) and the hop limit.
+is data to send: that has what depends on the other end, the source port, the clock of the TCP timestamps (of a pair
+of addresses, in newer kernels of a pair of addresses and ports) and the hop limit.
 """
 
 import contextlib
