@@ -15,13 +15,14 @@ from ..errors import KnockError, SendError
 from ..request import PROTOCOL_NAMES, Request, Verb
 from ..schemes import Profile as AnyProfile
 from ..schemes.synprofile import Profile
+from . import resolver
 
 CARRIED = {
     "compact": "the IP ID (in IPv6 the flow label), the sequence number and the window",
     "stealth": "the IP ID (in IPv6 the flow label), the sequence number and the TCP timestamp",
     "classic": "the IP ID (in IPv6 the flow label), the sequence number, the acknowledgment number and the window",
 }
-CLAT, NAT64 = ipaddress.ip_network("192.0.0.0/29"), ipaddress.ip_network("64:ff9b::/96")
+CLAT = ipaddress.ip_network("192.0.0.0/29")
 SLIRP = ipaddress.ip_network("10.0.2.0/24")
 """What slirp4netns and QEMU's user network give to who is inside; the second address is their gateway's."""
 NEAR = 1280
@@ -72,13 +73,14 @@ def command(options: argparse.Namespace) -> None:
     if profile:
         of_profile(doctor, f"{place}/{profile.name}", profile)
     try:
-        addresses = route.addresses(name, options.family or socket.AF_UNSPEC)
+        addresses = resolver.within(lambda: route.addresses(name, options.family or socket.AF_UNSPEC))
     except SendError as error:
         doctor.wrong(error)
     else:
         doctor.good(f"{name} is {', '.join(address for _, address in addresses)}")
+        translated = _translated(doctor, addresses)
         for address in addresses:
-            way(doctor, options, f"{place}/{profile.name}" if profile else "", profile, address)
+            way(doctor, options, f"{place}/{profile.name}" if profile else "", profile, address, translated)
     if isinstance(profile, Profile):
         path(doctor, profile)
     if doctor.bad:
@@ -139,10 +141,29 @@ def of_profile(doctor: Doctor, directory: str, profile: AnyProfile) -> None:
         doctor.wrong(error)
 
 
+def _translated(doctor: Doctor, addresses: list[tuple[int, str]]) -> list[ipaddress.IPv6Network]:
+    """The prefixes of NAT64, where an address could be in one."""
+    if all(family == socket.AF_INET for family, _ in addresses):
+        return []
+    try:
+        return resolver.nat64()
+    except SendError as error:
+        doctor.note(f"whether IPv6 is translated on the way (NAT64) is not known: {error}")
+        return resolver.WELL_KNOWN
+
+
 def way(
-    doctor: Doctor, options: argparse.Namespace, directory: str, profile: AnyProfile | None, address: tuple[int, str]
+    doctor: Doctor,
+    options: argparse.Namespace,
+    directory: str,
+    profile: AnyProfile | None,
+    address: tuple[int, str],
+    translated: list[ipaddress.IPv6Network],
 ) -> None:
-    """Route, source address, and the packet that would leave to one address."""
+    """Route, source address, and the packet that would leave to one address.
+
+    translated: the prefixes of NAT64.
+    """
     family, destination = address
     port = next(iter(profile.knock_ports))[1] if profile else 1
     try:
@@ -158,7 +179,7 @@ def way(
             doctor.wrong(f"{text}, and the profile binds the source: say --source with the one that it sees")
         else:
             doctor.note(text)
-    if anew := _made_anew(source, bare):
+    if anew := _made_anew(source, bare, translated):
         remade = f"{anew}: packets are made anew on the way, without what an encrypted SYN carries"
         if profile is None or isinstance(profile, Profile):
             doctor.wrong(f"{remade}; take a profile by --sequence or --scheme otp (knockknock-genprofile(8))")
@@ -185,20 +206,15 @@ def way(
         doctor.wrong(error)
 
 
-def _made_anew(source: str, destination: str) -> str:
+def _made_anew(source: str, destination: str, translated: list[ipaddress.IPv6Network]) -> str:
     """The translator or user-mode network on the way that makes each packet anew, as far as addresses tell; else ""."""
     one, other = ipaddress.ip_address(source.partition("%")[0]), ipaddress.ip_address(destination)
     if one in CLAT:
         return f"{one} is the address of a translator (464XLAT, RFC 7335)"
     if one in SLIRP and f"{SLIRP[2]}" in _gateways():
         return f"{one} is behind a user-mode network (slirp)"
-    if other.version == 6:
-        prefixes = [NAT64]
-        with contextlib.suppress(OSError):
-            for found in socket.getaddrinfo("ipv4only.arpa", None, socket.AF_INET6, socket.SOCK_STREAM):
-                prefixes.append(ipaddress.ip_network((found[4][0], 96), strict=False))  # RFC 7050
-        if any(other in prefix for prefix in prefixes):
-            return f"{other} is IPv4 behind a translator (NAT64, RFC 6052)"
+    if any(other in prefix for prefix in translated):
+        return f"{other} is IPv4 behind a translator (NAT64, RFC 6052)"
     return ""
 
 

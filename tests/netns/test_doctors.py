@@ -258,6 +258,18 @@ def test_a_way_on_which_packets_are_made_anew(lab: Lab, address: str, route: str
     assert "take a profile by --sequence or --scheme otp" in said
 
 
+def test_a_translator_that_the_resolver_tells_of(lab: Lab) -> None:
+    """Its prefix may be of any length, and a private one (RFC 6052, RFC 7050)."""
+    host = "fd00::64:c0:2:100:0"  # 192.0.2.1
+    lab.mint("laptop", hosts=(host,))
+    names = lab.directory / "hosts"
+    names.write_text("fd00:0:0:64:c0:0:aa00:0 ipv4only.arpa\n")
+    command = " ".join([*lab.program("knockknock"), "--doctor", host])
+    inside = f"mount --bind {names} /etc/hosts; exec {command}"
+    done = lab.run("client", "unshare", "--mount", "sh", "-ec", inside, check=False)
+    assert f"{host} is IPv4 behind a translator (NAT64, RFC 6052): packets are made anew" in done.stdout
+
+
 def test_what_the_client_may_lack(served: Lab) -> None:
     config = client_file(served, "config")
     config.write_text(config.read_text() + "expires = 2020-01-01\n")

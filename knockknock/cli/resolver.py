@@ -1,0 +1,71 @@
+"""What --doctor asks the resolver, which may be dead, and the prefixes of NAT64 that it tells."""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..errors import SendError
+
+PATIENCE = 2.0
+"""Seconds; the resolver itself waits for 5 and more, as often as there are servers (resolv.conf(5))."""
+WELL_KNOWN = [ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")]
+"""RFC 6052, RFC 8215."""
+_EMBEDDED = {bytes((192, 0, 0, 170)), bytes((192, 0, 0, 171))}
+"""The addresses of ipv4only.arpa (RFC 7050)."""
+_PLACES = {
+    96: (12, 13, 14, 15),
+    64: (9, 10, 11, 12),
+    56: (7, 9, 10, 11),
+    48: (6, 7, 9, 10),
+    40: (5, 6, 7, 9),
+    32: (4, 5, 6, 7),
+}
+"""Length of a prefix -> the bytes in which the IPv4 address is (RFC 6052 section 2.2)."""
+
+Answer = TypeVar("Answer")
+
+
+def within(question: Callable[[], Answer]) -> Answer:
+    """Returns what a question answers, or raises what it raises. Raises SendError if that takes too long."""
+    answers: list[Callable[[], Answer]] = []
+
+    def ask() -> None:
+        try:
+            answer = question()
+        except (OSError, SendError) as error:
+            problem = error  # which is forgotten behind this clause
+
+            def fail() -> Answer:
+                raise problem
+
+            answers.append(fail)
+        else:
+            answers.append(lambda: answer)
+
+    thread = threading.Thread(target=ask, daemon=True)  # nobody waits for it at the end
+    thread.start()
+    thread.join(PATIENCE)
+    if not answers:
+        raise SendError(f"the resolver has not answered for {PATIENCE:.0f} s: look at /etc/resolv.conf")
+    return answers[0]()
+
+
+def nat64() -> list[ipaddress.IPv6Network]:
+    """The prefixes behind which IPv4 is, as the network tells them. Raises SendError if the resolver is dead."""
+    found: list[tuple[object, ...]] = []
+    with contextlib.suppress(OSError):  # most networks have none
+        answers = within(lambda: socket.getaddrinfo("ipv4only.arpa", None, socket.AF_INET6, socket.SOCK_STREAM))
+        found = [answer[4] for answer in answers]
+    return WELL_KNOWN + [prefix for address in found if (prefix := prefix_of(str(address[0])))]
+
+
+def prefix_of(address: str) -> ipaddress.IPv6Network | None:
+    """The prefix in an IPv6 address of ipv4only.arpa; None if no IPv4 address of that name is in it."""
+    packed = ipaddress.IPv6Address(address).packed
+    for length, places in _PLACES.items():
+        if (length == 96 or not packed[8]) and bytes(packed[place] for place in places) in _EMBEDDED:
+            return ipaddress.IPv6Network((packed, length), strict=False)
+    return None
