@@ -1,6 +1,9 @@
 """The client in daily use: ssh through it, programs that it starts, hosts with several addresses, lost knocks."""
 
 import contextlib
+import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -70,6 +73,35 @@ def test_ssh_through_it(lab: Lab, sshd: list[str]) -> None:
         assert knocks(lab) == number
     assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == 2
     assert not lab.connects(HOST)
+
+
+def test_mosh_as_readme_has_it(lab: Lab) -> None:
+    """mosh gives ssh a ProxyCommand of its own, so both doors are opened before it starts; its line runs unchanged."""
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    (line,) = re.findall(r"`(knockknock [^`]* -- mosh [^`]*)`", page)
+    (ports,) = set(re.findall(r"\|ports = ([^|]*)\|", page))
+    lab.mint("laptop", "--ports", ports, hosts=("server.example",))
+    names, programs, done = (lab.directory / name for name in ("hosts", "programs", "done"))
+    names.write_text(f"{HOST} server.example\n")
+    programs.mkdir()
+    ssh = [str(shutil.which("ssh")), *lab.sshd()[1:]]
+    for name, words in (("knockknock", lab.program("knockknock")), ("ssh", ssh)):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (programs / name).chmod(0o755)
+    lab.configure(delay="15")
+    daemon = lab.daemon()
+    typed = f"while sleep 0.2; do echo 'touch {done}; exit'; done"  # by somebody who has not seen yet that it began
+    terminal = f"script --quiet --return --command 'stty rows 24 cols 80; {' '.join(line.split())}' /dev/null"
+    mosh = lab.start(
+        "client",
+        *("unshare", "--mount", "sh", "-ec", f"mount --bind {names} /etc/hosts; {typed} | {terminal}"),
+        env=lab.environment(PATH=f"{programs}:{os.environ['PATH']}", LANG="C.UTF-8", TERM="xterm"),
+        stdout=subprocess.PIPE,
+    )
+    said, _ = mosh.communicate(timeout=30)
+    assert mosh.returncode == 0, said
+    assert done.exists(), "what was typed reached the server"
+    assert [daemon.log().count(f"open {port} for 10.77.0.2") for port in ("tcp/22", "udp/60003")] == [1, 1]
 
 
 def test_many_logins_at_the_same_time(lab: Lab, sshd: list[str]) -> None:
