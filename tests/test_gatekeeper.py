@@ -10,7 +10,8 @@ from knockknock.grant import Grant, Order
 from knockknock.packet import Packet
 from knockknock.profile import MAX_COUNTER
 from knockknock.request import TCP, UDP, Request, Verb
-from knockknock.schemes import syn
+from knockknock.schemes import ear, syn
+from knockknock.schemes.ear import REPEATED
 from knockknock.schemes.synlistener import EXPLAINED_PER_SECOND
 from knockknock.schemes.synprofile import FORMATS, Profile
 
@@ -241,6 +242,41 @@ def test_a_flood_hides_no_knock() -> None:
         packet = knock(one, counter)
         assert isinstance(listener.hear(packet, 100.0 + counter / 200), Accepted)
         assert not isinstance(listener.hear(packet, 100.0 + counter / 200), Accepted)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("seen", [3, 9], ids=["used", "unused"])
+def test_repeating_a_part_of_a_knock_costs_no_keystreams(
+    monkeypatch: pytest.MonkeyPatch, format: str, seen: int
+) -> None:
+    """Somebody saw a knock and repeats what the table knows of it; knocks are heard in between."""
+    made, one = [0], profile(format=format)
+    listener, before = keeper(one), syn.keystreams
+
+    def counted(*asked: object) -> list[bytes]:
+        made[0] += 1
+        return before(*asked)  # type: ignore[arg-type]  # as they came
+
+    known = knock(one, seen)
+    assert isinstance(listener.hear(knock(one, 3), 1.0), Accepted)
+    monkeypatch.setattr(syn, "keystreams", counted)
+    for counter in (4, 5, 9, 10):
+        for number in range(500):
+            junk = known._replace(source=number.to_bytes(4), window=number, options=stamped(number))
+            assert not isinstance(listener.hear(junk, 2.0), Accepted)
+        assert isinstance(listener.hear(knock(one, counter), 2.0), Accepted)
+    assert not isinstance(listener.hear(known, 2.0), Accepted)
+    assert made[0] < 100, "2,000 packets"
+
+
+def test_what_repeats_parts_of_more_knocks_than_are_kept_hides_none() -> None:
+    ones = [profile(f"p{number}", mac_key=number.to_bytes(16)) for number in range(REPEATED // 16 + 1)]
+    listener = keeper(*ones)
+    for one in ones:
+        for counter in range(16):
+            assert not isinstance(listener.hear(knock(one, counter)._replace(window=1), 1.0), Accepted)
+    assert ear._expected.cache_info().currsize == REPEATED
+    assert all(isinstance(listener.hear(knock(one, counter), 1.0), Accepted) for one in ones for counter in range(16))
 
 
 def test_no_secret_in_any_text() -> None:

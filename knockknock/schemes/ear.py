@@ -1,6 +1,7 @@
 """One profile as SynListener listens to it: where its window is, what it can say next, what it has said. Pure."""
 
-from collections.abc import Container, Iterator
+import hmac
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 
 from ..profile import MAX_COUNTER
@@ -11,6 +12,8 @@ from .synprofile import Profile
 COMPUTED_AHEAD = 16
 """Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
 
+REPEATED = 4096
+"""Beginnings of packets up to which the expected values are kept, at some 250 to 500 bytes each."""
 
 LONG_LIST = 256
 """Ports in an allow-list up to which each of them is kept in a set."""
@@ -32,7 +35,7 @@ class Ear:
         """`first`: the first counter that was ever put into the table."""
         self.requests = () if profile.bind_source else _requests(profile.format, profile.ports)
         """All that the profile can ask, if that is little and does not depend on who asks; else nothing."""
-        self.streams: list[tuple[int, bytes]] | None = None if self.requests else self._window()
+        self.streams: Sequence[tuple[int, bytes]] = () if self.requests else self.window_streams()
         """Kept where every packet is tried with them."""
 
     def heads(self, first: int, end: int) -> Iterator[int]:
@@ -49,13 +52,13 @@ class Ear:
         """The heads that are in the table now."""
         return self.heads(*self.kept())
 
-    def _start(self) -> int:
+    def start(self) -> int:
         """The first counter of the window."""
         return max(self.next, self.clock - self.window) if self.profile.clock else self.next
 
-    def _window(self) -> list[tuple[int, bytes]]:
+    def window_streams(self) -> list[tuple[int, bytes]]:
         """The keystreams of the look-ahead window, each behind the number that masks the port."""
-        return self._masked(self._start(), self.kept()[1])
+        return self._masked(self.start(), self.kept()[1])
 
     def _masked(self, first: int, end: int) -> list[tuple[int, bytes]]:
         """The keystreams of some counters, each behind the number that masks the port."""
@@ -74,15 +77,20 @@ class Ear:
 
     def _slid(self, old: int, old_end: int) -> tuple[Iterator[int], Iterator[int]]:
         new, new_end = self.kept()
-        if self.streams is not None:
-            self.streams = self._window()
+        if not self.requests:
+            self.streams = self.window_streams()
         if new < old:  # only a clock goes back
             return self.heads(max(old, new_end), old_end), self.heads(new, min(new_end, old))
         return self.heads(old, min(old_end, new)), self.heads(max(old_end, new), new_end)
 
     def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
         """The counter and the request of a knock that this profile may make now."""
-        return self._find(self.streams or self._window(), self._start(), sealed, source)
+        if not self.requests:
+            return self._find(self.streams, self.start(), sealed, source)
+        for expected, counter, request in _expected(self, self.next, self.clock, sealed[:4]):
+            if hmac.compare_digest(expected, sealed):
+                return counter, request
+        return None
 
     def hear_ahead(self, sealed: bytes, source: bytes, far: int) -> tuple[int, Request] | None:
         """The same for a knock up to so many counters beyond the window; None by the clock, where there is no such."""
@@ -92,7 +100,7 @@ class Ear:
         return self._find(self._masked(first, first + far), first, sealed, source)
 
     def _find(
-        self, streams: list[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
+        self, streams: Sequence[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
     ) -> tuple[int, Request] | None:
         profile, match = self.profile, None
         head, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
@@ -113,6 +121,22 @@ class Ear:
             if request := match(counter, stream):
                 return counter, request
         return None
+
+
+@lru_cache(maxsize=REPEATED)
+def _expected(ear: Ear, _next: int, _clock: int, beginning: bytes) -> tuple[tuple[bytes, int, Request], ...]:
+    """The sealed bytes, of all that a profile in the table may say now, that begin with these 4.
+
+    Kept until the window moves, because who repeats a part of a knock can send it a hundred thousand times a second.
+    """
+    head = int.from_bytes(beginning[:2], "big")
+    found = [
+        (syn.seal(ear.profile, counter, request, b""), counter, request)
+        for counter, (mask, _) in enumerate(ear.window_streams(), ear.start())
+        for request in ear.requests
+        if request.port ^ mask == head
+    ]
+    return tuple(one for one in found if one[0].startswith(beginning))
 
 
 @lru_cache(maxsize=1024)

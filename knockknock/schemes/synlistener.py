@@ -141,8 +141,7 @@ class SynListener:
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
         """The profiles of a group among some numbers of the table: nearly always none, or the one."""
-        ears = [self._numbered[number] for number in numbers]
-        return [ear for ear in ears if ear and ear.profile.name in group.all]
+        return [ear for number in numbers if (ear := self._numbered[number]) and ear.profile.name in group.all]
 
     def _use_up(self, ear: Ear, counter: int) -> None:
         """Slide a profile's window past a counter; the table follows later, because somebody waits at the door."""
