@@ -1,18 +1,23 @@
 """A knock opens its port, at the first try, while others flood the knock port."""
 
+import random
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from knockknock import store
+from knockknock.request import Request, Verb
 from knockknock.root import BURST, SET_SIZE
-from knockknock.schemes import Carried
+from knockknock.schemes import Carried, syn
+from knockknock.schemes.synprofile import Profile
 from knockknock.tcpip import knock as packet_of
 
 from .lab import Daemon, Lab, inside
@@ -27,14 +32,19 @@ TCP = struct.pack("!HHIIBBHHH", 4000, 1, 1, 0, 0x50, 2, 1024, 0, 0)
 NEIGHBOUR, LAST = (socket.inet_aton(f"10.77.1.{last}") for last in (2, 3))
 
 
-def flood(lab: Lab, port: int, sources: list[bytes], rate: int = 0) -> None:
-    """One SYN from each source; rate: in a second, 0 for as fast as it goes."""
+def syns(port: int, sources: list[bytes], fields: Callable[[], Carried] = lambda: Carried(7, 7, 0, 7)) -> list[bytes]:
+    """One SYN from each source, all of one family; fields: those of the next one."""
     family, template, host = socket.AF_INET, TEMPLATE, HOST
     if len(sources[0]) == 16:
         family, template, host = socket.AF_INET6, TEMPLATE6, HOST6
     server = socket.inet_pton(family, host)
-    packets = [packet_of(template + TCP, source, server, port, Carried(7, 7, 0, 7)) for source in sources]
-    with inside(lab.ns("other")), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+    return [packet_of(template + TCP, source, server, port, fields()) for source in sources]
+
+
+def send(lab: Lab, packets: list[bytes], rate: int = 0, sender: str = "other") -> None:
+    """Send packets of one family to the server; rate: in a second, 0 for as fast as it goes."""
+    family, host = (socket.AF_INET6, HOST6) if packets[0][0] >> 4 == 6 else (socket.AF_INET, HOST)
+    with inside(lab.ns(sender)), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         start = time.monotonic()
         for number, packet in enumerate(packets):
             if rate:
@@ -42,9 +52,19 @@ def flood(lab: Lab, port: int, sources: list[bytes], rate: int = 0) -> None:
             raw.sendto(packet, (host, 0))
 
 
+def flood(lab: Lab, port: int, sources: list[bytes], rate: int = 0) -> None:
+    """One SYN from each source."""
+    send(lab, syns(port, sources), rate)
+
+
 def forged(count: int) -> list[bytes]:
     """Addresses, from 10.78.0.0 on."""
     return [struct.pack("!I", 0x0A4E0000 + number) for number in range(count)]
+
+
+def cpu(daemon: Daemon) -> float:
+    """Seconds of CPU time."""
+    return int(Path(f"/proc/{daemon.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def size(daemon: Daemon) -> int:
@@ -85,6 +105,38 @@ def listening(walled: Lab) -> Iterator[Daemon]:
     one = start(walled, "nflog")
     yield one
     assert one.stop() == 0
+
+
+@pytest.mark.parametrize("known", [10, 25], ids=["used", "unused"])
+def test_knocks_open_while_values_of_one_that_was_seen_are_repeated(lab: Lab, known: int) -> None:
+    """Ten in a flood of random junk, and ten in one with all of a knock but its window, which costs little more."""
+    daemon = start(lab, "nflog")
+    profile = cast(Profile, store.load_profile(f"{lab.settings['profiles']}/laptop"))
+    port, client = PORTS["nflog"], socket.inet_aton("10.77.0.2")
+
+    def sealed(counter: int) -> Carried:
+        return syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, 6, 22), client))
+
+    def knock(counter: int) -> None:
+        send(lab, syns(port, [client], lambda: sealed(counter)), sender="client")
+        assert lab.opens(HOST), f"{counter}: {daemon.log()}"
+
+    bits, seen, costs = random.getrandbits, sealed(known), []
+    assert seen.window is not None
+    others = [window for window in range(1 << 16) if window != seen.window]
+    for first, fields in (
+        (0, lambda: Carried(bits(16), bits(32), 0, bits(16))),
+        (11, lambda: seen._replace(window=random.choice(others))),
+    ):
+        before, packets = cpu(daemon), syns(port, forged(20000), fields)
+        flooder = threading.Thread(target=send, args=(lab, packets))
+        flooder.start()
+        for counter in range(first, first + 10):
+            knock(counter)
+        flooder.join()
+        knock(first + 10)  # behind all others
+        costs.append(cpu(daemon) - before)
+    assert costs[1] < 2.5 * costs[0], costs
 
 
 def in_64(sources: list[bytes], number: int | None = None) -> list[bytes]:
