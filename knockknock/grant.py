@@ -9,7 +9,6 @@ number, 8 bytes.
 """
 
 import struct
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -27,8 +26,6 @@ LONGEST_REASON = 1000
 """Bytes of a reason; what is longer is cut off."""
 MOST_DOORS = 1000
 """Records in the answer to a STATUS at most."""
-LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
-"""Bytes of the longest answer."""
 
 
 class Order(IntEnum):
@@ -73,7 +70,7 @@ def pack(grant: Grant) -> bytes:
     return RECORD.pack(grant.order, family, grant.protocol, grant.port, grant.seconds, grant.address)
 
 
-def _unpack(record: bytes) -> Grant:
+def unpack_any(record: bytes) -> Grant:
     """The grant of a record, sane or not. Raises GrantError for anything that pack() cannot have made."""
     if len(record) != RECORD.size:
         raise GrantError(f"a record has {RECORD.size} bytes, not {len(record)}")
@@ -88,47 +85,18 @@ def _unpack(record: bytes) -> Grant:
 
 def unpack(record: bytes) -> Grant:
     """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
-    grant = _unpack(record)
+    grant = unpack_any(record)
     order, address, protocol, port, seconds = grant
-    if order in (Order.RELOAD, Order.LOGGED):
-        if grant != RELOAD._replace(order=order):
-            raise GrantError("a reload, or a question for a number, names no door")
-    elif order is Order.STATUS:
-        if grant[2:] != STATUS[2:]:
-            raise GrantError("a status names no door")
-    elif order is Order.BLOCK:
-        if not address or grant[2:] != STATUS[2:]:
-            raise GrantError("to shut out takes an address and nothing else")
-    elif not address or protocol not in (6, 17) or port == 0:
-        raise GrantError("a record names no door")
-    elif (seconds == 0) != (order is Order.CLOSE):
-        raise GrantError(f"{seconds} seconds make no sense with order {order.name}")
+    if order in (Order.OPEN_ONCE, Order.OPEN, Order.CLOSE):
+        sane = address and protocol in (6, 17) and port and (seconds == 0) == (order is Order.CLOSE)
+    else:
+        fitting = (Order.BLOCK, Order.STATUS) if address else (Order.RELOAD, Order.STATUS, Order.LOGGED)
+        sane = order in fitting and (protocol, port, seconds) == (0, 0, 0)
+    if not sane:
+        raise GrantError(f"the order {order.name} makes no sense with what else the record says")
     return grant
 
 
-def pack_count(count: int) -> bytes:
-    """The answer to a LOGGED."""
-    return count.to_bytes(8, "big")
-
-
-def unpack_count(answer: bytes) -> int:
-    """What pack_count() made. Raises GrantError."""
-    if len(answer) != 8:
-        raise GrantError(f"{len(answer)} bytes are no number")
-    return int.from_bytes(answer, "big")
-
-
-def pack_doors(doors: Sequence[Grant]) -> bytes:
+def pack_doors(doors: list[Grant]) -> bytes:
     """How many doors are open, and the first MOST_DOORS of them."""
     return len(doors).to_bytes(4, "big") + b"".join(map(pack, doors[:MOST_DOORS]))
-
-
-def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
-    """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
-    number, records = int.from_bytes(answer[:4], "big"), answer[4:]
-    doors = [_unpack(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
-    if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
-        raise GrantError(f"{len(answer)} bytes do not list {number} doors")
-    if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) and door.address for door in doors):
-        raise GrantError("what is listed is not a door that is open")
-    return number, doors

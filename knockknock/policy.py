@@ -1,11 +1,10 @@
-"""Prints what the root helper may do, from the configuration and the profiles' configs. The helper runs it, as root.
+"""What the root helper may do, from the configuration and the profiles' configs: read by a set-up, as root, which ends.
 
-A program of its own, so that no parser is ever loaded into the process that keeps root, and no key into either.
+So no parser is ever loaded into a process that keeps root, and no key into any.
 """
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 from . import ownership, store
@@ -13,7 +12,8 @@ from .config import Config
 from .errors import KnockError, ProfileError
 from .packet import TCP
 from .profile import check_name, parse_config
-from .root.policy import Policy, Scan, dump
+from .root import setup
+from .root.policy import Policy, Scan
 from .schemes import Profile
 
 
@@ -50,6 +50,7 @@ def policy(config_path: str) -> Policy:
         any_flags=tuple(sorted(any_flags)),
         scan=_scan(config) if config.scan_guard else None,
         timed=tuple(sorted(timed)),
+        locked_in=config.sandbox != "off",
     )
 
 
@@ -87,8 +88,5 @@ def _drafts(place: str) -> Iterator[Profile]:
 
 
 def main() -> None:
-    """The one argument is the path of the configuration."""
-    try:
-        print(dump(policy(sys.argv[1])))
-    except KnockError as error:
-        sys.exit(str(error))
+    """The set-up that reads the configuration."""
+    setup.main(policy)

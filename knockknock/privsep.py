@@ -11,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from . import grant, signals
+from . import answers, grant, own_address, signals
 from .errors import FirewallError, KnockError, PrivilegeError
-from .grant import DONE, NOTICE, Grant
+from .grant import DONE, NOTICE, Grant, Order
 from .root import RUN, privileges
 
 PRIORITY = -10
-"""Nice value of both processes: in a flood they need the processor before the kernel's ring has gone round, in 5 ms."""
+"""Nice value of the daemon and what it starts: in a flood both need the processor before the kernel's ring has gone
+round, in 5 ms."""
 WAIT = 0.001
 """Seconds after which it is looked what else there is to do while the helper is at work."""
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -27,22 +28,23 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 class Helper:
     """Our end of the pair to the root helper."""
 
-    def __init__(self, config_path: str, quiet: bool, trial: int = 0) -> None:
-        """Start the helper. Raises FirewallError, PrivilegeError.
+    def __init__(self, config_path: str, state: str, quiet: bool, trial: int = 0) -> None:
+        """Start the helper, and what watches over it. Raises FirewallError, PrivilegeError.
 
-        config_path: the file that it makes its policy from. quiet: let go of our standard error. trial: seconds after
-        which what it refuses is open again by itself, 0: never. `summary` is then what it says about the firewall that
-        it has prepared.
+        config_path: the file that its policy is made from. state: the state directory, by which we are known. quiet:
+        let go of our standard error. trial: seconds after which what it refuses is open again by itself, 0: never.
+        `summary` is then what it says about the firewall that it has prepared.
         """
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        code = RUN.format(module="knockknock.root.helper")
+        code = RUN.format(module="knockknock.root.watch")
         self._notices: list[str] = []
+        self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None
         """Called every WAIT seconds while the helper is at work."""
         with theirs, signals.held():
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code, package, config_path, str(trial)],
+                [sys.executable, "-I", "-c", code, package, config_path, os.path.realpath(state), str(trial)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL if quiet else None,
@@ -70,15 +72,17 @@ class Helper:
 
         Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
         """
+        if order.address and order.order is not Order.CLOSE:
+            own_address.refuse(self._routes, order.address)
         return self._ask(order).decode(errors="replace")
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
         """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""
-        return grant.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
+        return answers.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
 
     def logged(self) -> int:
         """How many packets our rule has logged since it was placed. Raises as obey() does."""
-        return grant.unpack_count(self._ask(grant.LOGGED))
+        return answers.unpack_count(self._ask(grant.LOGGED))
 
     def _ask(self, order: Grant) -> bytes:
         record = grant.pack(order)
@@ -91,18 +95,12 @@ class Helper:
 
     def _receive(self) -> bytes:
         try:
-            message = self._pair.recv(grant.LONGEST)
+            message = self._pair.recv(answers.LONGEST)
         except OSError:
             message = b""
         if not message:
             raise PrivilegeError("the root helper is gone")
         return message
-
-    def prefer(self) -> None:
-        """Have both processes run before others, if we may (under systemd its unit says so)."""
-        with contextlib.suppress(OSError):
-            for process in (0, self._process.pid):
-                os.setpriority(os.PRIO_PROCESS, process, PRIORITY)
 
     def _answer(self) -> bytes:
         while not select.select([self._pair], [], [], WAIT)[0]:
@@ -117,6 +115,12 @@ class Helper:
         """Close the pair, and wait until the helper has taken away what it placed."""
         self._pair.close()
         self._process.wait()
+
+
+def prefer() -> None:
+    """Have this process and those that it starts run before others, if we may (under systemd its unit says so)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
 def find_user(name: str) -> pwd.struct_passwd:

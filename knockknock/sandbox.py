@@ -5,18 +5,15 @@ ready, as root, because the daemon's user may not be able to read this Python; w
 once the loop can begin.
 """
 
-import contextlib
-import errno
 import logging
-import mmap
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
-from typing import Any
 
-from . import landlock, schemes
+from . import schemes
 from .errors import PrivilegeError
+from .root import landlock, seccomp
 
 log = logging.getLogger("knockknock")
 
@@ -39,8 +36,6 @@ _FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS = 0x541B, 0x5421, 0x5451, 0x5401
 """include/uapi/asm-generic/ioctls.h; the terminal is only asked whether it is one."""
 _F_GETFD, _F_SETFD, _F_GETFL, _F_GETLK, _F_SETLK, _F_SETLKW = 1, 2, 3, 5, 6, 7
 """include/uapi/asm-generic/fcntl.h. Without F_SETOWN, which sends signals, and F_SETFL, which switches them on."""
-_WORD = 0xFFFFFFFF
-"""The half of a 64-bit argument that the kernel looks at where it takes an int; what is above may be anything."""
 
 Enter = Callable[[], None]
 
@@ -93,49 +88,24 @@ def _directory(path: str) -> str:
     return real if os.path.isdir(real) else os.path.dirname(real)
 
 
-def _binding() -> Any:
-    """libseccomp's own Python binding or, where only pip is at hand, the one with the same functions."""
-    for name in ("seccomp", "pyseccomp"):
-        try:
-            return import_module(name)
-        except (ImportError, RuntimeError):
-            continue  # pyseccomp raises RuntimeError where the library itself is missing
-    raise PrivilegeError(
-        "there is no Python binding of libseccomp: apt install python3-seccomp, or pip install pyseccomp and libseccomp"
-    )
-
-
 def _seccomp(syslog: int | None, listener: int | None) -> Enter:
-    binding = _binding()
-    # "No such system call", not "not permitted": a C library that knows a newer one then falls back to an older one.
-    rules = binding.SyscallFilter(binding.ERRNO(errno.ENOSYS))
-
-    def allow(names: Collection[str], *conditions: Any) -> None:
-        for name in names:
-            with contextlib.suppress(
-                OSError, RuntimeError, ValueError
-            ):  # a libseccomp older than the call: stays refused
-                rules.add_rule(binding.ALLOW, name, *conditions)
-
-    def masked(number: int, mask: int, value: int) -> Any:
-        return binding.Arg(number, binding.MASKED_EQ, mask, value)
-
-    allow(_FREE.split(" "))
-    allow(["mmap", "mprotect"], masked(2, mmap.PROT_EXEC, 0))  # no memory with code in it that was not there before
-    allow(["fchown"], masked(1, _WORD, _WORD), masked(2, _WORD, _WORD))  # -1: nobody else's
-    allow(["sendto"], binding.Arg(4, binding.EQ, 0))  # to whom the socket is connected, and nobody else
+    rules = seccomp.Rules()
+    rules.allow(_FREE.split(" "))
+    rules.memory()
+    rules.allow(["fchown"], rules.is_int(1, seccomp.WORD), rules.is_int(2, seccomp.WORD))  # -1: nobody else's
+    rules.allow(["sendto"], rules.to_nobody_else())
     for request in (_FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS):
-        allow(["ioctl"], masked(1, _WORD, request))
+        rules.allow(["ioctl"], rules.is_int(1, request))
     for request in (_F_GETFD, _F_SETFD, _F_GETFL, _F_GETLK, _F_SETLK, _F_SETLKW):
-        allow(["fcntl"], masked(1, _WORD, request))
+        rules.allow(["fcntl"], rules.is_int(1, request))
     if syslog is not None:
-        allow(["connect"], masked(0, _WORD, syslog))
+        rules.allow(["connect"], rules.is_int(0, syslog))
     if listener is not None:
-        allow(["accept4"], masked(0, _WORD, listener))
+        rules.allow(["accept4"], rules.is_int(0, listener))
 
     def enter() -> None:
         try:
-            rules.load()
+            rules.filter.load()
         except (OSError, RuntimeError) as error:
             raise PrivilegeError(f"the kernel does not take the seccomp filter: {error}; set sandbox = off") from None
 

@@ -5,7 +5,7 @@ import sys
 from .. import loading, observers, ownership, policy, privsep, sandbox, store
 from ..errors import KnockError
 from ..root.firewall import survey
-from ..root.netlink import Kernel
+from ..root.listing import connect
 from . import probe, service
 
 
@@ -39,7 +39,7 @@ def check(path: str) -> None:
     if complaints:
         raise KnockError("not all is well, see above")
     limits = policy.policy(path)
-    firewall = survey(Kernel(), limits.label)
+    firewall = survey(connect(), limits.label)
     pointless = not (firewall.refuses or limits.protect)
     print(firewall.text(limits), file=sys.stderr if pointless else sys.stdout)
     try:

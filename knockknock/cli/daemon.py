@@ -135,14 +135,14 @@ def serve(path: str, pid_file: str | None, trial: int) -> None:
     gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
     gc.enable()
     observers.check(settings)
-    helper = privsep.Helper(path, quiet=pid_file is not None, trial=trial)
+    privsep.prefer()
+    helper = privsep.Helper(path, settings.state, quiet=pid_file is not None, trial=trial)
     signal.alarm(trial)
     told = None
     try:
         told = observers.Observers(settings, user, quiet=pid_file is not None)
         reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
         enter = sandbox.prepare(settings.sandbox, reads, [settings.state, *told.writes], messages, told.listener)
-        helper.prefer()
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
         for key in settings.obsolete:

@@ -13,7 +13,7 @@ from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
 from ..packet import Packet
 from ..root import NAME
-from ..root.netlink import Kernel
+from ..root.listing import connect
 from ..schemes.synprofile import Profile
 from ..sources import nfpacket
 from .doctor_server import WAIT
@@ -186,7 +186,7 @@ def _surroundings(settings: Config, heard: bool, looked: bool) -> bool:
 def _rule() -> bool:
     """Whether our table is there, with its rule that logs."""
     try:
-        Kernel().packets(NAME, "told")
+        connect().packets(NAME, "told")
     except (FirewallError, OSError):
         return False
     return True

@@ -10,9 +10,9 @@ from functools import partial
 from .. import running, sources
 from ..config import Config
 from ..errors import FirewallError, KnockError, SourceError
-from ..root import PRIORITY, nft
-from ..root.netlink import Kernel
-from ..root.ruleset import told
+from ..root import nft
+from ..root.listing import connect
+from ..root.ruleset import PRIORITY, told
 
 SECONDS, SHORT = 3.0, 0.5
 """To wait for its line, and where the firewall has not logged it."""
@@ -72,7 +72,7 @@ def _rule(port: int, nflog_group: int) -> Iterator[Callable[[], int]]:
     nft.run(f"add table inet {TABLE}; delete table inet {TABLE}")  # of one that was killed
     nft.run(f"table inet {TABLE} {{ counter told {{ }}; {chain}; }}")
     try:
-        yield partial(Kernel().packets, TABLE, "told")
+        yield partial(connect().packets, TABLE, "told")
     finally:
         nft.run(f"delete table inet {TABLE}")
 

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from .. import store
 from ..errors import KnockError, PrivilegeError
 from ..root import scan
-from ..root.netlink import Kernel
+from ..root.listing import connect
 from ..root.scan import Address
 
 PREFIX = "knockknock_scan_"
@@ -37,7 +37,7 @@ def show(path: str, options: argparse.Namespace) -> None:
     """Do it. Raises KnockError."""
     if os.geteuid() != 0:
         raise PrivilegeError("whom the scan guard has shut out only root may ask the kernel: use sudo")
-    kernel, prefix = Kernel(), store.load_config(path).scan_ipv6_prefix
+    kernel, prefix = connect(), store.load_config(path).scan_ipv6_prefix
     blocked = scan.blocked(kernel)
     if blocked is None:
         raise KnockError("there is no scan guard in the kernel: set scan_guard = on and restart the daemon")

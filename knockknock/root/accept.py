@@ -8,24 +8,10 @@ marks, which a connection of ours must have, too.
 import struct
 from typing import NamedTuple
 
-from . import NAME, PRIORITY
-from .netlink import (
-    CHAINS,
-    DELETE_RULE,
-    INET,
-    IP,
-    IP6,
-    NESTED,
-    NEW_RULE,
-    RULES,
-    TABLES,
-    Change,
-    Kernel,
-    attribute,
-    attributes,
-    text,
-    word,
-)
+from . import NAME
+from .listing import CHAINS, DELETE_RULE, IP, IP6, NEW_RULE, RULES, TABLES, dump, word
+from .netlink import CREATE, INET, NESTED, Kernel, attribute, attributes, text
+from .ruleset import PRIORITY
 
 FAMILIES = {INET: "inet", IP: "ip", IP6: "ip6"}
 IPTABLES = ("filter", "mangle", "security")
@@ -44,7 +30,6 @@ _DROP, _QUEUE, _JUMP, _GOTO = 0, 3, -3, -4
 _L4PROTO = b"meta", 16
 _DESTINATION_PORT = b"payload", 2, 2, 2
 """Expressions that load these: NFT_META_L4PROTO; base (the transport header), offset and length."""
-_CREATE = 0x400
 _REFUSING_TARGETS = {b"REJECT", b"TARPIT", b"NFQUEUE"}
 """Of iptables; its DROP is a verdict."""
 
@@ -93,7 +78,7 @@ def look(kernel: Kernel, label: int) -> Look:
     """What is in the kernel now, without anything of our own table. Raises OSError."""
     owned = {
         (family, _text(found[_NAME]))
-        for family, found in kernel.dump(TABLES)
+        for family, found in dump(kernel, TABLES)
         if int.from_bytes(found.get(_FLAGS, b""), "big") & _OWNED
     }
     rules = [
@@ -103,7 +88,7 @@ def look(kernel: Kernel, label: int) -> Look:
             found.get(_EXPRESSIONS, b""),
             found.get(_USERDATA, b""),
         )
-        for family, found in kernel.dump(RULES)
+        for family, found in dump(kernel, RULES)
         if family in FAMILIES and _text(found[_RULE_TABLE]) != NAME
     ]
     ours = [(rule.chain, rule.handle) for rule in rules if _is_ours(rule, label)]
@@ -113,7 +98,7 @@ def look(kernel: Kernel, label: int) -> Look:
         if (rule.chain, rule.handle) not in handles:
             by_chain.setdefault(rule.chain, []).append(rule)
     wanted, late, refuses = [], [], False
-    for family, found in kernel.dump(CHAINS):
+    for family, found in dump(kernel, CHAINS):
         if family not in FAMILIES or _HOOK not in found or _text(found[_CHAIN_TABLE]) == NAME:
             continue
         chain = _chain(family, found, _CHAIN_TABLE, _CHAIN_NAME)
@@ -143,7 +128,7 @@ def place(kernel: Kernel, label: int, chain: Chain) -> str:
         body = text(_RULE_TABLE, chain.table) + text(_RULE_CHAIN, chain.name)
         body += attribute(_EXPRESSIONS | NESTED, expressions) + (attribute(_USERDATA, userdata) if userdata else b"")
         try:
-            kernel.change(Change(NEW_RULE, _CREATE, body, chain.family))
+            kernel.change((NEW_RULE, CREATE, chain.family, body))
             return ""
         except OSError as error:
             problem = f"{chain}, which takes no rule of ours ({error.strerror}),"
@@ -155,7 +140,7 @@ def remove(kernel: Kernel, label: int) -> None:
     for chain, handle in look(kernel, label).placed:
         body = text(_RULE_TABLE, chain.table) + text(_RULE_CHAIN, chain.name) + attribute(_RULE_HANDLE, handle)
         try:
-            kernel.change(Change(DELETE_RULE, 0, body, chain.family))
+            kernel.change((DELETE_RULE, 0, chain.family, body))
         except FileNotFoundError:
             continue  # its chain has gone meanwhile
 

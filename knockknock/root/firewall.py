@@ -1,7 +1,7 @@
 """What a daemon has in the kernel: our table, and one rule in each chain of others that a door must pass."""
 
 import contextlib
-import fcntl
+import hashlib
 import ipaddress
 import os
 import sys
@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import FirewallError
-from ..grant import MOST_SECONDS, Grant, Order
-from . import NAME, SLOTS, accept, legacy, nft, ruleset, scan
-from .netlink import CHAINS, RULES, SETS, Change, Kernel, add, delete, door, text
+from . import NAME, accept, legacy, lock, nft, ruleset
+from .listing import CHAINS, RULES, SETS, connect, dump, generation
+from .netlink import INET, Kernel, text
 from .policy import Policy
 
 _TABLE = 1
 """NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
-_COUNTED = (5, 6, 8)
-"""NFTA_CHAIN_USE, NFTA_CHAIN_COUNTERS and what sets say of their elements: they change while all is whole."""
+_LASTING = {CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
+"""NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME: what is the same
+each time that the same table is placed, and while it is whole."""
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED, as /proc/net/tcp has it (include/net/tcp_states.h)."""
 
@@ -55,8 +56,6 @@ class Survey(NamedTuple):
 
 _TRIES = 5
 """Times that our table is placed anew because others change rules meanwhile."""
-LOCK = "/run/knockknock"
-"""Begins the name of the file that is locked by who has the table; the number of the network namespace follows."""
 GATE = os.environ.get("KNOCKKNOCK_GATE", "/var/lib/knockknock.gate")
 """Where what refuses is kept for the next boot, whatever the state directory: knockknock-gate.service has it."""
 _GONE = f"add table inet {NAME}\ndelete table inet {NAME}\n"
@@ -96,106 +95,89 @@ def _refused() -> Iterator[None]:
 class Firewall:
     """Our table, and our rules in tables of others. All methods raise FirewallError."""
 
-    def __init__(self, limits: Policy) -> None:
-        """Nothing is placed yet."""
-        self._kernel, self._limits = Kernel(), limits
-        self._claim = _claim(limits.state)
-        self._slot = 0
-        self._placed: list[object] | None = None
-        """Our table as the kernel lists it when it is whole; None: not known, so it is placed at the next look."""
-        self._late: list[str] = []
-        self._untracked: tuple[tuple[accept.Chain, tuple[int, int]], ...] = ()
-        self._legacy: set[legacy.Table] = set()
-        """Legacy tables that were there at the last look; nothing announces the first one."""
+    def __init__(self, policy: Policy, digest: str = "") -> None:
+        """digest: of our table as it is when it is whole; "": not known."""
+        self._kernel, self.policy, self.digest = connect(), policy, digest
+        self.late: list[str] = []
+        """Chains that may refuse what a door lets in, as they were found last: "any", or protocol/port, and a text."""
 
     def prepare(self) -> Survey:
         """Place our table, in the place of one that is there, and our rules where they are missing; what was found."""
-        self._run(_GONE + ruleset.table(self._limits, _established(self._limits)))
-        _save_gate(self._limits)
+        commands = _GONE + ruleset.table(self.policy, _established(self.policy))
+        if self.digest:
+            nft.run(commands)
+        else:
+            self._learn(commands)
+        _save_gate(self.policy)
         return self._accept()[0]
 
-    def _run(self, commands: str) -> None:
-        """Change our table, and remember it as it is then; anew if somebody changes rules in between."""
+    def _learn(self, commands: str) -> None:
+        """Change our table, and note how it is then; anew if anybody changes rules or elements in between."""
+        self.digest = ""
         for _ in range(_TRIES):
             with _refused():
-                before = self._kernel.generation()
+                before = generation(self._kernel)
                 nft.run(commands)
                 listed = self._listed()
-                if self._kernel.generation() == before + 1:
-                    self._placed = listed
+                if generation(self._kernel) == before + 1:
+                    self.digest = listed
                     return
-        self._placed = None
 
     def _accept(self) -> tuple[Survey, int]:
         """Place our rule where it is missing; what was there before, and how many were placed."""
-        found, label, placed = survey(self._kernel, self._limits.label), self._limits.label, 0
-        self._late = [str(chain) for chain in found.nft.late]
+        found, label, placed = survey(self._kernel, self.policy.label), self.policy.label, 0
+        self.late = [f"any {chain}" for chain in found.nft.late]
         for chain in found.nft.missing:
             if problem := accept.place(self._kernel, label, chain):
-                self._late.append(problem)
+                self.late.append(f"any {problem}")
             else:
                 placed += 1
-        self._untracked = found.nft.untracked
-        self._legacy = {one.table for one in found.iptables}
+        self.late += [
+            f"{protocol}/{port} {chain}, which takes such packets out of connection tracking,"
+            for chain, (protocol, port) in found.nft.untracked
+        ]
         tables = [one if one.placed or one.problem else _placed(one, label) for one in found.iptables]
         placed += sum(one.placed for one in tables) - sum(one.placed for one in found.iptables)
-        self._late += [str(one.table) for one in tables if one.problem]
+        self.late += [f"any {one.table}" for one in tables if one.problem]
         return found._replace(iptables=tuple(tables)), placed
 
-    def late(self, grant: Grant) -> list[str]:
-        """Chains that may refuse what a door lets in, with legacy tables that came after the last look."""
-        late = [*self._late, *(str(table) for table in legacy.tables() if table not in self._legacy)]
-        return late + [
-            f"{chain}, which takes such packets out of connection tracking,"
-            for chain, port in self._untracked
-            if port == (grant.protocol, grant.port)
-        ]
+    def heal(self, everything: bool) -> str:
+        """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.
 
-    def heal(self) -> str:
-        """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing."""
-        said = ""
-        if self._listed() != self._placed:
-            found, said = (
-                self.prepare(),
-                "somebody took our rules out of the firewall: placed again, doors that were open are lost",
-            )
+        everything: look at chains of others as well, if our own table is whole.
+        """
+        if not (listed := self._listed()) or self.digest not in ("", listed):
+            found = self.prepare()
+            said = "somebody took our rules out of the firewall: placed again, doors that were open are lost"
+        elif not everything:
+            return ""
         else:
+            if not self.digest:
+                self.follow(self.policy)
             found, placed = self._accept()
-            if placed:
-                said = "the firewall's chains were changed: our rule placed again in each that filters input"
+            said = "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
         if unreached := [f"{one.table} ({one.problem})" for one in found.iptables if one.problem]:
             said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
-        elif said and not found.refuses and not self._limits.protect:
+        elif said and not found.refuses and not self.policy.protect:
             said += "; no chain refuses input now, so every port is open: looked at again when the rules change"
         return said
 
-    def _listed(self) -> list[object]:
-        """Chains, rules and sets of our table, without elements and what is counted."""
+    def _listed(self) -> str:
+        """A digest of chains, rules and sets of our table, without elements and what is counted; "": there is none."""
         listed: list[object] = []
-        with _refused(), contextlib.suppress(FileNotFoundError):  # the whole table has gone
-            for kind in (CHAINS, RULES, SETS):
-                for _, found in self._kernel.dump(kind, 1, text(_TABLE, NAME)):
+        with _refused(), contextlib.suppress(FileNotFoundError):
+            for kind, lasting in _LASTING.items():
+                for _, found in dump(self._kernel, kind, INET, text(_TABLE, NAME)):
                     if found[_TABLE] == NAME.encode() + b"\0":
-                        # Of a set what it is called says enough: some kernels tell how many elements it has.
-                        listed.append(
-                            found[2]
-                            if kind == SETS
-                            else sorted((k, v) for k, v in found.items() if kind == RULES or k not in _COUNTED)
-                        )
-        return listed
+                        listed.append([found.get(one) for one in lasting])
+        return hashlib.sha256(repr(listed).encode()).hexdigest() if listed else ""
 
-    def follow(self, limits: Policy) -> None:
+    def follow(self, fresh: Policy) -> None:
         """Go over to what another policy says of the elements of our sets; all else takes a restart."""
-        same = self._limits._replace(
-            knock_ports=limits.knock_ports,
-            any_flags=limits.any_flags,
-            protect=limits.protect,
-            protect_reject=limits.protect_reject,
-            protect_allow=limits.protect_allow,
-            scan=self._limits.scan
-            and limits.scan
-            and self._limits.scan._replace(allow=limits.scan.allow, public=limits.scan.public),
-        )
+        old, scan = self.policy, self.policy.scan
+        if scan and fresh.scan:
+            scan = scan._replace(allow=fresh.scan.allow, public=fresh.scan.public)
+        same = fresh._replace(state=old.state, label=old.label, trial=old.trial, nflog_group=old.nflog_group, scan=scan)
         commands = [f"flush chain inet {NAME} gate"]
         commands += [f"add rule inet {NAME} gate {rule}" for rule in ruleset.protected(same)]
         for name, held in ruleset.elements(same).items():
@@ -205,84 +187,20 @@ class Firewall:
         for family, kept in _established(same).items():
             if kept:
                 commands.append(f"add element inet {NAME} kept{family} {{ {', '.join(kept)} }}")
-        self._run("\n".join(commands))
-        self._limits = same
+        self._learn("\n".join(commands))
+        self.policy = same
         _save_gate(same)
-
-    def open(self, grant: Grant) -> None:
-        """Let the grant's source in: the kernel ends it after its seconds or, with OPEN_ONCE, after one connection."""
-        family, key = _family(grant), door(grant)
-        # Where it is already, its time begins anew only if it is taken out first. The set of all is asked first, and
-        # must not end before another's door does.
-        longest = max([self._limits.seconds, *(timed[3] for timed in self._limits.timed)])
-        name = f"open{family}"
-        if grant.order is Order.OPEN_ONCE:
-            name = ruleset.slot(family, self._slot)
-            self._slot = (self._slot + 1) % SLOTS
-        changes = [
-            change
-            for one, seconds in ((f"any{family}", longest), (name, grant.seconds))
-            for change in (add(one, key), delete(one, key), add(one, key, seconds))
-        ]
-        if policy := self._limits.scan:
-            changes += scan.forgiven(policy, scan.source(grant.address, policy.prefix))
-        self._change(*changes)
-
-    def close(self, grant: Grant) -> None:
-        """Take a door away; no error where there is none."""
-        names = [f"open{_family(grant)}", *(ruleset.slot(_family(grant), number) for number in range(SLOTS))]
-        self._change(*[change(name, door(grant)) for name in names for change in (add, delete)])
-
-    def _change(self, *changes: Change) -> None:
-        """All in one transaction, of which none is refused: the kernel takes 14 milliseconds to undo one."""
-        with _refused():
-            try:
-                self._kernel.change(*changes)
-            except FileNotFoundError:  # a connection has used up what was there, right now
-                self._kernel.change(*changes)
-
-    def block(self, grant: Grant) -> None:
-        """Shut a source out, as the scan guard does."""
-        host, policy = ipaddress.ip_address(grant.address), self._limits.scan
-        if policy is None:
-            return
-        if any(host in ipaddress.ip_network(network) for network in policy.allow):
-            raise FirewallError(f"{host} is never shut out, by scan_allow")
-        with _refused():
-            scan.block(self._kernel, policy, scan.source(grant.address, policy.prefix))
-
-    def status(self) -> list[Grant]:
-        """The doors that are open now, from the kernel, each with the seconds that are left, 0: for ever."""
-        doors = []
-        with _refused():
-            for family, size in ((4, 4), (6, 16)):
-                for name in (f"open{family}", *(ruleset.slot(family, number) for number in range(SLOTS))):
-                    order = Order.OPEN if name.startswith("open") else Order.OPEN_ONCE
-                    for key, seconds in self._kernel.elements(name):
-                        port = int.from_bytes(key[size + 4 : size + 6], "big")
-                        doors.append(Grant(order, key[:size], key[size], port, min(seconds or 0, MOST_SECONDS)))
-        return doors
-
-    def logged(self) -> int:
-        """How many packets our rule has logged since it was placed."""
-        try:
-            return self._kernel.packets(NAME, "told")
-        except OSError as error:
-            raise FirewallError(f"nftables does not tell what was logged: {error.strerror or error}") from None
 
     def remove(self) -> None:
         """Take away all that was placed but what refuses: that stays until it is asked for in words."""
-        try:
-            with _refused():
-                accept.remove(self._kernel, self._limits.label)
-            for one in legacy.look(self._limits.label):
-                if one.placed:
-                    legacy.remove(one.table, self._limits.label)
-            stays = self._limits.protect and not self._limits.trial
-            nft.run(_GONE + (ruleset.gate(self._limits, _established(self._limits)) if stays else ""))
-        finally:
-            os.unlink(_lock_path())
-            os.close(self._claim)
+        label = self.policy.label
+        with _refused():
+            accept.remove(self._kernel, label)
+        for one in legacy.look(label):
+            if one.placed:
+                legacy.remove(one.table, label)
+        stays = self.policy.protect and not self.policy.trial
+        nft.run(_GONE + (ruleset.gate(self.policy, _established(self.policy)) if stays else ""))
 
 
 def _placed(one: legacy.Look, label: int) -> legacy.Look:
@@ -299,13 +217,10 @@ def open_gate(state: str, label: int) -> None:
 
     state, label: of the daemon.
     """
-    limits = Policy((), (), 0, os.path.realpath(state), label)
-    Firewall(limits).remove()
-    _save_gate(limits)
-
-
-def _family(grant: Grant) -> int:
-    return 4 if len(grant.address) == 4 else 6
+    policy = Policy((), (), 0, os.path.realpath(state), label)
+    with lock.held(policy.state):
+        Firewall(policy).remove()
+        _save_gate(policy)
 
 
 def _save_gate(limits: Policy) -> None:
@@ -325,34 +240,6 @@ def _save_gate(limits: Policy) -> None:
         os.replace(file.name, path)
     except OSError as error:
         raise FirewallError(f"{path} cannot be written, so the next boot would begin open: {error.strerror}") from None
-
-
-def _lock_path() -> str:
-    return f"{LOCK}-{os.stat('/proc/self/ns/net').st_ino}.lock"
-
-
-def _claim(state: str) -> int:
-    """Make sure that no other daemon has the table of this network namespace, for as long as the descriptor lives.
-
-    state: of whom we are. Raises FirewallError.
-    """
-    path = _lock_path()
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
-            os.close(fd)
-            return _claim(state)  # who had it has just stopped
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, state.encode(), 0)
-    except BlockingIOError:
-        other = os.pread(fd, 4096, 0).decode(errors="replace")
-        raise FirewallError(
-            f"another knockknock-daemon, with the state directory {other}, has the table inet {NAME}: stop it first"
-        ) from None
-    except OSError as error:
-        raise FirewallError(f"{path} cannot be locked: {error.strerror}") from None
-    return fd
 
 
 def _established(limits: Policy) -> dict[int, list[str]]:

@@ -1,99 +1,135 @@
-"""The process that keeps root: a fixed-size record in, one element in a kernel set out.
+"""The resident helper: a fixed-size record in, one message to the kernel out, an answer back.
 
-Started by privsep as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It has its policy
-from root's own files (knockknock.policy), never from the other side. What that does not allow is refused with an
-answer, because a packet can make the daemon ask for it. What is no record at all ends it: an intruder alone sends such.
-Rules of ours that somebody else takes away are placed again (root.watch). When the pair closes it takes away what it
-placed, and ends.
+The set-up executes it when all is in place, as a user of no rights but CAP_NET_ADMIN, with the pair to the daemon, the
+pair to what watches the rules (root.watch), a socket to the kernel's nf_tables, and Landlock rules. It locks itself in
+before it reads a record. From then on it has no file, can execute nothing and make no socket, and the limits of what
+may be asked come from root's side alone. What is no record at all ends it: an intruder alone sends such. What is more
+than the limits is refused with an answer, because a packet can make the daemon ask for it.
 """
 
 import contextlib
+import ctypes
+import ipaddress
+import itertools
 import os
-import signal
+import select
 import socket
-import subprocess
+import struct
 import sys
 import time
+from collections.abc import Iterator
 
-from ..errors import FirewallError, GrantError, KnockError
-from ..grant import DONE, FAILED, LONGEST_REASON, Order, pack_count, pack_doors, unpack
-from . import RUN, legacy, policy, privileges, route, watch
-from .firewall import Firewall
+from ..errors import GrantError, KnockError
+from ..grant import DONE, FAILED, LONGEST_REASON, MOST_SECONDS, RECORD, RELOAD, Grant, Order, pack_doors, unpack
+from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, limits, sets
+from .limits import Limits
+from .netlink import Change, Kernel, add, delete
+
+_SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
+"""PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
+_SLOTS = itertools.cycle(range(1, 1 + SLOTS))
+"""Sets of doors for one connection are used in turn."""
 
 
-def read_policy(config: str) -> policy.Policy:
-    """What root's own files allow now. Raises KnockError with the sentence of the process that reads them."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    command = [sys.executable, "-I", "-c", RUN.format(module="knockknock.policy"), package, config]
+def confine(landlock: bool, rules: bytes) -> None:
+    """Keep CAP_NET_ADMIN, three sockets and standard error, and nothing else. rules: of seccomp. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", _NET_ADMIN, _NET_ADMIN, 0, 0, 0, 0))
+    program = ctypes.create_string_buffer(rules)
+    filtered = struct.pack("@HP", len(rules) // 8, ctypes.addressof(program))  # struct sock_fprog
+    failed |= landlock and libc.syscall(ctypes.c_long(_RESTRICT_SELF), LANDLOCK, 0)
+    os.closerange(LANDLOCK, LANDLOCK + 1)
+    if failed or (rules and libc.prctl(_SECCOMP, _FILTER, filtered)):
+        raise OSError(ctypes.get_errno(), "it cannot be locked in")
+
+
+def taken(names: list[str], key: bytes) -> list[Change]:
+    """To take an element out of sets. First it is added: the kernel takes 14 ms to undo what is refused in part."""
+    return [change(name, key) for name in names for change in (add, delete)]
+
+
+def anew(name: str, key: bytes, seconds: int) -> list[Change]:
+    """To put an element into a set for some seconds from now on, 0: for ever; where it is its time would go on."""
+    return [*taken([name], key), add(name, key, seconds)]
+
+
+def changes(grant: Grant, held: Limits) -> list[Change]:
+    """A door, or a source that is shut out, as one transaction."""
+    order, address, protocol, port, seconds = grant
+    family, bits = (4, 32) if len(address) == 4 else (6, held.prefix)
+    source = ipaddress.ip_network((address, bits), strict=False).network_address.packed
+    key = address + struct.pack("!B3xH2x", protocol, port)  # each padded to registers of 4 bytes, as nft makes it
+    if order is Order.BLOCK:
+        return anew(f"blocked{family}", source, held.block)
+    if order is Order.CLOSE:
+        return taken(sets(family), key)
+    rungs = [f"blocked{family}", *(f"rung{one}_{family}" for one in range(1, held.rungs + 1))] if held.prefix else []
+    name = sets(family)[0 if order is Order.OPEN else next(_SLOTS)]
+    # The set of all is asked first, and must not end before another's door does.
+    return anew(f"any{family}", key, max(run[3] for run in held.runs)) + anew(name, key, seconds) + taken(rungs, source)
+
+
+def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
+    """The doors that are open for an address, b"": for all, with the seconds that are left, 0: for ever."""
+    for size, name in [(4, name) for name in sets(4)] + [(16, name) for name in sets(6)]:
+        for key, left in kernel.elements(name):
+            order = Order.OPEN if name in (sets(4)[0], sets(6)[0]) else Order.OPEN_ONCE
+            if address in (b"", key[:size]):
+                port = int.from_bytes(key[size + 4 : size + 6], "big")
+                yield Grant(order, key[:size], key[size], port, min(left or 0, MOST_SECONDS))
+
+
+def obey(kernel: Kernel, grant: Grant, held: Limits, meter: limits.Meter) -> bytes:
+    """Do what the limits allow; what the answer says behind DONE. Raises FirewallError, OSError."""
+    if grant.order is Order.STATUS:
+        return pack_doors(list(status(kernel, grant.address)))
+    if grant.order is Order.LOGGED:
+        return kernel.packets(NAME, "told").to_bytes(8, "big")
+    if grant.seconds:
+        meter.admit(held.doors_per_minute, time.monotonic())
+    wanted = changes(grant, held)
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    except PermissionError:
-        raise FirewallError(
-            f"{sys.executable} is in a directory that others may not enter, and what keeps root has given up the right "
-            "to: install knockknock elsewhere, not in a home"
-        ) from None
-    if done.returncode:
-        raise KnockError(done.stderr.strip().rpartition("\n")[2])
-    return policy.load(done.stdout)
+        kernel.change(*wanted)
+    except FileNotFoundError:  # a connection has used up what was there, right now
+        kernel.change(*wanted)
+    return held.late if grant.seconds else b""
 
 
-def serve(pair: socket.socket, rules: watch.Watch, firewall: Firewall, config: str, limits: policy.Policy) -> None:
-    """Obey records until the pair closes. Raises GrantError for the first that is none."""
-    meter = policy.Meter()
-    while record := rules.record(firewall):
-        grant, answer = unpack(record), DONE
-        try:
-            limits.check(grant)
-            if grant.order is Order.RELOAD:
-                fresh = read_policy(config)
-                rules.heal(firewall)
-                firewall.follow(fresh)
-                limits = fresh
-            elif grant.order is Order.CLOSE:
-                firewall.close(grant)
-            elif grant.order is Order.BLOCK:
-                route.refuse_own(grant.address)
-                firewall.block(grant)
-            elif grant.order is Order.STATUS:
-                found = [door for door in firewall.status() if grant.address in (b"", door.address)]
-                answer += pack_doors(found)
-            elif grant.order is Order.LOGGED:
-                answer += pack_count(firewall.logged())
-            else:
-                route.refuse_own(grant.address)
-                meter.admit(limits.doors_per_minute, time.monotonic())
-                firewall.open(grant)
-                answer += ", ".join(firewall.late(grant)).encode()[:LONGEST_REASON]
-        except (KnockError, OSError) as error:
-            answer = FAILED + str(error).encode()[:LONGEST_REASON]
-        with contextlib.suppress(BlockingIOError):  # one that asks and does not listen holds nothing up
-            pair.send(answer, socket.MSG_DONTWAIT)
+def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
+    """Obey records until a side has gone. Raises GrantError for what is no record, OSError."""
+    held, meter = limits.unpack(root.recv(limits.MOST)), limits.Meter()
+    say(daemon, held.answer)
+    while True:
+        ready = select.select([root, daemon], [], [])[0]
+        if not (message := ready[0].recv(limits.MOST if root in ready else RECORD.size + 1)):
+            return
+        if root in ready:
+            held = limits.unpack(message)
+            say(daemon, held.answer)
+        elif (grant := unpack(message)) == RELOAD:
+            say(root, b"reload")
+        else:
+            try:
+                held.check(grant)
+                say(daemon, DONE + obey(kernel, grant, held, meter))
+            except KnockError as error:
+                say(daemon, FAILED + str(error).encode()[:LONGEST_REASON])
+            except OSError as error:
+                say(daemon, FAILED + f"nftables refused: {error.strerror}".encode())
+
+
+def say(side: socket.socket, message: bytes) -> None:
+    """Send, unless there is nothing to say or no room: who asks and does not listen holds nothing up."""
+    with contextlib.suppress(BlockingIOError):
+        side.send(message, socket.MSG_DONTWAIT) if message else 0
 
 
 def main() -> None:
-    """The arguments are the path of the configuration and, for a trial, its seconds."""
-    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-        signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
-    pair = socket.socket(fileno=0)
-    with contextlib.ExitStack() as cleanup:
-        try:
-            privileges.no_core()
-            privileges.no_more()
-            privileges.keep({privileges.NET_ADMIN, privileges.NET_RAW, privileges.SETPCAP})
-            limits = read_policy(sys.argv[1])._replace(trial=int(sys.argv[2]))
-            firewall = Firewall(limits)
-            rules = watch.Watch(pair)
-            cleanup.callback(firewall.remove)
-            summary = firewall.prepare().text(limits)
-            # Legacy iptables is asked through a raw socket: to heal and to remove rules, too.
-            raw = {privileges.NET_RAW} if legacy.tables() else set()
-            privileges.keep({privileges.NET_ADMIN} | raw)
-        except (KnockError, OSError) as error:
-            pair.send(FAILED + str(error).encode())
-            sys.exit(1)
-        try:
-            pair.send(DONE + summary.encode()[:LONGEST_REASON])
-            serve(pair, rules, firewall, sys.argv[1], limits)
-        except (GrantError, OSError) as error:
-            sys.exit(f"knockknock: root helper stops: {error}")
+    """Serve, locked in."""
+    daemon, root, kernel = socket.socket(fileno=DAEMON), socket.socket(fileno=ROOT), Kernel(KERNEL)
+    landlock, *rules = root.recv(limits.MOST)
+    try:
+        confine(bool(landlock), bytes(rules))
+        serve(daemon, root, kernel)
+    except (GrantError, OSError) as error:
+        sys.exit(f"knockknock: the root helper stops: {error}")

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from ..errors import FirewallError
 from . import NAME
+from .lock import XTABLES
 
-LOCK = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
-"""What every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
 _TABLES = ("filter", "mangle", "security")
 """Those that can refuse what comes in."""
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
@@ -160,6 +159,6 @@ def _by_library(table: Table, label: int) -> bool:
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
     """Keep others out, as the commands do; the library does not."""
-    with open(os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
+    with open(os.open(XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

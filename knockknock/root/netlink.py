@@ -10,157 +10,113 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from ..errors import FirewallError
-from ..grant import Grant
 from . import NAME
 
-NETFILTER = 12  # NETLINK_NETFILTER of include/uapi/linux/netlink.h
-INET, IP, IP6 = 1, 2, 10
-"""NFPROTO_*."""
-TABLES, CHAINS, RULES, SETS, ELEMENTS = 1, 4, 7, 10, 13
-"""NFT_MSG_GET*."""
-NEW_RULE, DELETE_RULE = 6, 8
-NESTED = 0x8000
-_REQUEST, _ACK, _INTERRUPTED, _DUMP, _CREATE, _ERROR, _DONE = 1, 4, 0x10, 0x300, 0x400, 2, 3
-_BEGIN, _END, _NFTABLES, _NEW_ELEMENT, _DELETE_ELEMENT = 16, 17, 10, 12, 14
-"""NFNL_MSG_BATCH_*, NFNL_SUBSYS_NFTABLES, NFT_MSG_*SETELEM."""
-_GET_GENERATION, _GENERATION, _GET_OBJECT = 16, 1, 19
-"""NFT_MSG_GETGEN, NFTA_GEN_ID, NFT_MSG_GETOBJ."""
+NETFILTER, INET = 12, 1
+"""NETLINK_NETFILTER (include/uapi/linux/netlink.h), NFPROTO_INET."""
+NESTED, ACK, DUMP, CREATE = 0x8000, 4, 0x300, 0x400
+_REQUEST, _INTERRUPTED, _ERROR, _DONE = 1, 0x10, 2, 3
+_BEGIN, _END, _NFTABLES, _NEW_ELEMENT, _DELETE_ELEMENT, _ELEMENTS, _OBJECT = 16, 17, 10, 12, 14, 13, 19
+"""NFNL_MSG_BATCH_*, NFNL_SUBSYS_NFTABLES, NFT_MSG_*SETELEM, NFT_MSG_GETOBJ."""
 _TABLE, _SET, _LIST, _ELEMENT = 1, 2, 3, 1
 """NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM."""
 _KEY, _TIMEOUT, _EXPIRATION, _VALUE = 1, 4, 5, 1
 """NFTA_SET_ELEM_*, NFTA_DATA_VALUE."""
-_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA, _COUNTER, _PACKETS = 1, 2, 3, 4, 1, 2
+_OBJECT_TABLE, _OBJECT_NAME, _OBJECT_TYPE, _OBJECT_DATA, _COUNTER, _PACKETS = 1, 2, 3, 4, bytes([0, 0, 0, 1]), 2
 """NFTA_OBJ_*, NFT_OBJECT_COUNTER, NFTA_COUNTER_PACKETS."""
-_HEADER, _ANSWER = struct.Struct("=IHHII"), struct.Struct("=IHHIIi")
-"""struct nlmsghdr, alone and with the error of struct nlmsgerr."""
-_PATIENCE = 5.0
-"""Seconds to wait for an answer."""
-_TRIES = 20
-"""Times that something is listed anew because it changed meanwhile."""
-
-
-class Change(NamedTuple):
-    """One message of a batch."""
-
-    kind: int
-    """NFT_MSG_NEW* or NFT_MSG_DEL*."""
-    flags: int
-    body: bytes
-    family: int = INET
-
-
-class Element(NamedTuple):
-    """An element of a set."""
-
-    key: bytes
-    seconds: int | None
-    """That are left, rounded up; None: for ever."""
+_HEADER = struct.Struct("=IHHII")
+"""struct nlmsghdr."""
+Change = tuple[int, int, int, bytes]
+"""One message of a batch: NFT_MSG_NEW* or NFT_MSG_DEL*, flags, family, body."""
+Object = tuple[int, dict[int, bytes]]
+"""Family and attributes."""
 
 
 class Kernel:
-    """A socket to the kernel's nf_tables.
+    """A socket to the kernel's nf_tables. All methods raise OSError.
 
     It stays open: to close one waits until the kernel has cleared away what was deleted, which takes 20 milliseconds.
     """
 
-    def __init__(self) -> None:
-        """Raises FirewallError if this kernel has no nf_tables."""
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
-            self._socket.connect((0, 0))
-            self._socket.settimeout(_PATIENCE)
-            self._number = 0
-            self.dump(TABLES)
-        except OSError as error:
-            raise FirewallError(
-                f"this kernel has no nf_tables, which knockknock is made for ({error.strerror}): modprobe nf_tables"
-            ) from None
+    def __init__(self, fileno: int | None = None) -> None:
+        """fileno: of such a socket; None: a new one."""
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER, fileno)
+        self._socket.connect((0, 0))
+        self._socket.settimeout(5.0)  # seconds to wait for an answer
+        self._number = 0
 
     def change(self, *changes: Change) -> None:
         """Have some changes carried out together. Raises OSError with nothing changed."""
-        begin = self._number % (1 << 31) + 1
+        begin, failed = self._number % (1 << 31) + 1, 0
         self._number = last = begin + len(changes)
-        messages = [
-            _packed(_NFTABLES << 8 | one.kind, _REQUEST | _ACK | one.flags, one.family, 0, begin + at, one.body)
-            for at, one in enumerate(changes, 1)
-        ]
-        bounds = [_packed(kind, _REQUEST, socket.AF_UNSPEC, _NFTABLES, begin, b"") for kind in (_BEGIN, _END)]
-        self._socket.send(b"".join([bounds[0], *messages, bounds[1]]))
-        failed, answered = 0, 0
-        while answered != last:
-            _, kind, _, number, _, code = _ANSWER.unpack_from(self._socket.recv(4096))
+        batch = [_packed(_BEGIN, 0, socket.AF_UNSPEC, _NFTABLES, begin, b"")]
+        for number, (kind, flags, family, body) in enumerate(changes, begin + 1):
+            batch.append(_packed(_NFTABLES << 8 | kind, ACK | flags, family, 0, number, body))
+        batch.append(_packed(_END, 0, socket.AF_UNSPEC, _NFTABLES, begin, b""))
+        self._socket.send(b"".join(batch))
+        for kind, _, number, message in self._messages():
             if kind == _ERROR and number >= begin:  # else left over from a change whose answers were not waited for
-                failed = failed or -code
-                # What is wrong with the whole batch is said of its beginning alone.
-                answered = last if number == begin else number
+                failed = failed or _code(message)
+                if number in (begin, last):  # what is wrong with the whole batch is said of its beginning alone
+                    break
         if failed:
             raise OSError(failed, os.strerror(failed))
 
-    def generation(self) -> int:
-        """The number of the ruleset: each transaction, anybody's, adds one. Raises OSError."""
-        _, found = next(self._answers(_GET_GENERATION, _REQUEST, 0, b""))
-        return int.from_bytes(found[_GENERATION], "big")
+    def ask(self, kind: int, flags: int, family: int = 0, body: bytes = b"", tries: int = 20) -> list[Object]:
+        """What the kernel has of a kind: the family and the attributes of each object.
 
-    def packets(self, table: str, counter: str) -> int:
-        """What a named counter has counted. Raises OSError."""
-        asked = text(_OBJECT_TABLE, table) + text(_OBJECT_NAME, counter) + word(_OBJECT_TYPE, _COUNTER)
-        _, found = next(self._answers(_GET_OBJECT, _REQUEST, INET, asked))
-        return int.from_bytes(dict(attributes(found[_OBJECT_DATA]))[_PACKETS], "big")
-
-    def dump(self, kind: int, family: int = 0, body: bytes = b"") -> list[tuple[int, dict[int, bytes]]]:
-        """All objects of a kind, one of those above: the family and the attributes of each. Raises OSError."""
-        for _ in range(_TRIES):
-            try:
-                return list(self._answers(kind, _REQUEST | _DUMP, family, body))
-            except InterruptedError:
-                continue
-        raise OSError(errno.EBUSY, "its rules change too fast to be listed")
-
-    def elements(self, name: str) -> list[Element]:
-        """What is in a set of our table. Raises OSError."""
-        asked = text(_TABLE, NAME) + text(_SET, name)
-        return [
-            _element(dict(attributes(one)))
-            for _, found in self.dump(ELEMENTS, INET, asked)
-            for _, one in attributes(found.get(_LIST, b""))
-        ]
-
-    def _answers(self, kind: int, flags: int, family: int, body: bytes) -> Iterator[tuple[int, dict[int, bytes]]]:
-        """Raises OSError; InterruptedError if what is listed has changed meanwhile."""
+        flags: DUMP for all of them; ACK for one. tries: times to ask because something has changed meanwhile.
+        """
         self._number = number = self._number % (1 << 31) + 1
         self._socket.send(_packed(_NFTABLES << 8 | kind, flags, family, 0, number, body))
-        interrupted = False
-        while True:
-            data = self._socket.recv(1 << 16)
+        found, interrupted = list[Object](), 0
+        for answer, flagged, answered, message in self._messages():
+            if answered != number:
+                continue  # left over, as above
+            interrupted |= flagged & _INTERRUPTED
+            if answer in (_ERROR, _DONE):
+                break
+            found.append((message[0], dict(attributes(message[4:]))))
+        if code := _code(message) or (interrupted and tries == 1 and errno.EBUSY):
+            raise OSError(code, os.strerror(code))
+        return self.ask(kind, flags, family, body, tries - 1) if interrupted else found
+
+    def packets(self, table: str, counter: str) -> int:
+        """What a named counter has counted."""
+        asked = text(_OBJECT_TABLE, table) + text(_OBJECT_NAME, counter) + attribute(_OBJECT_TYPE, _COUNTER)
+        ((_, found),) = self.ask(_OBJECT, ACK, INET, asked)
+        return int.from_bytes(dict(attributes(found[_OBJECT_DATA]))[_PACKETS], "big")
+
+    def elements(self, name: str) -> Iterator[tuple[bytes, int | None]]:
+        """What is in a set of our table: key, and seconds that are left, rounded up; None: for ever."""
+        for _, found in self.ask(_ELEMENTS, DUMP, INET, text(_TABLE, NAME) + text(_SET, name)):
+            for _, one in attributes(found.get(_LIST, b"")):
+                element = dict(attributes(one))
+                left = element.get(_EXPIRATION, element.get(_TIMEOUT))
+                seconds = None if left is None else -(-int.from_bytes(left, "big") // 1000)
+                yield dict(attributes(element[_KEY]))[_VALUE], seconds
+
+    def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Type, flags, number and rest of each message that comes."""
+        while data := self._socket.recv(1 << 16):
             while data:
-                size, kind, flags, answered, _ = _HEADER.unpack_from(data)
-                message, data = data[_HEADER.size : size], data[(size + 3) & ~3 :]
-                if answered != number:
-                    continue  # left over, as above
-                interrupted = interrupted or bool(flags & _INTERRUPTED)
-                if kind == _ERROR:
-                    code = -int(struct.unpack_from("=i", message)[0])
-                    raise OSError(code, os.strerror(code))
-                if kind == _DONE:
-                    if interrupted:
-                        raise InterruptedError
-                    return
-                yield message[0], dict(attributes(message[4:]))
+                size, kind, flags, number, _ = _HEADER.unpack_from(data)
+                yield kind, flags, number, data[_HEADER.size : size]
+                data = data[(size + 3) & ~3 :]
 
 
 def add(name: str, key: bytes, seconds: int = 0) -> Change:
     """To put an element into a set of ours for some seconds; where it is already this changes nothing. 0: for ever."""
     timeout = attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000)) if seconds else b""
-    return Change(_NEW_ELEMENT, _CREATE, _listed(name, key, timeout))
+    return _NEW_ELEMENT, CREATE, INET, _listed(name, key, timeout)
 
 
 def delete(name: str, key: bytes) -> Change:
     """To take an element out of a set of ours; refused with ENOENT where it is not."""
-    return Change(_DELETE_ELEMENT, 0, _listed(name, key, b""))
+    return _DELETE_ELEMENT, 0, INET, _listed(name, key, b"")
 
 
 def _listed(name: str, key: bytes, more: bytes) -> bytes:
@@ -168,21 +124,15 @@ def _listed(name: str, key: bytes, more: bytes) -> bytes:
     return text(_TABLE, NAME) + text(_SET, name) + attribute(_LIST | NESTED, attribute(_ELEMENT | NESTED, element))
 
 
-def _element(found: dict[int, bytes]) -> Element:
-    left = found.get(_EXPIRATION, found.get(_TIMEOUT))
-    key = dict(attributes(found[_KEY]))[_VALUE]
-    return Element(key, None if left is None else -(-int.from_bytes(left, "big") // 1000))
-
-
-def door(grant: Grant) -> bytes:
-    """The key of a door: address, protocol and port, each padded to registers of 4 bytes, as nft makes it."""
-    return grant.address + struct.pack("!B3xH2x", grant.protocol, grant.port)
-
-
 def _packed(kind: int, flags: int, family: int, subsystem: int, number: int, body: bytes) -> bytes:
     """struct nlmsghdr, struct nfgenmsg, attributes."""
-    head = _HEADER.pack(20 + len(body), kind, flags, number, 0)
+    head = _HEADER.pack(20 + len(body), kind, _REQUEST | flags, number, 0)
     return head + struct.pack("!BBH", family, 0, subsystem) + body
+
+
+def _code(message: bytes) -> int:
+    """The error number in a message of the type _ERROR or _DONE, 0 for none."""
+    return -int.from_bytes(message[:4], sys.byteorder, signed=True)
 
 
 def attribute(kind: int, data: bytes) -> bytes:
@@ -193,11 +143,6 @@ def attribute(kind: int, data: bytes) -> bytes:
 def text(kind: int, name: str) -> bytes:
     """A name as an attribute."""
     return attribute(kind, name.encode() + b"\0")
-
-
-def word(kind: int, number: int) -> bytes:
-    """A number of 4 bytes, network order, as an attribute."""
-    return attribute(kind, struct.pack("!I", number))
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:

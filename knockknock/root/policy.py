@@ -1,13 +1,14 @@
-"""What the other side may ask for: made from root's own files by root's own process, checked for every record."""
+"""What our table is to hold and what the daemon may ask for, as the set-up has it from root's own files."""
 
-import ipaddress
 import json
-from collections import deque
 from typing import NamedTuple
 
-from ..errors import FirewallError, GrantError
-from ..grant import Grant, Order
-from . import LABEL
+from ..errors import FirewallError
+from .limits import HEAD, MOST, RUN, Limits
+
+LABEL = 75
+"""Conntrack label of a connection whose SYN a door let in, if the configuration names no other; the next one is that of
+a connection that was established through it."""
 
 
 class Scan(NamedTuple):
@@ -59,51 +60,29 @@ class Policy(NamedTuple):
     """The scan guard, if there is to be one."""
     timed: tuple[tuple[int, int, int, int], ...] = ()
     """Doors of profiles that have a time of their own: protocol number, first port, last port, longest time."""
-
-    def check(self, grant: Grant) -> None:
-        """Raises GrantError if a grant, sane in itself, is not within the policy."""
-        if grant.order in (Order.RELOAD, Order.STATUS, Order.LOGGED):
-            return
-        if grant.order is Order.BLOCK:
-            if not self.scan or not self.scan.by_daemon:
-                raise GrantError("by the configuration nobody is shut out at the daemon's wish")
-            check_address(grant.address)
-            return
-        doors = [*self.timed, *((*door, self.seconds) for door in self.doors)]
-        allowed = [
-            seconds
-            for protocol, first, last, seconds in doors
-            if grant.protocol == protocol and first <= grant.port <= last
-        ]
-        if not allowed:
-            raise GrantError(f"no profile may open protocol {grant.protocol} port {grant.port}")
-        if grant.seconds > max(allowed):
-            raise GrantError(f"{grant.seconds} seconds are more than the {max(allowed)} that the configuration allows")
-        check_address(grant.address)
+    locked_in: bool = True
+    """Whether the helper is to be held to its job by the kernel."""
 
 
-def check_address(address: bytes) -> None:
-    """Raises GrantError for an address that is not the unicast address of a host."""
-    ip = ipaddress.ip_address(address)
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    first = address[0] if isinstance(ip, ipaddress.IPv4Address) else 1
-    if ip.is_multicast or ip.is_loopback or ip.is_unspecified or mapped or first == 0 or first >= 240:
-        raise GrantError(f"{ip} is not the unicast address of a host")
+def limits(policy: Policy, answer: bytes = b"", late: bytes = b"") -> Limits:
+    """What the helper is to know of a policy; answer, late: as there."""
+    scan = policy.scan
+    runs = [*policy.timed, *((*door, policy.seconds) for door in policy.doors)]
+    if scan and scan.by_daemon:
+        runs.append((0, 0, 0, 0))
+    rungs = scan.ports if scan and not scan.by_daemon else 0
+    prefix, block = (scan.prefix, scan.block) if scan else (0, 0)
+    return Limits(answer, late, policy.doors_per_minute, prefix, rungs, block, tuple(runs))
 
 
-class Meter:
-    """How many doors were opened in the last minute, whoever asked: a reload does not begin it anew."""
-
-    def __init__(self) -> None:
-        self._opened: deque[float] = deque()
-
-    def admit(self, limit: int, now: float) -> None:
-        """Count one more door. now: seconds on a monotonic clock. Raises FirewallError, with it not counted."""
-        while self._opened and now - self._opened[0] >= 60:
-            self._opened.popleft()
-        if len(self._opened) >= limit:
-            raise FirewallError(f"{limit} doors were opened within a minute, no more may be: raise doors_per_minute")
-        self._opened.append(now)
+def message(limits: Limits) -> bytes:
+    """What hands limits to the helper. Raises FirewallError if it would be too long."""
+    answer, late, *numbers, runs = limits
+    head = HEAD.pack(len(answer), len(late), *numbers)
+    made = b"".join([head, answer, late, *(RUN.pack(*run) for run in runs)])
+    if len(made) > MOST:
+        raise FirewallError(f"{len(runs)} runs of ports are too many for what keeps root: name fewer, and longer ones")
+    return made
 
 
 def dump(policy: Policy) -> str:

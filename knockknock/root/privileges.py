@@ -9,11 +9,12 @@ from collections.abc import Collection
 
 from ..errors import PrivilegeError
 
-SETPCAP, NET_ADMIN, NET_RAW = 8, 12, 13
+DAC_READ_SEARCH, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = 2, 6, 7, 8, 12, 13
 """Capabilities (include/uapi/linux/capability.h)."""
 
 # include/uapi/linux/prctl.h, capability.h
-_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 8, 24, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _VERSION_3 = 0x20080522
 
 
@@ -22,24 +23,51 @@ def keep(capabilities: Collection[int]) -> None:
 
     Takes CAP_SETPCAP, which may be among those that are given up.
     """
+    _bound(capabilities)
+    hold(capabilities)
+
+
+def become(uid: int, gid: int, capability: int, *until_executed: int) -> None:
+    """Become a user with one capability and no way to more, for good, also in what is executed. Raises PrivilegeError.
+
+    until_executed: of which those that there are stay until what is executed has given them up. Takes CAP_SETPCAP,
+    CAP_SETUID and CAP_SETGID.
+    """
+    prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    held = hold([capability, *until_executed, SETPCAP], executed=True)
+    for number in (capability, *until_executed):
+        if held & 1 << number:
+            prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
+    _bound([capability])  # behind that, as nothing beyond it can be made inheritable
+    hold([capability, *until_executed], executed=True)
+
+
+def _bound(capabilities: Collection[int]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     for number in sorted(set(range(64)) - set(capabilities), key=SETPCAP.__eq__):  # itself last: it is needed for this
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) and ctypes.get_errno() != errno.EINVAL:
             raise PrivilegeError("capabilities cannot be given up without CAP_SETPCAP: add it to the bounding set")
-    hold(capabilities)
 
 
-def hold(capabilities: Collection[int]) -> None:
-    """Give up every other capability that this process has, which takes none; see no_more(). Raises PrivilegeError."""
+def hold(capabilities: Collection[int], executed: bool = False) -> int:
+    """Give up every other capability that this process has, which takes none; see no_more(). Those that are left.
+
+    executed: have them inheritable. Raises PrivilegeError.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     header, held = struct.pack("=Ii", _VERSION_3, 0), ctypes.create_string_buffer(24)
     libc.capget(header, held)
     _, low, _, _, high, _ = struct.unpack("=6I", held.raw)  # effective, permitted, inheritable, and their upper halves
     mask = sum(1 << number for number in capabilities)
     low, high = low & mask, high & mask >> 32
-    # The ambient set follows the permitted one.
-    if libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)):
+    # The ambient set follows the permitted and the inheritable one.
+    both = (low, high) if executed else (0, 0)
+    if libc.capset(header, struct.pack("=6I", low, low, both[0], high, high, both[1])):
         raise PrivilegeError(f"capabilities cannot be given up: {os.strerror(ctypes.get_errno())}")
+    return int(high << 32 | low)
 
 
 def no_more() -> None:
@@ -53,7 +81,7 @@ def no_core() -> None:
     prctl(_PR_SET_DUMPABLE, 0)
 
 
-def prctl(option: int, value: int) -> None:
-    """prctl(2) with one argument. Raises PrivilegeError."""
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+def prctl(option: int, value: int, more: int = 0) -> None:
+    """prctl(2) with one argument or two. Raises PrivilegeError."""
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, more, 0, 0):
         raise PrivilegeError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")

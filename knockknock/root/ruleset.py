@@ -16,9 +16,22 @@ RFC 7413) would be answered before any handshake: its sender tries again without
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 
-from . import BURST, COPY, NAME, PER_SOURCE, PREFIX, PRIORITY, SET_SIZE, SLOTS
+from . import NAME, sets
 from .policy import Policy, Scan
 
+PREFIX = "knockknock "
+"""What the rule that logs writes before a packet (sources.logline and sources.nfpacket read it)."""
+COPY = 512
+"""Bytes of a packet that a rule hands to an NFLOG group (sources.nflog.COPY)."""
+PRIORITY = -199
+"""Of our base chain at the prerouting hook: right behind conntrack, before all that filters but what is at raw.
+
+include/uapi/linux/netfilter_ipv4.h: conntrack is at -200, mangle at -150, destination NAT at -100.
+"""
+PER_SOURCE, BURST = 20, 40
+"""Knocks a second, and at once, that are logged of one IPv4 address or IPv6 /64: a flooder silences itself alone."""
+SET_SIZE = 65536
+"""Elements in each of our sets at most."""
 SEEN = 32768
 """Ports of sources that the scan guard remembers, for each family; its other sets have more room."""
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
@@ -27,11 +40,6 @@ _PORT = "meta l4proto . th dport"
 NAMES = {6: "tcp", 17: "udp"}
 _ADDRESS = {4: "ip saddr", 6: "ip6 saddr"}
 _RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
-
-
-def slot(family: int, number: int) -> str:
-    """The name of one of the SLOTS sets of doors for one connection; family: 4 or 6."""
-    return f"once{family}_{number}"
 
 
 def told(nflog_group: int) -> str:
@@ -200,14 +208,14 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
         yield _set(f"rate{family}", address, f"{size}; flags dynamic, timeout; timeout {BURST // PER_SOURCE}s")
         yield _set(f"open{family}", f"{address} . {port}", f"{size}; flags timeout")
         yield _set(f"any{family}", f"{address} . {port}", f"{size}; flags timeout")
-        for number in range(SLOTS):
-            yield _set(slot(family, number), f"{address} . {port}", f"{size}; flags dynamic, timeout")
+        for single in sets(family)[1:]:
+            yield _set(single, f"{address} . {port}", f"{size}; flags dynamic, timeout")
 
 
 def _doors(family: int) -> str:
     """What lets a SYN in, what uses a door up as a handshake is completed, and what does both for a datagram."""
     key = f"{_ADDRESS[family]} . {_PORT}"
-    slots = [slot(family, number) for number in range(SLOTS)]
+    slots = sets(family)[1:]
     used = [f"{key} @{name} delete @{name} {{ {key} }}" for name in slots]
 
     def chain(name: str, single: list[str], verdict: str) -> str:

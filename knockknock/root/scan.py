@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from ..errors import FirewallError
 from . import NAME
-from .netlink import INET, SETS, Change, Kernel, add, delete, text
-from .policy import Scan
+from .listing import SETS, dump
+from .netlink import INET, Change, Kernel, add, delete, text
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _SET_TABLE, _SET_NAME = 1, 2
@@ -38,23 +38,6 @@ class Counts(NamedTuple):
     dropped: int
 
 
-def source(address: bytes, prefix: int) -> Address:
-    """What stands for an address, network order, in the sets. prefix: bits of an IPv6 address that make one source."""
-    return ipaddress.ip_network((address, prefix if len(address) == 16 else 32), strict=False).network_address
-
-
-def block(kernel: Kernel, scan: Scan, one: Address) -> None:
-    """Shut a source out, or have its time begin anew. Raises OSError."""
-    name = f"blocked{one.version}"
-    kernel.change(add(name, one.packed), delete(name, one.packed), add(name, one.packed, scan.block))
-
-
-def forgiven(scan: Scan, one: Address) -> list[Change]:
-    """What lets a source in again, and counts it from nothing."""
-    rungs = [] if scan.by_daemon else [f"rung{number}_{one.version}" for number in range(1, scan.ports + 1)]
-    return _taken(f"blocked{one.version}", *rungs, key=one.packed)
-
-
 def _taken(*names: str, key: bytes) -> list[Change]:
     # To delete what is not there would be an error.
     return [change(name, key) for name in names for change in (add, delete)]
@@ -64,9 +47,9 @@ def blocked(kernel: Kernel) -> list[Blocked] | None:
     """Who is shut out now; None if there is no guard. Raises FirewallError."""
     try:
         return [
-            Blocked(ipaddress.ip_address(element.key), element.seconds)
+            Blocked(ipaddress.ip_address(key), seconds)
             for family in (4, 6)
-            for element in kernel.elements(f"blocked{family}")
+            for key, seconds in kernel.elements(f"blocked{family}")
         ]
     except FileNotFoundError:
         return None
@@ -77,7 +60,7 @@ def blocked(kernel: Kernel) -> list[Blocked] | None:
 def unblock(kernel: Kernel, one: Address) -> None:
     """Let a source in again, as blocked() names it, and count it from nothing. Raises FirewallError."""
     try:
-        asked = kernel.dump(SETS, INET, text(_SET_TABLE, NAME))
+        asked = dump(kernel, SETS, INET, text(_SET_TABLE, NAME))
         names = [found[_SET_NAME].rstrip(b"\0").decode() for _, found in asked]
         kinds = [name for name in names if name.startswith(("blocked", "rung")) and name.endswith(str(one.version))]
         kernel.change(*_taken(*kinds, key=one.packed))

@@ -1,4 +1,8 @@
-"""Notices that somebody else has changed the firewall's rules, and places ours again.
+"""What stays root: runs the set-up at the start, at a reload, and when somebody else has changed the firewall's rules.
+
+Started by the daemon while that is still root, with one end of a pair as standard input, by which it speaks and from
+which it never reads: that is the resident helper's, which the first set-up becomes. From the helper comes no more than
+that the daemon wants its policy read again, and its end. Then all that was placed is taken away.
 
 Nothing is asked for in turns. The kernel announces each change of an nf_tables ruleset, which is what nft,
 iptables-nft, ufw and firewalld make. Legacy tables announce nothing, but each legacy command closes one lock file.
@@ -6,134 +10,222 @@ iptables-nft, ufw and firewalld make. Legacy tables announce nothing, but each l
 
 import contextlib
 import ctypes
+import math
 import os
 import select
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 
-from ..errors import KnockError
-from ..grant import LONGEST_REASON, NOTICE, RECORD
-from . import NAME, legacy
-from .firewall import Firewall
-from .legacy import LOCK
-from .netlink import NETFILTER, text
+from ..errors import FirewallError, KnockError
+from ..grant import FAILED, LONGEST_REASON, NOTICE
+from . import DAEMON, NAME, RUN, limits, lock, privileges
+from .netlink import INET, NETFILTER
 
 SETTLE = 0.25
-"""Seconds from the first announcement to our look at the rules: a reload comes in several transactions."""
-LONGEST = 32.0
-"""Seconds between two looks at most, when somebody takes our rules away as fast as we place them."""
+"""Seconds from the first announcement to a look at the rules: a reload comes in several transactions."""
+BUSY, LONGEST = 4.0, 32.0
+"""Seconds between two looks at most, when rules change all the time; and when somebody takes ours away as fast as we
+place them."""
 SHARE = 10
 """How many times longer than a look takes the pause before the next one is at least."""
+_START = {*(_STAY := {privileges.NET_ADMIN, privileges.NET_RAW}), privileges.SETPCAP, privileges.SETUID}
+_START |= {privileges.SETGID, privileges.DAC_READ_SEARCH}
+"""Capabilities for the start, when the first set-up becomes another user, and for later."""
 
 # include/uapi/linux/netfilter/nfnetlink.h, netfilter/nf_tables.h
 _NFTABLES_GROUP = 1 << (7 - 1)
 _NFTABLES = 10
-_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 12, 14, 15
-_NEW_TABLE, _DELETE_TABLE = _NFTABLES << 8, _NFTABLES << 8 | 2
-_NAMED = text(1, NAME)
-"""NFTA_TABLE_NAME of our table."""
+_DELETE_TABLE, _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 2, 12, 14, 15
+_OURS = NAME.encode() + b"\0"
 _IN_CLOSE = 0x8 | 0x10
 """IN_CLOSE_WRITE and IN_CLOSE_NOWRITE (include/uapi/linux/inotify.h)."""
+_SO_SNDBUFFORCE = 32
 
 
-class Watch:
-    """Hands out records while it looks after the rules."""
+class Pace:
+    """When to look at the rules, in seconds on a monotonic clock."""
 
-    def __init__(self, pair: socket.socket) -> None:
-        """Listen from now on. Raises OSError. pair: where records come from, and where notices go to."""
-        self._pair = pair
-        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
-        self._changes.bind((0, _NFTABLES_GROUP))
-        self._lock = -1
-        self._poll = select.poll()
-        for fd in (pair.fileno(), self._changes.fileno()):
-            self._poll.register(fd, select.POLLIN)
-        self._watch_legacy()
-        self._due: float | None = None
-        self._pause, self._healed, self._said = SETTLE, 0.0, ""
-        self._least, self._looked = SETTLE, 0.0
+    def __init__(self) -> None:
+        self.due = math.inf
+        self._healed = self._looked = self._ended = -math.inf
+        self._pause = self._rest = SETTLE
 
-    def _watch_legacy(self) -> None:
-        """Notice legacy commands, once there is something that they could change."""
-        if self._lock < 0 and legacy.tables() and (lock := _watch_lock()) >= 0:
-            self._lock = lock
-            self._poll.register(lock, select.POLLIN)
+    def changed(self, now: float, gone: bool) -> None:
+        """Rules were changed. gone: our own table was taken away, which is mended at once."""
+        due = max(now if gone else now + SETTLE, self._healed + self._pause)
+        self.due = min(self.due, due if gone else max(due, self._ended + self._rest))
 
-    def record(self, firewall: Firewall) -> bytes:
-        """The next record, b"" when the pair has closed. Until then: heal what somebody else changes."""
-        while True:
-            wait = None if self._due is None else max(0, round((self._due - time.monotonic()) * 1000))
-            ready = [fd for fd, _ in self._poll.poll(wait)]
-            changed, gone = self._announced(ready)
-            if gone:  # nothing refuses now, and what else is to come makes our table no less missing
-                self._due = max(time.monotonic(), self._healed + self._pause)
-            elif changed and self._due is None:
-                self._due = max(time.monotonic() + SETTLE, self._healed + self._pause, self._looked + self._least)
-            if self._due is not None and time.monotonic() >= self._due:
-                self.heal(firewall)
-            if self._pair.fileno() in ready:
-                return self._pair.recv(RECORD.size + 1)
-
-    def heal(self, firewall: Firewall) -> None:
-        """Place again what is missing, and tell the daemon."""
-        self._due = None
-        began = time.monotonic()
-        self._watch_legacy()
-        try:
-            text = firewall.heal()
-        except KnockError as error:
-            text = f"after a change of the firewall's rules: {error}; tried again when they change again"
-        self._looked = now = time.monotonic()
-        self._least = max(SETTLE, SHARE * (now - began))
-        if text:
+    def looked(self, began: float, now: float, healed: bool) -> None:
+        """A look has ended. healed: something was missing."""
+        self.due = math.inf
+        often = began - self._ended < 2 * self._rest
+        self._rest = max(min(self._rest * 2, BUSY) if often else SETTLE, SHARE * (now - began))
+        self._ended = now
+        if healed:
             # Two that undo each other must not spin; a single reload, in however many steps, is healed at once.
             self._pause = min(self._pause * 2, LONGEST) if now - self._healed < 10 * self._pause else SETTLE
             self._healed = now
-        said, self._said = self._said, text
-        if text not in ("", said):  # a busy administrator need not read it twice
-            with contextlib.suppress(BlockingIOError):  # a daemon that is stopped must not stop us
-                self._pair.send(NOTICE + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
-
-    def _announced(self, ready: list[int]) -> tuple[bool, bool]:
-        """Read what was announced; whether rules, chains, sets or tables may be others now, and whether ours went."""
-        changed = gone = False
-        if self._lock in ready:
-            os.read(self._lock, 1 << 16)
-            changed = True
-        while self._changes.fileno() in ready:
-            try:
-                for kind, message in _messages(self._changes.recv(1 << 16)):
-                    changed = changed or _matters(kind)
-                    if kind in (_NEW_TABLE, _DELETE_TABLE) and _NAMED in message:
-                        gone = kind == _DELETE_TABLE  # one that is replaced is made anew in the same transaction
-            except BlockingIOError:
-                break
-            except OSError:
-                changed = True  # ENOBUFS: there was more than fits, and so surely something
-        return changed, gone
 
 
-def _matters(kind: int) -> bool:
-    """Whether a message is of more than elements, which come and go with every knock, and every ban of others."""
-    return kind >> 8 == _NFTABLES and kind & 0xFF not in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION)
+class SetUp:
+    """Runs the set-up, with what it needs to know of the one before."""
+
+    def __init__(self, config: str, trial: str) -> None:
+        """config: path of the configuration. trial: seconds, or 0."""
+        self._words = [config, trial, str(os.memfd_create("policy", 0))]
+        self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * limits.MOST)
+
+    def start(self) -> int:
+        """Place everything; the process that has become the helper. Raises FirewallError."""
+        with self._theirs:
+            pid, said = self._begin("start")
+        if said:
+            os.waitpid(pid, 0)
+            raise FirewallError(said)
+        return pid
+
+    def asked(self) -> bool:
+        """Whether the helper is still there, and not only its end is to be read."""
+        with contextlib.suppress(ConnectionError):
+            return bool(self.control.recv(64))
+        return False
+
+    def run(self, mode: str) -> str:
+        """Wait for it; what it says. Raises FirewallError if it failed."""
+        pid, said = self._begin(mode)
+        if status := os.waitpid(pid, 0)[1]:
+            raise FirewallError(said or f"the set-up ended with {status}")
+        return said
+
+    def _begin(self, mode: str) -> tuple[int, str]:
+        """Its process id, and what it has printed when it has ended, or become the helper."""
+        module = "knockknock.policy" if mode in ("start", "reload") else "knockknock.root.setup"
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        ends = [self.control.fileno(), self._theirs.fileno()]
+        words = [RUN.format(module=module), package, mode, *self._words, *map(str, ends)]
+        said, out = os.pipe()
+        for fd in ends:
+            if fd >= 0:
+                os.set_inheritable(fd, True)
+        to_us = [(os.POSIX_SPAWN_DUP2, out, 1)]
+        pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-c", *words], os.environ, file_actions=to_us)
+        os.close(out)
+        with open(said) as printed:
+            return pid, printed.read()
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The messages in a datagram, each with its type (netlink(7))."""
+def main() -> None:
+    """The arguments are the path of the configuration, the daemon's state directory, and the seconds of a trial."""
+    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
+    daemon, (config, state, trial) = socket.socket(fileno=DAEMON), sys.argv[1:]
+    try:
+        privileges.no_core()
+        privileges.no_more()
+        privileges.keep(_START)
+        with lock.held(state):
+            changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
+            changes.bind((0, _NFTABLES_GROUP))
+            setup = SetUp(config, trial)
+            helper = setup.start()
+            privileges.keep(_STAY)
+            look_after(daemon, setup, changes)
+            os.waitpid(helper, 0)
+            setup.run("remove")
+    except (KnockError, OSError) as error:
+        say(daemon, FAILED, str(error))
+        sys.exit(1)
+
+
+def look_after(daemon: socket.socket, setup: SetUp, changes: socket.socket) -> None:
+    """Heal, and have the policy read again when the helper asks for it, until the helper has gone. Raises OSError."""
+    pace, said, everything, poll = Pace(), "", False, select.poll()
+    legacy = legacy_commands()
+    for fd in (setup.control.fileno(), changes.fileno(), legacy):
+        poll.register(fd, select.POLLIN)
+    while True:
+        wait = None if pace.due == math.inf else max(0, math.ceil((pace.due - time.monotonic()) * 1000))
+        ready = {fd for fd, _ in poll.poll(wait)}
+        found = set(announced(changes)) if changes.fileno() in ready else set[str]()
+        if legacy in ready:
+            os.read(legacy, 1 << 16)
+            found.add("others")
+        if found:
+            everything = everything or found != {"ours"}
+            pace.changed(time.monotonic(), "gone" in found)
+        if setup.control.fileno() in ready:
+            if not setup.asked():
+                return
+            mode, failure = "reload", FAILED
+        elif time.monotonic() >= pace.due:
+            mode, failure = "heal" if everything else "heal ours", NOTICE
+        else:
+            continue
+        began, text, everything = time.monotonic(), "", False
+        try:
+            text = setup.run(mode)
+        except FirewallError as error:
+            if failure == FAILED:
+                say(daemon, FAILED, str(error))
+            else:
+                text = f"after a change of the firewall's rules: {error}; tried again when they change again"
+        pace.looked(began, time.monotonic(), bool(text))
+        said, before = text, said
+        if text not in ("", before):  # a busy administrator need not read it twice
+            say(daemon, NOTICE, text)
+
+
+def say(daemon: socket.socket, kind: bytes, text: str) -> None:
+    """Tell the daemon, unless it is gone or there is no room: one that reads nothing must not stop us."""
+    with contextlib.suppress(OSError):
+        daemon.send(kind + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
+
+
+def announced(changes: socket.socket) -> Iterator[str]:
+    """What the kernel has announced: a change of "ours" or "others", or "gone": our table was taken away."""
+    while True:
+        try:
+            data = changes.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            yield "others"  # ENOBUFS: there was more than fits, and so surely something
+            continue
+        yield from filter(None, map(meaning, messages(data)))
+
+
+def messages(data: bytes) -> Iterator[bytes]:
+    """The messages in a datagram (netlink(7))."""
     while len(data) >= 16:
-        length, kind = int.from_bytes(data[:4], sys.byteorder), int.from_bytes(data[4:6], sys.byteorder)
-        yield kind, data[:length]
+        length = int.from_bytes(data[:4], sys.byteorder)
+        yield data[:length]
         data = data[max(16, (length + 3) & ~3) :]
 
 
-def _watch_lock() -> int:
-    """An inotify descriptor that is readable after each legacy iptables command, or -1 where there can be none."""
+def meaning(message: bytes) -> str:
+    """What a message is to us, as announced() says, or "".
+
+    Elements of sets are nothing: they come and go with every knock, and with every ban of others. The name of the
+    table is the first attribute of each object.
+    """
+    kind = int.from_bytes(message[4:6], sys.byteorder)
+    if kind >> 8 != _NFTABLES or kind & 0xFF in (_NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION):
+        return ""
+    if message[16:17] != bytes([INET]) or not message[24:].startswith(_OURS):
+        return "others"
+    return "gone" if kind & 0xFF == _DELETE_TABLE else "ours"
+
+
+def legacy_commands() -> int:
+    """An inotify descriptor that is readable after each legacy iptables command. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with contextlib.suppress(OSError):
-        os.close(os.open(LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        if fd >= 0 and libc.inotify_add_watch(fd, LOCK.encode(), _IN_CLOSE) >= 0:
-            return fd
-    return -1
+    os.close(os.open(lock.XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    if fd < 0 or libc.inotify_add_watch(fd, lock.XTABLES.encode(), _IN_CLOSE) < 0:
+        raise OSError(ctypes.get_errno(), lock.XTABLES)
+    return fd

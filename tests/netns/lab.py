@@ -311,6 +311,11 @@ class Daemon:
     @property
     def helper(self) -> int:
         """The process id of the root helper."""
+        return int(Path(f"/proc/{self.watch}/task/{self.watch}/children").read_text().split()[0])
+
+    @property
+    def watch(self) -> int:
+        """The process id of what looks after the rules."""
         pid = self.process.pid
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
@@ -329,9 +334,10 @@ class Daemon:
 
     def kill_all(self) -> None:
         """SIGKILL to every process of ours at once."""
-        helper = self.helper
+        watch, helper = self.watch, self.helper
         self.process.send_signal(signal.SIGSTOP)
-        os.kill(helper, signal.SIGKILL)
+        for pid in (watch, helper):
+            os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait(10)
 

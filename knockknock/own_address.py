@@ -1,13 +1,13 @@
 """Whether an address is that of one other host: asked of the kernel's routes, over netlink, as `ip route get` does.
 
-So nothing that runs as root under systemd needs an IP socket, and the daemon, which may open no socket, need not ask.
+The daemon opens the socket before it locks itself in, and has no right to change a route by it.
 """
 
 import ipaddress
 import socket
 import struct
 
-from ..errors import FirewallError
+from .errors import FirewallError
 
 # include/uapi/linux/netlink.h, rtnetlink.h
 _HEADER = struct.Struct("=IHHII")
@@ -19,7 +19,14 @@ _OURS = {2, 3, 4}
 """RTN_LOCAL, RTN_BROADCAST (of a network that we are in), RTN_ANYCAST."""
 
 
-def refuse_own(address: bytes) -> None:
+def connect() -> socket.socket:
+    """A socket to the kernel's routes."""
+    routes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    routes.connect((0, 0))
+    return routes
+
+
+def refuse(routes: socket.socket, address: bytes) -> None:
     """Raises FirewallError for an address of this machine: no reason to stop, as who sits here may knock.
 
     Works with ip_nonlocal_bind and without, and sends nothing.
@@ -27,9 +34,8 @@ def refuse_own(address: bytes) -> None:
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     message = _ROUTE.pack(family, 8 * len(address), *[0] * 7)
     message += struct.pack("=HH", 4 + len(address), _DESTINATION) + address
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-        kernel.send(_HEADER.pack(_HEADER.size + len(message), _GET_ROUTE, _REQUEST, 0, 0) + message)
-        answer = kernel.recv(4096)
+    routes.send(_HEADER.pack(_HEADER.size + len(message), _GET_ROUTE, _REQUEST, 0, 0) + message)
+    answer = routes.recv(4096)
     _, kind, *_ = _HEADER.unpack_from(answer)
     if kind == _NEW_ROUTE and answer[_TYPE] in _OURS:  # else a route to another host, or the error that there is none
         raise FirewallError(f"{ipaddress.ip_address(address)} is this machine itself")

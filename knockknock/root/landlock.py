@@ -8,7 +8,7 @@ import ctypes
 import os
 import struct
 
-from .errors import PrivilegeError
+from ..errors import PrivilegeError
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446
 _ASK_VERSION, _PATH_BENEATH = 1, 1
@@ -38,7 +38,7 @@ class Ruleset:
         tcp = _TCP_BIND_AND_CONNECT if version >= _TCP_SINCE else 0
         scopes = _ABSTRACT_SOCKETS_AND_SIGNALS if version >= _SCOPES_SINCE else 0
         attributes = struct.pack("=QQQ", self._handled, tcp, scopes)  # kernels that know fewer take zeros behind
-        self._fd = _checked("made", _CREATE, attributes, len(attributes), 0)
+        self.fd = _checked("made", _CREATE, attributes, len(attributes), 0)
 
     def allow(self, directory: str, rights: int) -> None:
         """Allow something in a directory and all below it. Raises PrivilegeError."""
@@ -48,14 +48,14 @@ class Ruleset:
             raise PrivilegeError(f"Landlock: {directory} cannot be opened: {error.strerror}") from None
         try:
             rule = struct.pack("=Qi", rights & self._handled, beneath)
-            _checked("added to", _ADD_RULE, self._fd, _PATH_BENEATH, rule, 0)
+            _checked("added to", _ADD_RULE, self.fd, _PATH_BENEATH, rule, 0)
         finally:
             os.close(beneath)
 
     def restrict(self) -> None:
         """Hold this thread, and what it starts, to the rules for good; needs no_new_privs. Raises PrivilegeError."""
-        _checked("enforced", _RESTRICT, self._fd, 0)
-        os.close(self._fd)
+        _checked("enforced", _RESTRICT, self.fd, 0)
+        os.close(self.fd)
 
 
 def _checked(what: str, *arguments: int | bytes | None) -> int:

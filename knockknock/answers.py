@@ -1,0 +1,25 @@
+"""The answers of the root helper that are more than a word, as the daemon reads them."""
+
+from .errors import GrantError
+from .grant import MOST_DOORS, RECORD, Grant, Order, unpack_any
+
+LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
+"""Bytes of the longest answer."""
+
+
+def unpack_count(answer: bytes) -> int:
+    """The number that answers a LOGGED. Raises GrantError."""
+    if len(answer) != 8:
+        raise GrantError(f"{len(answer)} bytes are no number")
+    return int.from_bytes(answer, "big")
+
+
+def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
+    """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
+    number, records = int.from_bytes(answer[:4], "big"), answer[4:]
+    doors = [unpack_any(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
+    if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
+        raise GrantError(f"{len(answer)} bytes do not list {number} doors")
+    if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) and door.address for door in doors):
+        raise GrantError("what is listed is not a door that is open")
+    return number, doors

@@ -1,0 +1,45 @@
+"""Files that are locked: our own, by which one daemon has the table of a network namespace, and legacy iptables'."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+
+from ..errors import FirewallError
+from . import NAME
+
+XTABLES = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
+"""What every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
+LOCK = "/run/knockknock"
+"""Begins the name of our own, which says who holds it; the number of the network namespace follows."""
+
+
+@contextlib.contextmanager
+def held(state: str) -> Iterator[None]:
+    """Nobody else has the table in the body. state: the directory by which we are known. Raises FirewallError."""
+    path = f"{LOCK}-{os.stat('/proc/self/ns/net').st_ino}.lock"
+    fd = _claim(path, state)
+    try:
+        yield
+    finally:
+        os.unlink(path)
+        os.close(fd)
+
+
+def _claim(path: str, state: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
+            os.close(fd)
+            return _claim(path, state)  # who had it has just stopped
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, state.encode(), 0)
+    except BlockingIOError:
+        other = os.pread(fd, 4096, 0).decode(errors="replace")
+        raise FirewallError(
+            f"another knockknock-daemon, with the state directory {other}, has the table inet {NAME}: stop it first"
+        ) from None
+    except OSError as error:
+        raise FirewallError(f"{path} cannot be locked: {error.strerror}") from None
+    return fd

@@ -1,0 +1,86 @@
+"""seccomp: which system calls there are, by libseccomp's Python binding; and those of the resident helper."""
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Collection
+from importlib import import_module
+from typing import Any
+
+from ..errors import PrivilegeError
+from . import DAEMON, KERNEL, ROOT
+
+WORD = 0xFFFFFFFF
+"""The half of a 64-bit argument that the kernel looks at where it takes an int; what is above may be anything."""
+_FREE = (
+    "select pselect6 brk munmap mremap madvise futex rt_sigreturn restart_syscall clock_gettime gettimeofday "
+    "getrandom exit exit_group"
+)
+"""System calls that the helper may make whatever their arguments: to wait, for memory and time, and to end."""
+
+
+def binding() -> Any:
+    """libseccomp's own Python binding or, where only pip is at hand, the one with the same functions."""
+    for name in ("seccomp", "pyseccomp"):
+        try:
+            return import_module(name)
+        except (ImportError, RuntimeError):
+            continue  # pyseccomp raises RuntimeError where the library itself is missing
+    raise PrivilegeError(
+        "there is no Python binding of libseccomp: apt install python3-seccomp, or pip install pyseccomp and libseccomp"
+    )
+
+
+class Rules:
+    """System calls that are allowed; all others are answered with "no such system call".
+
+    Not with "not permitted": a C library that knows a newer one then falls back to an older one.
+    """
+
+    def __init__(self) -> None:
+        """Raises PrivilegeError where there is no binding."""
+        self._binding = binding()
+        self.filter = self._binding.SyscallFilter(self._binding.ERRNO(errno.ENOSYS))
+
+    def allow(self, names: Collection[str], *conditions: Any) -> None:
+        """Allow some under conditions on their arguments, all of which must hold."""
+        for name in names:
+            # A libseccomp older than the call does not know it: it stays refused.
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                self.filter.add_rule(self._binding.ALLOW, name, *conditions)
+
+    def is_int(self, argument: int, value: int) -> Any:
+        """The condition that an argument which the kernel takes for an int has a value."""
+        return self.masked(argument, WORD, value)
+
+    def masked(self, argument: int, mask: int, value: int) -> Any:
+        """The condition that some bits of an argument have a value."""
+        return self._binding.Arg(argument, self._binding.MASKED_EQ, mask, value)
+
+    def memory(self) -> None:
+        """Allow memory, without code in it that was not there before."""
+        self.allow(["mmap", "mprotect"], self.masked(2, mmap.PROT_EXEC, 0))
+
+    def to_nobody_else(self) -> Any:
+        """The condition that sendto has no address: the socket's other end gets it."""
+        return self._binding.Arg(4, self._binding.EQ, 0)
+
+
+def helper() -> bytes:
+    """The program of the kernel's that holds the helper to its three sockets; b"" where there is no binding."""
+    try:
+        rules = Rules()
+    except PrivilegeError:
+        return b""  # of which the daemon complains, as it is locked in by the same means
+    rules.allow(_FREE.split(" "))
+    rules.memory()
+    for fd in (DAEMON, ROOT, KERNEL):
+        rules.allow(["recvfrom"], rules.is_int(0, fd))
+        rules.allow(["sendto"], rules.is_int(0, fd), rules.to_nobody_else())
+        rules.allow(["poll", "ppoll"])
+    rules.allow(["write"], rules.is_int(0, 2))
+    with open(os.memfd_create("rules"), "w+b") as file:
+        rules.filter.export_bpf(file)
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,131 @@
+"""The set-up: places our table and the rules in chains of others, says what it found, and ends.
+
+Run as root by root.watch: at the start, at a reload, to heal, and to take all away. What the next one has to know is
+in a file without a name (memfd_create(2)), that of the policy which is in force. What it prints is for the daemon; it
+ends with 1 if it failed. At the start it prints nothing, but becomes the resident helper (root.helper), which answers:
+so there is no answer before there is somebody to obey.
+"""
+
+import contextlib
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from ..errors import FirewallError, KnockError
+from ..grant import DONE, LONGEST_REASON
+from . import KERNEL, LANDLOCK, ROOT, RUN, landlock, policy, privileges, seccomp
+from .firewall import Firewall
+from .netlink import NETFILTER
+from .policy import Policy
+
+NOBODY = 65534
+"""The user that the helper is."""
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_APART = 512
+"""Descriptors from here on are out of the way of those that the helper is given."""
+
+
+class Memory:
+    """What one set-up leaves to the next."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def firewall(self) -> Firewall:
+        """As it was left. Raises FirewallError."""
+        digest, _, text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().partition("\n")
+        return Firewall(policy.load(text), digest)
+
+    def keep(self, firewall: Firewall) -> None:
+        """Leave it."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{firewall.digest}\n{policy.dump(firewall.policy)}".encode(), 0)
+
+
+def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -> None:
+    """Place everything, then be the helper. theirs: its end of `control`. Raises KnockError, OSError."""
+    firewall = Firewall(chosen)
+    try:
+        answer = DONE + firewall.prepare().text(chosen).encode()[:LONGEST_REASON]
+        memory.keep(firewall)
+        walls, version = chosen.locked_in, landlock.version()
+        control.send(bytes([walls and version > 0]) + (seccomp.helper() if walls else b""))
+        _inform(control, firewall, answer)
+        _be_helper(theirs, landlock.Ruleset(version).fd if walls and version else os.open("/dev/null", os.O_RDONLY))
+    except (KnockError, OSError):
+        with contextlib.suppress(KnockError):  # the first reason is the one to be told
+            firewall.remove()
+        raise
+
+
+def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
+    """Heal, then go over to another policy; what was healed. Raises FirewallError."""
+    firewall = memory.firewall()
+    said = firewall.heal(everything=True)
+    firewall.follow(fresh)
+    memory.keep(firewall)
+    try:
+        _inform(control, firewall, DONE)
+    except BlockingIOError:
+        raise FirewallError("the root helper takes no new policy: restart the daemon") from None
+    return said
+
+
+def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
+    """Place again what is missing; what was, or "". everything: not in our own table alone. Raises FirewallError."""
+    firewall = memory.firewall()
+    said = firewall.heal(everything)
+    memory.keep(firewall)
+    if everything:
+        with contextlib.suppress(BlockingIOError):  # to heal is more than to have it warn of chains
+            _inform(control, firewall)
+    return said
+
+
+def _inform(control: socket.socket, firewall: Firewall, answer: bytes = b"") -> None:
+    late = firewall.late.encode()[:LONGEST_REASON]
+    message = policy.message(policy.limits(firewall.policy, answer, late))
+    control.send(message, socket.MSG_DONTWAIT)
+
+
+def _be_helper(theirs: int, walls: int) -> None:
+    """Execute it, in this process. walls: Landlock's rules, which leave nothing. Raises PrivilegeError, OSError.
+
+    Its user may not be allowed to read this Python, so it keeps the right to until it has.
+    """
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER).detach()
+    given = {ROOT: theirs, KERNEL: kernel, LANDLOCK: walls}
+    apart = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _APART) for number, fd in given.items()}
+    privileges.become(NOBODY, NOBODY, privileges.NET_ADMIN, privileges.DAC_READ_SEARCH)
+    for number, fd in apart.items():
+        os.dup2(fd, number)
+    os.closerange(LANDLOCK + 1, _APART)
+    os.chdir("/")
+    code = RUN.format(module="knockknock.root.helper")
+    os.execv(sys.executable, [sys.executable, "-I", "-c", code, _PACKAGE])
+
+
+def main(read: Callable[[str], Policy] | None = None) -> None:
+    """The arguments: mode, configuration, seconds of a trial, and descriptors: Memory's, the pair to the helper.
+
+    read: makes a policy of a configuration; of `start` and `reload` alone.
+    """
+    mode, config, trial, *numbers = sys.argv[1:]
+    fd, ours, theirs = map(int, numbers)
+    memory, control = Memory(fd), socket.socket(fileno=ours)
+    said = ""
+    try:
+        if mode == "start" and read:
+            start(read(config)._replace(trial=int(trial)), memory, control, theirs)
+        elif mode == "reload" and read:
+            said = reload(read(config), memory, control)
+        elif mode == "remove":
+            memory.firewall().remove()
+        else:
+            said = heal(memory, control, everything=mode == "heal")
+    except (KnockError, OSError) as error:
+        print(error, end="")
+        sys.exit(1)
+    print(said, end="")
