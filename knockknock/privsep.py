@@ -72,8 +72,6 @@ class Helper:
 
         Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
         """
-        if order.address and order.order is not Order.CLOSE:
-            own_address.refuse(self._routes, order.address)
         return self._ask(order).decode(errors="replace")
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
@@ -87,6 +85,8 @@ class Helper:
     def _ask(self, order: Grant) -> bytes:
         record = grant.pack(order)
         grant.unpack(record)  # what is not sane would end the helper
+        if order.order in (Order.OPEN_ONCE, Order.OPEN, Order.BLOCK):
+            own_address.refuse(self._routes, order.address)
         try:
             self._pair.send(record)
         except OSError:

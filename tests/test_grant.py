@@ -2,10 +2,10 @@
 
 import pytest
 
+from knockknock.answers import LONGEST, unpack_doors
 from knockknock.errors import GrantError
 from knockknock.grant import (
     LOGGED,
-    LONGEST,
     MOST_DOORS,
     RECORD,
     RELOAD,
@@ -15,7 +15,6 @@ from knockknock.grant import (
     pack,
     pack_doors,
     unpack,
-    unpack_doors,
 )
 
 from .helpers import SOURCE, SOURCE6

@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 
-from knockknock import root
 from knockknock.config import Config
 from knockknock.errors import SourceError
 from knockknock.root import ruleset
@@ -84,8 +83,8 @@ def test_bind_request() -> None:
 
 def test_what_is_said_twice_is_the_same() -> None:
     """Root's side and ours import nothing from each other."""
-    assert root.PREFIX == nfpacket.PREFIX
-    assert root.COPY == nflog.COPY
+    assert ruleset.PREFIX == nfpacket.PREFIX
+    assert ruleset.COPY == nflog.COPY
 
 
 def test_group_is_chosen() -> None:

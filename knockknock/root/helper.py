@@ -17,12 +17,12 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from ..errors import GrantError, KnockError
 from ..grant import DONE, FAILED, LONGEST_REASON, MOST_SECONDS, RECORD, RELOAD, Grant, Order, pack_doors, unpack
 from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, limits, sets
-from .limits import Limits
 from .netlink import Change, Kernel, add, delete
 
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
@@ -31,15 +31,18 @@ _SLOTS = itertools.cycle(range(1, 1 + SLOTS))
 """Sets of doors for one connection are used in turn."""
 
 
-def confine(landlock: bool, rules: bytes) -> None:
-    """Keep CAP_NET_ADMIN, three sockets and standard error, and nothing else. rules: of seccomp. Raises OSError."""
+def confine(walls: bytes) -> None:
+    """Keep CAP_NET_ADMIN, three sockets and standard error, and nothing else. Raises OSError.
+
+    walls: a byte that says whether there are Landlock's rules, then those of seccomp, if there are any.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", _NET_ADMIN, _NET_ADMIN, 0, 0, 0, 0))
-    program = ctypes.create_string_buffer(rules)
-    filtered = struct.pack("@HP", len(rules) // 8, ctypes.addressof(program))  # struct sock_fprog
-    failed |= landlock and libc.syscall(ctypes.c_long(_RESTRICT_SELF), LANDLOCK, 0)
-    os.closerange(LANDLOCK, LANDLOCK + 1)
-    if failed or (rules and libc.prctl(_SECCOMP, _FILTER, filtered)):
+    rules = ctypes.create_string_buffer(walls[1:])
+    program = struct.pack("@HP", len(walls) // 8, ctypes.addressof(rules))  # struct sock_fprog
+    failed |= walls[0] and libc.syscall(ctypes.c_long(_RESTRICT_SELF), LANDLOCK, 0)
+    os.close(LANDLOCK)
+    if failed or (walls[1:] and libc.prctl(_SECCOMP, _FILTER, program)):
         raise OSError(ctypes.get_errno(), "it cannot be locked in")
 
 
@@ -53,7 +56,7 @@ def anew(name: str, key: bytes, seconds: int) -> list[Change]:
     return [*taken([name], key), add(name, key, seconds)]
 
 
-def changes(grant: Grant, held: Limits) -> list[Change]:
+def changes(grant: Grant, held: limits.Limits) -> list[Change]:
     """A door, or a source that is shut out, as one transaction."""
     order, address, protocol, port, seconds = grant
     family, bits = (4, 32) if len(address) == 4 else (6, held.prefix)
@@ -79,14 +82,15 @@ def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
                 yield Grant(order, key[:size], key[size], port, min(left or 0, MOST_SECONDS))
 
 
-def obey(kernel: Kernel, grant: Grant, held: Limits, meter: limits.Meter) -> bytes:
-    """Do what the limits allow; what the answer says behind DONE. Raises FirewallError, OSError."""
+def obey(kernel: Kernel, grant: Grant, held: limits.Limits, opened: deque[float]) -> bytes:
+    """Do what the limits allow; what the answer says behind DONE. Raises KnockError, OSError."""
     if grant.order is Order.STATUS:
         return pack_doors(list(status(kernel, grant.address)))
     if grant.order is Order.LOGGED:
         return kernel.packets(NAME, "told").to_bytes(8, "big")
+    held.check(grant)
     if grant.seconds:
-        meter.admit(held.doors_per_minute, time.monotonic())
+        limits.admit(opened, held.doors_per_minute, time.monotonic())
     wanted = changes(grant, held)
     try:
         kernel.change(*wanted)
@@ -97,7 +101,7 @@ def obey(kernel: Kernel, grant: Grant, held: Limits, meter: limits.Meter) -> byt
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     """Obey records until a side has gone. Raises GrantError for what is no record, OSError."""
-    held, meter = limits.unpack(root.recv(limits.MOST)), limits.Meter()
+    held, opened = limits.unpack(root.recv(limits.MOST)), deque[float]()
     say(daemon, held.answer)
     while True:
         ready = select.select([root, daemon], [], [])[0]
@@ -110,8 +114,7 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
             say(root, b"reload")
         else:
             try:
-                held.check(grant)
-                say(daemon, DONE + obey(kernel, grant, held, meter))
+                say(daemon, DONE + obey(kernel, grant, held, opened))
             except KnockError as error:
                 say(daemon, FAILED + str(error).encode()[:LONGEST_REASON])
             except OSError as error:
@@ -127,9 +130,8 @@ def say(side: socket.socket, message: bytes) -> None:
 def main() -> None:
     """Serve, locked in."""
     daemon, root, kernel = socket.socket(fileno=DAEMON), socket.socket(fileno=ROOT), Kernel(KERNEL)
-    landlock, *rules = root.recv(limits.MOST)
     try:
-        confine(bool(landlock), bytes(rules))
+        confine(root.recv(limits.MOST))
         serve(daemon, root, kernel)
     except (GrantError, OSError) as error:
         sys.exit(f"knockknock: the root helper stops: {error}")

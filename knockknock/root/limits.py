@@ -6,11 +6,11 @@ from collections import deque
 from typing import NamedTuple
 
 from ..errors import FirewallError, GrantError
-from ..grant import Grant, Order
+from ..grant import Grant
 
 MOST = 1 << 20
 """Bytes of the longest message from the set-up, so of 100,000 runs of ports."""
-HEAD, RUN = struct.Struct("!HHIBBI"), struct.Struct("!BHHH")
+HEAD, RUN = struct.Struct("!IIBBI"), struct.Struct("!BHHH")
 
 
 class Limits(NamedTuple):
@@ -31,10 +31,8 @@ class Limits(NamedTuple):
     """Doors: protocol number, first port, last port, longest time in seconds; four zeros: to shut sources out."""
 
     def check(self, grant: Grant) -> None:
-        """Raises GrantError if a grant, sane in itself, is more than the policy allows."""
-        order, address, protocol, port, seconds = grant
-        if order in (Order.STATUS, Order.LOGGED):
-            return
+        """Raises GrantError if a door, or a source to shut out, is more than the policy allows."""
+        _, address, protocol, port, seconds = grant
         allowed = [longest for one, first, last, longest in self.runs if one == protocol and first <= port <= last]
         if not allowed:
             raise GrantError(f"no profile may open protocol {protocol} port {port}")
@@ -48,23 +46,19 @@ class Limits(NamedTuple):
 
 def unpack(message: bytes) -> Limits:
     """Limits from the message that the set-up made of them."""
-    answer, late, *numbers = HEAD.unpack_from(message)
-    first, last = HEAD.size + answer, HEAD.size + answer + late
-    return Limits._make(
-        [message[HEAD.size : first], message[first:last], *numbers, tuple(RUN.iter_unpack(message[last:]))]
-    )
+    count, *numbers = HEAD.unpack_from(message)
+    end = HEAD.size + count * RUN.size
+    answer, _, late = message[end:].partition(b"\n")
+    return Limits._make([answer, late, *numbers, tuple(RUN.iter_unpack(message[HEAD.size : end]))])
 
 
-class Meter:
-    """How many doors were opened in the last minute, whoever asked: a reload does not begin it anew."""
+def admit(opened: deque[float], limit: int, now: float) -> None:
+    """Count one more door. Raises FirewallError, with it not counted, if there were too many within a minute.
 
-    def __init__(self) -> None:
-        self._opened: deque[float] = deque()
-
-    def admit(self, limit: int, now: float) -> None:
-        """Count one more door. now: seconds on a monotonic clock. Raises FirewallError, with it not counted."""
-        while self._opened and now - self._opened[0] >= 60:
-            self._opened.popleft()
-        if len(self._opened) >= limit:
-            raise FirewallError(f"{limit} doors were opened within a minute, no more may be: raise doors_per_minute")
-        self._opened.append(now)
+    opened: when the last ones were; a reload does not begin it anew. now: seconds on a monotonic clock.
+    """
+    while opened and now - opened[0] >= 60:
+        opened.popleft()
+    if len(opened) >= limit:
+        raise FirewallError(f"{limit} doors were opened within a minute, no more may be: raise doors_per_minute")
+    opened.append(now)

@@ -10,7 +10,6 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 
 from . import NAME
@@ -59,7 +58,7 @@ class Kernel:
         self._socket.send(b"".join(batch))
         for kind, _, number, message in self._messages():
             if kind == _ERROR and number >= begin:  # else left over from a change whose answers were not waited for
-                failed = failed or _code(message)
+                failed = failed or -struct.unpack_from("=i", message)[0]
                 if number in (begin, last):  # what is wrong with the whole batch is said of its beginning alone
                     break
         if failed:
@@ -80,7 +79,7 @@ class Kernel:
             if answer in (_ERROR, _DONE):
                 break
             found.append((message[0], dict(attributes(message[4:]))))
-        if code := _code(message) or (interrupted and tries == 1 and errno.EBUSY):
+        if code := -struct.unpack_from("=i", message)[0] or (interrupted and tries == 1 and errno.EBUSY):
             raise OSError(code, os.strerror(code))
         return self.ask(kind, flags, family, body, tries - 1) if interrupted else found
 
@@ -128,11 +127,6 @@ def _packed(kind: int, flags: int, family: int, subsystem: int, number: int, bod
     """struct nlmsghdr, struct nfgenmsg, attributes."""
     head = _HEADER.pack(20 + len(body), kind, _REQUEST | flags, number, 0)
     return head + struct.pack("!BBH", family, 0, subsystem) + body
-
-
-def _code(message: bytes) -> int:
-    """The error number in a message of the type _ERROR or _DONE, 0 for none."""
-    return -int.from_bytes(message[:4], sys.byteorder, signed=True)
 
 
 def attribute(kind: int, data: bytes) -> bytes:

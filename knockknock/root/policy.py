@@ -78,8 +78,7 @@ def limits(policy: Policy, answer: bytes = b"", late: bytes = b"") -> Limits:
 def message(limits: Limits) -> bytes:
     """What hands limits to the helper. Raises FirewallError if it would be too long."""
     answer, late, *numbers, runs = limits
-    head = HEAD.pack(len(answer), len(late), *numbers)
-    made = b"".join([head, answer, late, *(RUN.pack(*run) for run in runs)])
+    made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer, b"\n", late])
     if len(made) > MOST:
         raise FirewallError(f"{len(runs)} runs of ports are too many for what keeps root: name fewer, and longer ones")
     return made

@@ -68,7 +68,7 @@ def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
     memory.keep(firewall)
     try:
         _inform(control, firewall, DONE)
-    except BlockingIOError:
+    except OSError:
         raise FirewallError("the root helper takes no new policy: restart the daemon") from None
     return said
 
@@ -79,7 +79,7 @@ def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
     said = firewall.heal(everything)
     memory.keep(firewall)
     if everything:
-        with contextlib.suppress(BlockingIOError):  # to heal is more than to have it warn of chains
+        with contextlib.suppress(OSError):  # to heal is more than to have it warn of chains
             _inform(control, firewall)
     return said
 

@@ -29,8 +29,8 @@ SETTLE = 0.25
 BUSY, LONGEST = 4.0, 32.0
 """Seconds between two looks at most, when rules change all the time; and when somebody takes ours away as fast as we
 place them."""
-SHARE = 10
-"""How many times longer than a look takes the pause before the next one is at least."""
+SHARE = 3
+"""How many times longer than a look takes the pause before the next one is at least, for the processor's sake."""
 _START = {*(_STAY := {privileges.NET_ADMIN, privileges.NET_RAW}), privileges.SETPCAP, privileges.SETUID}
 _START |= {privileges.SETGID, privileges.DAC_READ_SEARCH}
 """Capabilities for the start, when the first set-up becomes another user, and for later."""
@@ -135,11 +135,12 @@ def main() -> None:
             helper = setup.start()
             privileges.keep(_STAY)
             look_after(daemon, setup, changes)
-            os.waitpid(helper, 0)
+            status = os.waitpid(helper, 0)[1]
             setup.run("remove")
     except (KnockError, OSError) as error:
         say(daemon, FAILED, str(error))
-        sys.exit(1)
+        status = 1
+    sys.exit(bool(status))
 
 
 def look_after(daemon: socket.socket, setup: SetUp, changes: socket.socket) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from knockknock import store
 from knockknock.request import Request, Verb
-from knockknock.root import BURST, SET_SIZE
+from knockknock.root.ruleset import BURST, SET_SIZE
 from knockknock.schemes import Carried, syn
 from knockknock.schemes.synprofile import Profile
 from knockknock.tcpip import knock as packet_of

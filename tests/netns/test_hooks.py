@@ -197,7 +197,7 @@ def test_anything_but_sane_facts_ends_the_runner(runner: Any, place: Path, name:
 def test_the_runner_is_an_ordinary_user_for_good(lab: Lab, place: Path, daemon_user: Any) -> None:
     lab.configure(on_open=hook(place, "hook", ":"))
     daemon = lab.daemon()
-    (runner,) = [pid for pid in children(daemon.process.pid) if pid != daemon.helper]
+    (runner,) = [pid for pid in children(daemon.process.pid) if pid != daemon.watch]
     until(lambda: f"Uid:\t{daemon_user.pw_uid}\t" in Path(f"/proc/{runner}/status").read_text())
     until(lambda: "NoNewPrivs:\t1" in Path(f"/proc/{runner}/status").read_text())
     held = Path(f"/proc/{runner}/status").read_text()

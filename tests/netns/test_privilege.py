@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from knockknock import grant
+from knockknock.answers import LONGEST
 from knockknock.grant import RECORD, Grant, Order
 
 from .lab import ROOT, Lab, until
@@ -69,7 +70,7 @@ def pair(lab: Lab) -> socket.socket:
     lab.listen(22)
     lab.listen(23)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from knockknock.root.helper import main; main()"
+    code = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from knockknock.root.watch import main; main()"
     command = [
         "ip",
         "netns",
@@ -81,6 +82,7 @@ def pair(lab: Lab) -> socket.socket:
         code,
         str(ROOT),
         lab.configure(),
+        lab.settings["state"],
         "0",
     ]
     with theirs:
@@ -122,14 +124,18 @@ def test_what_the_policy_does_not_allow_is_refused_and_no_reason_to_end(
     assert not lab.connects("10.77.0.1", 23)
 
 
-@pytest.mark.parametrize("address", ["10.77.0.1", "10.77.1.1", "fd77:0::1"])
-def test_own_address_is_refused_but_no_reason_to_end(lab: Lab, pair: socket.socket, address: str) -> None:
-    """Whoever sits at the server may knock at it, and the daemon must not open a socket to find that out."""
-    pair.send(asks(family=6, address=v6(address)) if ":" in address else asks(address=V4(address)))
-    assert pair.recv(100) == grant.FAILED + f"{address.replace(':0::', '::')} is this machine itself".encode()
-    assert doors(lab) == ""
-    pair.send(asks())
-    assert pair.recv(100) == grant.DONE
+def test_who_knocks_from_the_machine_itself_is_told_so(lab: Lab) -> None:
+    """Whoever sits at the server may knock at it; the daemon finds that out without a socket that could do more."""
+    hosts = ("10.77.0.1", "fd77:0::1")
+    for number, host in enumerate(hosts):
+        lab.mint(f"local{number}", port=4242 + number, hosts=(host,))
+    lab.run("server", "nft", "insert rule inet guard input iif lo accept")
+    daemon = lab.daemon()
+    for host in hosts:
+        lab.run("server", *lab.program("knockknock"), "-p", "22", host)
+        daemon.says(f"{host.replace(':0::', '::')} is this machine itself")
+    assert "open tcp/22" not in daemon.log()
+    assert daemon.stop() == 0
 
 
 def test_who_asks_and_does_not_listen_holds_nothing_up(lab: Lab, pair: socket.socket) -> None:
@@ -141,7 +147,7 @@ def test_who_asks_and_does_not_listen_holds_nothing_up(lab: Lab, pair: socket.so
     until(lambda: "knockknock" in lab.ruleset())
     pair.settimeout(5)
     while select.select([pair], [], [], 0.3)[0]:
-        pair.recv(grant.LONGEST)
+        pair.recv(LONGEST)
     pair.send(asks())
     assert pair.recv(100) == grant.DONE
 

@@ -171,8 +171,8 @@ import sys
 from ipaddress import ip_address
 from knockknock import errors, privsep
 from knockknock.grant import Grant, Order
-helper = privsep.Helper(sys.argv[1], True)
-for address in sys.argv[2:]:
+helper = privsep.Helper(sys.argv[1], sys.argv[2], True)
+for address in sys.argv[3:]:
     try:
         helper.obey(Grant(Order.BLOCK, ip_address(address).packed, 0, 0, 0))
         print(address, "done")

@@ -172,11 +172,11 @@ def test_never_used_is_never(lab: Lab) -> None:
 def test_rules_that_are_gone_are_a_problem_and_no_reason_to_end(lab: Lab) -> None:
     lab.mint("laptop")
     daemon = lab.daemon()
-    os.kill(daemon.helper, 19)  # so that it does not place them again before it is asked
+    os.kill(daemon.watch, 19)  # so that it does not place them again before it is asked
     lab.run("server", "nft", "delete", "table", "inet", "knockknock")
     words = [*lab.program("knockknock-daemon"), "--config", f"{lab.directory}/etc/config", "--status"]
     asking = lab.start("server", *words, stdout=subprocess.PIPE)
-    os.kill(daemon.helper, 18)
+    os.kill(daemon.watch, 18)
     page, _ = asking.communicate(timeout=10)
     assert "what is open is not known" in page or "nothing is open" in page
     assert daemon.process.poll() is None

@@ -18,7 +18,7 @@ from knockknock.grant import Grant, Order
 from knockknock.observers import Observers
 from knockknock.packet import Packet
 from knockknock.privsep import Helper
-from knockknock.root.policy import Policy, Scan
+from knockknock.root.policy import Policy, Scan, limits
 from knockknock.schemes import syn
 from knockknock.schemes.synprofile import Profile
 from knockknock.signals import Signals
@@ -49,7 +49,7 @@ class Root:
     def obey(self, order: Grant) -> None:
         got = grant.unpack(grant.pack(order))
         try:
-            self._policy.check(got)
+            limits(self._policy).check(got)
         except GrantError as error:  # as privsep.Helper says it
             raise FirewallError(str(error)) from None
         self.opened += got.order is not Order.CLOSE

@@ -3,8 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knockknock.answers import unpack_doors
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, RELOAD, STATUS, Grant, Order, pack, pack_doors, unpack, unpack_doors
+from knockknock.grant import RECORD, RELOAD, STATUS, Grant, Order, pack, pack_doors, unpack
 
 from .strategies import addresses, ports
 
