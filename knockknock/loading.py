@@ -35,8 +35,13 @@ def settings(config: Config) -> Settings:
     return Settings(config.delay, config.error_window, config.single_use, config.resync_window, config.clock_skew)
 
 
-def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator[None, None, Found]:
-    """Read all profiles, one at each step. Changes nothing. Raises ProfileError. gives: of the source."""
+def find(
+    config: Config, gives: frozenset[str], keeper: Gatekeeper, recall: bool = True
+) -> Generator[None, None, Found]:
+    """Read all profiles, one at each step. Changes nothing. Raises ProfileError.
+
+    gives: of the source. recall: read what is known of their used knocks, too; else that is None.
+    """
     found, twins = Found(keeper.names(), [], {}), _Twins(config, keeper)
     for one in store.profiles(config.profiles):
         yield
@@ -57,7 +62,7 @@ def find(config: Config, gives: frozenset[str], keeper: Gatekeeper) -> Generator
                         f"a knock by {profile.kind} needs a source that gives {', '.join(missing)}: set source = nflog"
                     )
                 _check_guard(config, profile)
-                found.changes.append((profile, recalled(config, profile)))
+                found.changes.append((profile, recalled(config, profile) if recall else None))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
                 found.changes.append((profile, None))  # goes on as it is
             found.gone.discard(name)
@@ -196,9 +201,9 @@ def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any, gone:
     return counter
 
 
-def look(config: Config, gives: frozenset[str]) -> Found:
-    """All that a start needs: everything is new. Raises ProfileError, GuardError."""
-    work = find(config, gives, Gatekeeper(settings(config)))
+def look(config: Config, gives: frozenset[str], recall: bool = True) -> Found:
+    """All that a start needs: everything is new. Raises ProfileError, GuardError. Arguments: as of find()."""
+    work = find(config, gives, Gatekeeper(settings(config)), recall)
     while True:
         try:
             next(work)
@@ -212,6 +217,13 @@ def look(config: Config, gives: frozenset[str]) -> Found:
 
 def start(config: Config, found: Found) -> Gatekeeper:
     """A gatekeeper for what look() has found, and has no more when this returns."""
+    for at, (profile, memory) in reversed(list(enumerate(found.changes))):
+        if memory is None:
+            try:
+                found.changes[at] = profile, recalled(config, profile)
+            except CounterError as error:
+                found.bad[profile.name] = error
+                del found.changes[at]
     keeper = Gatekeeper(settings(config), len(found.changes))
     for _ in apply(keeper, found, config.state):
         pass

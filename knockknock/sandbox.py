@@ -50,12 +50,12 @@ def prepare(
     syslog: the descriptor of the socket to the syslog daemon, which is connected anew when that one was restarted.
     listener: the descriptor of the one socket at which connections are accepted.
     """
-    if mode == "off":
-        log.warning("sandbox = off: whoever takes this process over can do what its user can")
-        return lambda: None
     import_module("cryptography.hazmat.primitives.hmac")  # a reload may want it, and then nothing can be imported
     for scheme in schemes.SCHEMES:
         schemes.load(scheme).listener(schemes.Settings(1, 1, True), 0)
+    if mode == "off":
+        log.warning("sandbox = off: whoever takes this process over can do what its user can")
+        return lambda: None
     steps: list[Enter] = []
     for make in (partial(_landlock, reads, writes), partial(_seccomp, syslog, listener)):
         try:

@@ -128,12 +128,9 @@ def serve(path: str, pid_file: str | None, trial: int) -> None:
     messages = service.logger("syslog" if pid_file else settings.log)
     lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
     source = service.open_source(settings, user)
-    found = loading.look(settings, source.GIVES)
+    found = loading.look(settings, source.GIVES, recall=False)
     for profile, _ in found.changes:
         counters.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
-    keeper = loading.start(settings, found)
-    gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
-    gc.enable()
     observers.check(settings)
     privsep.prefer()
     helper = privsep.Helper(path, settings.state, quiet=pid_file is not None, trial=trial)
@@ -145,6 +142,9 @@ def serve(path: str, pid_file: str | None, trial: int) -> None:
         enter = sandbox.prepare(settings.sandbox, reads, [settings.state, *told.writes], messages, told.listener)
         privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
         log.info("%s", helper.summary)
+        keeper = loading.start(settings, found)  # reads what is the daemon's own, so not as root
+        gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
+        gc.enable()
         for key in settings.obsolete:
             log.warning("%s has no effect any more: remove it from %s", key, path)
         log.info("reading %s", source.path)
