@@ -18,7 +18,7 @@ from .facts import Facts
 from .grant import Grant, Order
 from .profile import check_name
 from .request import PROTOCOLS
-from .root import RUN
+from .root.privileges import RUN
 
 RECORD = struct.Struct(f"!?64s{grant.RECORD.size}s")
 """Whether the door was used up or its time is over (else it opens, or a knock asked to close it), profile, grant."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from . import answers, grant, own_address, signals
 from .errors import FirewallError, KnockError, PrivilegeError
 from .grant import DONE, NOTICE, Grant, Order
-from .root import RUN, privileges
+from .root import privileges
 
 PRIORITY = -10
 """Nice value of the daemon and what it starts: in a flood both need the processor before the kernel's ring has gone
@@ -37,7 +37,7 @@ class Helper:
         """
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        code = RUN.format(module="knockknock.root.watch")
+        code = privileges.RUN.format(module="knockknock.root.watch")
         self._notices: list[str] = []
         self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None

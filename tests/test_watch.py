@@ -33,6 +33,7 @@ def message(kind: int, table: str = "other", family: int = INET, subsystem: int 
         (message(DELETE_RULE, "knockknock", IP), "others"),
         (message(DELETE_TABLE, "knockknock", IP), "others"),
         (message(DELETE_TABLE, "knockknock"), "gone"),
+        (message(NEW_TABLE, "knockknock"), "there"),
         (message(DELETE_TABLE, "knockknock", subsystem=1), ""),
     ],
 )

@@ -1,7 +1,5 @@
 """All that keeps root: one nftables table of ours, and one rule in each chain of others that could refuse a door."""
 
-RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
-"""What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
 NAME = "knockknock"
 """Our nftables table, and the comment on every rule of ours in somebody else's chain."""
 SLOTS = 16

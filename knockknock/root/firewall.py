@@ -155,7 +155,9 @@ class Firewall:
             if not self.digest:
                 self.follow(self.policy)
             found, placed = self._accept()
-            said = "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
+            said = (
+                "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
+            )
         if unreached := [f"{one.table} ({one.problem})" for one in found.iptables if one.problem]:
             said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
         elif said and not found.refuses and not self.policy.protect:

@@ -96,7 +96,8 @@ def obey(kernel: Kernel, grant: Grant, held: limits.Limits, opened: deque[float]
         kernel.change(*wanted)
     except FileNotFoundError:  # a connection has used up what was there, right now
         kernel.change(*wanted)
-    return held.late if grant.seconds else b""
+    late = [line.partition(b" ") for line in held.late] if grant.seconds else []
+    return b", ".join(text for where, _, text in late if where in (b"any", b"%d/%d" % (grant.protocol, grant.port)))
 
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:

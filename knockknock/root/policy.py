@@ -64,7 +64,7 @@ class Policy(NamedTuple):
     """Whether the helper is to be held to its job by the kernel."""
 
 
-def limits(policy: Policy, answer: bytes = b"", late: bytes = b"") -> Limits:
+def limits(policy: Policy, answer: bytes = b"", late: tuple[bytes, ...] = ()) -> Limits:
     """What the helper is to know of a policy; answer, late: as there."""
     scan = policy.scan
     runs = [*policy.timed, *((*door, policy.seconds) for door in policy.doors)]
@@ -78,7 +78,7 @@ def limits(policy: Policy, answer: bytes = b"", late: bytes = b"") -> Limits:
 def message(limits: Limits) -> bytes:
     """What hands limits to the helper. Raises FirewallError if it would be too long."""
     answer, late, *numbers, runs = limits
-    made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer, b"\n", late])
+    made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), b"\n".join([answer, *late])])
     if len(made) > MOST:
         raise FirewallError(f"{len(runs)} runs of ports are too many for what keeps root: name fewer, and longer ones")
     return made

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ..errors import FirewallError, KnockError
 from ..grant import DONE, LONGEST_REASON
-from . import KERNEL, LANDLOCK, ROOT, RUN, landlock, policy, privileges, seccomp
+from . import KERNEL, LANDLOCK, ROOT, landlock, policy, privileges, seccomp
 from .firewall import Firewall
 from .netlink import NETFILTER
 from .policy import Policy
@@ -85,7 +85,7 @@ def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
 
 
 def _inform(control: socket.socket, firewall: Firewall, answer: bytes = b"") -> None:
-    late = firewall.late.encode()[:LONGEST_REASON]
+    late = tuple(text.encode() for text in firewall.late)
     message = policy.message(policy.limits(firewall.policy, answer, late))
     control.send(message, socket.MSG_DONTWAIT)
 
@@ -103,7 +103,7 @@ def _be_helper(theirs: int, walls: int) -> None:
         os.dup2(fd, number)
     os.closerange(LANDLOCK + 1, _APART)
     os.chdir("/")
-    code = RUN.format(module="knockknock.root.helper")
+    code = privileges.RUN.format(module="knockknock.root.helper")
     os.execv(sys.executable, [sys.executable, "-I", "-c", code, _PACKAGE])
 
 

@@ -21,12 +21,12 @@ from collections.abc import Iterator
 
 from ..errors import FirewallError, KnockError
 from ..grant import FAILED, LONGEST_REASON, NOTICE
-from . import DAEMON, NAME, RUN, limits, lock, privileges
+from . import DAEMON, NAME, limits, lock, privileges
 from .netlink import INET, NETFILTER
 
 SETTLE = 0.25
 """Seconds from the first announcement to a look at the rules: a reload comes in several transactions."""
-BUSY, LONGEST = 4.0, 32.0
+BUSY, LONGEST = 1.0, 32.0
 """Seconds between two looks at most, when rules change all the time; and when somebody takes ours away as fast as we
 place them."""
 SHARE = 3
@@ -38,7 +38,7 @@ _START |= {privileges.SETGID, privileges.DAC_READ_SEARCH}
 # include/uapi/linux/netfilter/nfnetlink.h, netfilter/nf_tables.h
 _NFTABLES_GROUP = 1 << (7 - 1)
 _NFTABLES = 10
-_DELETE_TABLE, _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 2, 12, 14, 15
+_NEW_TABLE, _DELETE_TABLE, _NEW_ELEMENT, _DELETE_ELEMENT, _NEW_GENERATION = 0, 2, 12, 14, 15
 _OURS = NAME.encode() + b"\0"
 _IN_CLOSE = 0x8 | 0x10
 """IN_CLOSE_WRITE and IN_CLOSE_NOWRITE (include/uapi/linux/inotify.h)."""
@@ -106,7 +106,7 @@ class SetUp:
         module = "knockknock.policy" if mode in ("start", "reload") else "knockknock.root.setup"
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         ends = [self.control.fileno(), self._theirs.fileno()]
-        words = [RUN.format(module=module), package, mode, *self._words, *map(str, ends)]
+        words = [privileges.RUN.format(module=module), package, mode, *self._words, *map(str, ends)]
         said, out = os.pipe()
         for fd in ends:
             if fd >= 0:
@@ -152,13 +152,14 @@ def look_after(daemon: socket.socket, setup: SetUp, changes: socket.socket) -> N
     while True:
         wait = None if pace.due == math.inf else max(0, math.ceil((pace.due - time.monotonic()) * 1000))
         ready = {fd for fd, _ in poll.poll(wait)}
-        found = set(announced(changes)) if changes.fileno() in ready else set[str]()
+        found = list(announced(changes)) if changes.fileno() in ready else []
         if legacy in ready:
             os.read(legacy, 1 << 16)
-            found.add("others")
+            found.append("others")
         if found:
-            everything = everything or found != {"ours"}
-            pace.changed(time.monotonic(), "gone" in found)
+            everything = everything or "others" in found
+            # One that is replaced is made anew in the same transaction.
+            pace.changed(time.monotonic(), [one for one in found if one in ("gone", "there")][-1:] == ["gone"])
         if setup.control.fileno() in ready:
             if not setup.asked():
                 return
@@ -188,7 +189,7 @@ def say(daemon: socket.socket, kind: bytes, text: str) -> None:
 
 
 def announced(changes: socket.socket) -> Iterator[str]:
-    """What the kernel has announced: a change of "ours" or "others", or "gone": our table was taken away."""
+    """What the kernel has announced: a change of "ours" or "others"; that our table is "gone", or is "there" now."""
     while True:
         try:
             data = changes.recv(1 << 16)
@@ -219,7 +220,7 @@ def meaning(message: bytes) -> str:
         return ""
     if message[16:17] != bytes([INET]) or not message[24:].startswith(_OURS):
         return "others"
-    return "gone" if kind & 0xFF == _DELETE_TABLE else "ours"
+    return {_DELETE_TABLE: "gone", _NEW_TABLE: "there"}.get(kind & 0xFF, "ours")
 
 
 def legacy_commands() -> int:
