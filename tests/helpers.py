@@ -1,9 +1,12 @@
 """What several tests need: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
 
+import ast
+import io
 import os
 import stat
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -144,3 +147,18 @@ def command(
         cwd=home,
         umask=umask,
     )
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a module with code in them: not those that are empty, comment or documentation."""
+    text = path.read_text()
+    documentation: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documentation.update(range(node.lineno, (node.end_lineno or 0) + 1))
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in blank:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return len(code - documentation)

@@ -1,6 +1,8 @@
 """The daemon's end of the pair: answers and notices come by the same way, in any order."""
 
+import inspect
 import socket
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,9 @@ from knockknock import grant
 from knockknock.errors import FirewallError, GrantError, PrivilegeError
 from knockknock.grant import DONE, FAILED, NOTICE, Grant, Order
 from knockknock.privsep import Helper
+from knockknock.root import helper as resident
+
+from .helpers import ROOT
 
 
 @pytest.fixture
@@ -59,3 +64,10 @@ def test_end_of_the_helper_is_no_notice(ends: tuple[Helper, socket.socket]) -> N
     theirs.close()
     with pytest.raises(PrivilegeError, match="the root helper is gone"):
         helper.notices(more=True)
+
+
+def test_readme_quotes_the_loop() -> None:
+    """Of what keeps root, to the letter."""
+    _, begin, loop = inspect.getsource(resident.serve).partition("    while True:\n")
+    assert len(loop.splitlines()) <= 16
+    assert textwrap.indent(textwrap.dedent(begin + loop), "    ") in (ROOT / "README.md").read_text()

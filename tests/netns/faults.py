@@ -37,7 +37,7 @@ class Point(NamedTuple):
     """Where to kill."""
 
     victim: str
-    """`daemon`; `helper`; or `both`: the daemon there, and the helper before it can take anything away."""
+    """`daemon`; `helper`; or `both`: the daemon there, and what keeps root before it can take anything away."""
     call: str
     nth: int
     """Which of the victim's calls of that name after the knock, from 1."""
@@ -145,7 +145,7 @@ def run(bench: Bench, point: Point) -> Outcome:
 def _run(bench: Bench, point: Point) -> Outcome:
     lab, before = bench.lab, bench.counter()
     daemon = bench.start()
-    helper, pid = daemon.helper, pid_of(daemon, point.victim)
+    watch, helper, pid = daemon.watch, daemon.helper, pid_of(daemon, point.victim)
     held = hold_pair(daemon) if point.victim == "both" else -1
     inject = f"inject={point.call}:signal=KILL:when={point.nth}"
     with traced(pid, "-e", f"trace={point.call}", "-e", inject) as output:
@@ -153,13 +153,15 @@ def _run(bench: Bench, point: Point) -> Outcome:
         reached = dies(pid)
     output.unlink()
     if point.victim == "both" or not reached:
-        os.kill(helper, signal.SIGKILL)
+        for one in (watch, helper):
+            os.kill(one, signal.SIGKILL)
         if not reached:
             daemon.process.kill()
     if held >= 0:
         os.close(held)
     daemon.process.wait(10)
     assert dies(helper, 5), "the helper outlived the daemon"
+    assert dies(watch, 5), "what watches the rules outlived the daemon"
     opened = lab.connects(HOST)
     stored = bench.counter() - before
     assert stored in (0, 1), f"the counter went from {before} to {before + stored}"

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from knockknock.root.privileges import RUN
+
 ROOT = Path(__file__).parents[2]
 KNOCK_PORT = 4242
 DELAY = 2
@@ -311,13 +313,12 @@ class Daemon:
     @property
     def helper(self) -> int:
         """The process id of the root helper."""
-        return int(Path(f"/proc/{self.watch}/task/{self.watch}/children").read_text().split()[0])
+        return children(self.watch)[0]
 
     @property
     def watch(self) -> int:
         """The process id of what looks after the rules."""
-        pid = self.process.pid
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        return children(self.process.pid)[0]
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)
@@ -345,3 +346,24 @@ class Daemon:
 def sh(*command: str) -> None:
     """Run a command on this machine itself."""
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, the oldest first."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def start_watch(lab: Lab, package: Path, config: str) -> socket.socket:
+    """Start what the daemon starts, on the server, without a daemon; the unprivileged end of its pair.
+
+    package: the directory that our package is in. What it says first is left to be read.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = RUN.format(module="knockknock.root.watch")
+    words = [sys.executable, "-I", "-c", code, str(package), config, lab.settings["state"], "0"]
+    with theirs:
+        command = ["ip", "netns", "exec", lab.ns("server"), *words]
+        lab.processes.append(subprocess.Popen(command, stdin=theirs.fileno(), text=True, env=lab.environment()))
+    lab.on_close(ours.close)
+    ours.settimeout(5)
+    return ours

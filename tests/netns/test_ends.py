@@ -180,7 +180,23 @@ def test_helper_cleans_up_when_the_daemon_dies(lab: Lab) -> None:
     before = lab.ruleset()
     lab.mint("laptop")
     daemon = lab.daemon()
-    helper = daemon.helper
+    left = [daemon.helper, daemon.watch]
     daemon.process.kill()
-    until(lambda: not Path(f"/proc/{helper}").exists() or "zombie" in Path(f"/proc/{helper}/status").read_text())
+    for pid in left:
+        until(lambda pid=pid: not Path(f"/proc/{pid}").exists() or "zombie" in Path(f"/proc/{pid}/status").read_text())  # type: ignore[misc]  # a default of a lambda
     assert lab.ruleset() == before
+
+
+def test_all_stops_when_what_watches_the_rules_dies(lab: Lab) -> None:
+    """Rules stay then, and doors end by themselves; a new start puts everything right."""
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    helper = daemon.helper
+    os.kill(daemon.watch, signal.SIGKILL)
+    assert daemon.process.wait(5) == 1
+    daemon.says("the root helper is gone")
+    until(lambda: not Path(f"/proc/{helper}").exists())
+    lab.daemon()
+    lab.knock(HOST)
+    assert lab.opens(HOST)

@@ -23,11 +23,11 @@ SHORT = [
     Point("both", "rename", 1),  # by the first knock of a profile; all others write into the file
     Point("both", "pwrite64", 1),
     Point("both", "fdatasync", 1),
-    Point("both", "sendto", 1),
-    Point("both", "recvfrom", 1),
-    Point("daemon", "recvfrom", 1),
+    Point("both", "sendto", 2),  # the first asks for a route
+    Point("both", "recvfrom", 2),
+    Point("daemon", "recvfrom", 2),
     Point("helper", "sendto", 2),
-    Point("helper", "poll", 1),
+    Point("helper", "pselect6", 1),
 ]
 """Around the storing of the counter, the order to the helper, and the change in the kernel; scripts/faults has all."""
 

@@ -1,9 +1,11 @@
 """A stranger's code in the daemon's process: what it can do with the sandbox, and that without it it could do more."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,8 +17,10 @@ from typing import Any
 import pytest
 
 from knockknock.profile import parse_key
+from tests.helpers import code_lines
 
-from .lab import DELAY, ROOT, Daemon, Lab, until
+from . import hostile
+from .lab import DELAY, ROOT, Daemon, Lab, children, start_watch, until
 
 pytest.importorskip("pyseccomp")
 HOST = "10.77.0.1"
@@ -249,18 +253,90 @@ def test_syslog_goes_on_when_the_syslog_daemon_was_restarted(lab: Lab, taken: Ta
     assert daemon.stop() == 0
 
 
-def test_what_is_left_of_root_in_the_helper(walled: Lab) -> None:
+def test_what_is_left_of_root(walled: Lab) -> None:
+    """The helper is an ordinary user with one capability; what watches the rules is root with two, for good."""
     walled.mint("bounded")
     daemon = walled.daemon()
-    held = status(daemon.helper)
+    held, root = status(daemon.helper), status(daemon.watch)
     net_admin, net_raw = 1 << 12, 1 << 13
-    wanted = net_admin | net_raw if "iptables" in daemon.log() else net_admin
-    assert [int(held[f"Cap{kind}"], 16) for kind in ("Bnd", "Prm", "Eff")] == [wanted] * 3
-    assert [int(held[f"Cap{kind}"], 16) for kind in ("Inh", "Amb")] == [0, 0]
-    assert held["NoNewPrivs"] == "1"
-    assert "Max core file size        0                    0" in Path(f"/proc/{daemon.helper}/limits").read_text()
+    assert [int(held[f"Cap{kind}"], 16) for kind in ("Bnd", "Prm", "Eff", "Inh", "Amb")] == [net_admin] * 3 + [0, 0]
+    assert held["Uid"].split() == held["Gid"].split() == ["65534"] * 4
+    assert held["Groups"] == ""
+    assert held["Seccomp"] == "2"
+    assert [int(root[f"Cap{kind}"], 16) for kind in ("Bnd", "Prm", "Eff")] == [net_admin | net_raw] * 3
+    assert [int(root[f"Cap{kind}"], 16) for kind in ("Inh", "Amb")] == [0, 0]
+    for pid, what in ((daemon.helper, held), (daemon.watch, root)):
+        assert what["NoNewPrivs"] == "1"
+        assert "Max core file size        0                    0" in Path(f"/proc/{pid}/limits").read_text()
+    opened = {os.readlink(link) for link in Path(f"/proc/{daemon.helper}/fd").iterdir()}
+    assert sorted(one for one in opened if not one.startswith("socket:")) == [str(daemon.log_path)]
+    assert len(opened) == 4, "two pairs, a socket to nf_tables, standard error"
     assert daemon.stop() == 0
     assert "knockknock" not in walled.ruleset(), "enough is left to take all away"
+
+
+@pytest.fixture
+def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
+    """What starts a helper with a stranger's code in it, with a setting of sandbox; the result of each attempt."""
+
+    def take(sandbox: str) -> dict[str, Any]:
+        lab.mint("laptop")
+        package = lab.directory / "copy"
+        shutil.copytree(ROOT / "knockknock", package / "knockknock", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(hostile.__file__, package / "knockknock")
+        places = [place for place in sys.path if place.endswith("-packages")]
+        with (package / "knockknock" / "root" / "helper.py").open("a") as file:
+            file.write(hostile.APPENDED.format(places=places))
+        ours = start_watch(lab, package, lab.configure(sandbox=sandbox))
+        found: dict[str, Any] = json.loads(ours.recv(1 << 16))
+        (pid,) = children(lab.processes[-1].pid)
+        found["maps"] = Path(f"/proc/{pid}/maps").read_text()
+        ours.close()
+        assert lab.processes[-1].wait(5) == 0
+        return found
+
+    return take
+
+
+def test_a_stranger_in_the_helper_can_change_the_firewall_and_nothing_else(
+    hostile_helper: Callable[[str], dict[str, Any]],
+) -> None:
+    results = hostile_helper("required")["results"]
+    assert results.pop("job: the firewall") == "done"
+    assert len(results) > 30
+    assert set(results.values()) == {"ENOSYS"}, results
+
+
+def test_the_same_stranger_without_walls(hostile_helper: Callable[[str], dict[str, Any]]) -> None:
+    """So that the test above can fail."""
+    results = hostile_helper("off")["results"]
+    could = {
+        "job: the firewall",
+        "file: read anybody's",
+        "file: read its own memory map",
+        "file: write",
+        "execute: a process",
+        "execute: code in memory",
+        "socket: to the network",
+        "socket: to the routes",
+        "socket: a pair",
+    }
+    assert {name for name, result in results.items() if result == "done"} >= could, results
+
+
+HELPER = ["errors", "grant", "root", "root.helper", "root.limits", "root.netlink"]
+
+
+def test_lines_that_are_loaded_in_the_helper(hostile_helper: Callable[[str], dict[str, Any]]) -> None:
+    """All of ours, in the process that runs; and nothing of others that it has no use for."""
+    found = hostile_helper("required")
+    ours = [name for name in found["modules"] if name.split(".")[0] == "knockknock"]
+    assert ours == ["knockknock", *(f"knockknock.{name}" for name in HELPER)]
+    paths = [ROOT / f"{name.replace('.', '/')}.py" for name in ours]
+    lines = sum(code_lines(path if path.exists() else path.with_suffix("") / "__init__.py") for path in paths)
+    assert lines <= 290
+    assert not {"json", "subprocess", "logging", "configparser", "cryptography"} & set(found["modules"])
+    assert "nftables" not in found["maps"]
 
 
 def memory(pid: int) -> Iterator[bytes]:
@@ -284,7 +360,7 @@ def test_keys_are_in_the_daemon_alone_and_never_on_disk(lab: Lab) -> None:
         text = Path(f"{lab.settings['profiles']}/laptop/{name}").read_text()
         key = parse_key(text, name)
         assert any(key in part for part in memory(daemon.process.pid)), "or the search finds nothing anywhere"
-        for part in memory(daemon.helper):
+        for part in itertools.chain(memory(daemon.helper), memory(daemon.watch)):
             assert key not in part
             assert text.strip().encode() not in part
     held = status(daemon.process.pid)

@@ -5,7 +5,6 @@ import os
 import select
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from knockknock import grant
 from knockknock.answers import LONGEST
 from knockknock.grant import RECORD, Grant, Order
 
-from .lab import ROOT, Lab, until
+from .lab import ROOT, Lab, start_watch, until
 
 V4 = socket.inet_aton
 
@@ -69,25 +68,7 @@ def pair(lab: Lab) -> socket.socket:
     lab.mint("laptop")
     lab.listen(22)
     lab.listen(23)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from knockknock.root.watch import main; main()"
-    command = [
-        "ip",
-        "netns",
-        "exec",
-        lab.ns("server"),
-        sys.executable,
-        "-I",
-        "-c",
-        code,
-        str(ROOT),
-        lab.configure(),
-        lab.settings["state"],
-        "0",
-    ]
-    with theirs:
-        lab.processes.append(subprocess.Popen(command, stdin=theirs.fileno(), text=True))
-    ours.settimeout(5)
+    ours = start_watch(lab, ROOT, lab.configure())
     assert ours.recv(4096).startswith(grant.DONE)
     return ours
 
