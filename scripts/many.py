@@ -20,9 +20,9 @@ from knockknock import loading, minting
 from knockknock.config import Config
 from knockknock.gatekeeper import Accepted, Gatekeeper
 from knockknock.packet import Packet
+from knockknock.policy import policy as policy_of
 from knockknock.profile import write_config
 from knockknock.request import TCP, Ports, Request, Verb
-from knockknock.root.helper import read_policy
 from knockknock.schemes import syn
 from knockknock.schemes.synprofile import Profile
 
@@ -54,7 +54,7 @@ class Figures(NamedTuple):
     """Seconds of a reload in which every profile is another."""
     step_all: float
     policy: float
-    """Milliseconds that the root helper reads its policy for: the daemon waits."""
+    """Milliseconds that a set-up reads the policy for, once it has started: the daemon waits."""
 
 
 def profile(name: str) -> Profile:
@@ -145,7 +145,7 @@ def measure(place: Path, count: int) -> Figures:
         connection.execute("UPDATE profile SET config = replace(config, 'tcp/22', 'tcp/23')")
     reload_all, step_all = reload(keeper, config)
     begin = time.perf_counter()
-    read_policy(f"{place}/config")
+    policy_of(f"{place}/config")
     policy = (time.perf_counter() - begin) * 1e3
     return Figures(count, load, memory, junk, valid, reload_one, step_one, reload_all, step_all, policy)
 
@@ -170,8 +170,8 @@ def main() -> None:
         description="Measures what the number of profiles in a database costs, with all at one knock port, a window of "
         "20 and one permitted port each: seconds to load, bytes of memory for each, microseconds of CPU for junk and "
         "for a knock, seconds of a reload and milliseconds of its longest step, in which nobody is heard, and "
-        "milliseconds that the root helper needs for its policy. In a process of its own for each number; no packet is "
-        "sent. Prints a table in markdown. With 100000 profiles it takes a minute or two, and 1 GB below TMPDIR.",
+        "milliseconds that a set-up needs to read the policy, beside 50 to start. In a process of its own for "
+        "each number; no packet is sent. Prints a table in markdown. With 100000 profiles it takes a minute or two, and 1 GB below TMPDIR.",
     )
     options.add_argument("counts", nargs="*", type=int, metavar="N", help="numbers of profiles (default 1 to 100000)")
     options.add_argument("--json", action="store_true", help="print one object for each number instead")

@@ -99,6 +99,26 @@ def test_root_imports_errors_grant_and_itself(name: str) -> None:
     assert {one for one in ours(name) if not one.startswith("knockknock.root")} - allowed == set()
 
 
+WHO_IMPORTS_ROOT = {
+    "hooks": {"privileges"},
+    "policy": {"policy", "setup"},
+    "privsep": {"privileges"},
+    "sandbox": {"landlock", "seccomp"},
+    "cli.check": {"firewall", "listing"},
+    "cli.daemon": {"firewall", "privileges"},
+    "cli.examine": {"", "listing"},
+    "cli.probe": {"listing", "nft", "ruleset"},
+    "cli.scan": {"listing", "scan"},
+}
+"""And what of it; "" is the package, with its names and numbers. Commands run as root and end."""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("knockknock.root")])
+def test_who_imports_root(name: str) -> None:
+    found = {one.removeprefix("knockknock.root").removeprefix(".") for one in ours(name) if "knockknock.root" in one}
+    assert found == WHO_IMPORTS_ROOT.get(name.removeprefix("knockknock."), set())
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_nothing_imports_the_commands(name: str) -> None:
     if not name.startswith("knockknock.cli"):
@@ -155,7 +175,8 @@ SECRET = {"cryptography", "configparser", "knockknock.profile", "knockknock.stor
     ("module", "without"),
     [
         ("knockknock.cli.knockknock", HEAVY | ASKED_FOR),
-        ("knockknock.root.helper", HEAVY | SECRET),
+        ("knockknock.root.helper", HEAVY | SECRET | {"json", "subprocess", "knockknock.root.policy"}),
+        ("knockknock.root.watch", HEAVY | SECRET | {"json", "subprocess", "knockknock.root.policy"}),
         ("knockknock.cli.daemon", {"prometheus_client", "scapy"}),
         ("knockknock.runner", {"cryptography", "knockknock.store"}),
         ("knockknock.policy", {"cryptography", "scapy"}),

@@ -254,7 +254,7 @@ def test_check_touches_nothing(lab: Lab) -> None:
 
 def test_without_nf_tables(lab: Lab) -> None:
     """A kernel that has none, as a user namespace without the right to it shows it."""
-    code = "from knockknock.root import netlink; netlink.NETFILTER = 31; netlink.Kernel()"
+    code = "from knockknock.root import listing, netlink; netlink.NETFILTER = 31; listing.connect()"
     with inside(lab.ns("server")):
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "this kernel has no nf_tables, which knockknock is made for" in done.stderr

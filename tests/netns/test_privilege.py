@@ -185,6 +185,21 @@ def test_nothing_of_root_is_left(lab: Lab) -> None:
     assert not [name for name in names if "raw" in name or "netlink" in name]
 
 
+def test_counters_are_not_read_as_root(lab: Lab) -> None:
+    """They are the daemon's own, so what is there may be somebody's who had taken it over."""
+    for name in ("laptop", "phone"):
+        lab.mint(name, port=4242 if name == "laptop" else 4243)
+    lab.daemon().stop()
+    counter = Path(lab.settings["state"]) / "laptop"
+    counter.write_text("0\n")
+    os.chown(counter, 0, 0)
+    counter.chmod(0o600)
+    daemon = lab.daemon()
+    daemon.says(f"profile laptop: {counter} cannot be read: Permission denied")
+    daemon.says("1 profile(s)")
+    assert daemon.stop() == 0
+
+
 def test_no_listening_socket(lab: Lab) -> None:
     lab.mint("laptop")
     lab.daemon()
