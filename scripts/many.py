@@ -170,8 +170,9 @@ def main() -> None:
         description="Measures what the number of profiles in a database costs, with all at one knock port, a window of "
         "20 and one permitted port each: seconds to load, bytes of memory for each, microseconds of CPU for junk and "
         "for a knock, seconds of a reload and milliseconds of its longest step, in which nobody is heard, and "
-        "milliseconds that a set-up needs to read the policy, beside 50 to start. In a process of its own for "
-        "each number; no packet is sent. Prints a table in markdown. With 100000 profiles it takes a minute or two, and 1 GB below TMPDIR.",
+        "milliseconds that a set-up needs to read the policy, beside 50 to start. In a process of its own for each "
+        "number; no packet is sent. Prints a table in markdown. With 100000 profiles it takes a minute or two, and "
+        "1 GB below TMPDIR.",
     )
     options.add_argument("counts", nargs="*", type=int, metavar="N", help="numbers of profiles (default 1 to 100000)")
     options.add_argument("--json", action="store_true", help="print one object for each number instead")
