@@ -35,6 +35,8 @@ class Memory:
 
     def firewall(self) -> Firewall:
         """As it was left. Raises FirewallError."""
+        if not os.fstat(self._fd).st_size:
+            raise FirewallError("the first set-up did not come to its end")
         digest, _, text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().partition("\n")
         return Firewall(policy.load(text), digest)
 

@@ -89,9 +89,13 @@ class SetUp:
         return pid
 
     def asked(self) -> bool:
-        """Whether the helper is still there, and not only its end is to be read."""
+        """Whether the helper is still there. All that it has sent is one question, however often it asks."""
         with contextlib.suppress(ConnectionError):
-            return bool(self.control.recv(64))
+            try:
+                while self.control.recv(64, socket.MSG_DONTWAIT):
+                    pass
+            except BlockingIOError:
+                return True
         return False
 
     def run(self, mode: str) -> str:

@@ -1,11 +1,13 @@
 """The firewall reloaded by somebody else: noticed without polling, healed, said, and never in a loop."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from .lab import NFT_BASE, Daemon, Lab, until
+from .lab import NFT_BASE, Daemon, Lab, children, until
 
 HOST = "10.77.0.1"
 PORT = 4711
@@ -168,10 +170,9 @@ def test_busy_administrator(lab: Lab) -> None:
     daemon = start(lab, "nftables")
     lab.run("server", "nft", "add set inet guard banned { type ipv4_addr; }")
     at_rest(daemon)
-    children = Path(f"/proc/{daemon.watch}/task/{daemon.watch}/children")
     for number in range(30):
         lab.run("server", "nft", f"add element inet guard banned {{ 192.0.2.{number + 1} }}")
-        assert children.read_text().split() == [str(daemon.helper)], "elements are no reason to look"
+        assert children(daemon.watch) == [daemon.helper], "elements are no reason to look"
     quiet = at_rest(daemon)
     time.sleep(1)
     assert switches(daemon) == quiet, "who is idle sleeps"
@@ -181,6 +182,22 @@ def test_busy_administrator(lab: Lab) -> None:
     assert HEALED not in daemon.log()
     lab.knock(HOST)
     assert lab.opens(HOST)
+
+
+def test_knocks_are_obeyed_while_rules_are_looked_at(lab: Lab) -> None:
+    """However long that takes: here it is stopped in the middle."""
+    daemon = start(lab, "nftables")
+    at_rest(daemon)
+    lab.run("server", "nft", "add rule inet guard input tcp dport 1 accept")
+    until(lambda: len(children(daemon.watch)) == 2)
+    look = children(daemon.watch)[1]
+    os.kill(look, signal.SIGSTOP)
+    for _ in range(2):
+        lab.knock(HOST)
+        assert lab.opens(HOST), daemon.log()
+    os.kill(look, signal.SIGCONT)
+    until(lambda: len(children(daemon.watch)) == 1)
+    assert daemon.stop() == 0
 
 
 def test_two_that_undo_each_other(lab: Lab) -> None:
