@@ -149,11 +149,11 @@ class Firewall:
         if not (listed := self._listed()) or self.digest not in ("", listed):
             found = self.prepare()
             said = "somebody took our rules out of the firewall: placed again, doors that were open are lost"
-        elif not everything:
-            return ""
         else:
             if not self.digest:
                 self.follow(self.policy)
+            if not everything:
+                return ""
             found, placed = self._accept()
             said = (
                 "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""

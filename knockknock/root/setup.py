@@ -80,7 +80,7 @@ def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
     firewall = memory.firewall()
     said = firewall.heal(everything)
     memory.keep(firewall)
-    if everything:
+    if everything or said:
         with contextlib.suppress(OSError):  # to heal is more than to have it warn of chains
             _inform(control, firewall)
     return said
@@ -100,13 +100,16 @@ def _be_helper(theirs: int, walls: int) -> None:
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER).detach()
     given = {ROOT: theirs, KERNEL: kernel, LANDLOCK: walls}
     apart = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _APART) for number, fd in given.items()}
-    privileges.become(NOBODY, NOBODY, privileges.NET_ADMIN, privileges.DAC_READ_SEARCH)
+    privileges.become(NOBODY, NOBODY, privileges.NET_ADMIN, privileges.DAC_OVERRIDE)
     for number, fd in apart.items():
         os.dup2(fd, number)
     os.closerange(LANDLOCK + 1, _APART)
     os.chdir("/")
     code = privileges.RUN.format(module="knockknock.root.helper")
-    os.execv(sys.executable, [sys.executable, "-I", "-c", code, _PACKAGE])
+    try:
+        os.execv(sys.executable, [sys.executable, "-I", "-c", code, _PACKAGE])
+    except OSError as error:
+        sys.exit(f"knockknock: {sys.executable} cannot be executed as the root helper: {error.strerror}")
 
 
 def main(read: Callable[[str], Policy] | None = None) -> None:

@@ -32,7 +32,7 @@ place them."""
 SHARE = 3
 """How many times longer than a look takes the pause before the next one is at least, for the processor's sake."""
 _START = {*(_STAY := {privileges.NET_ADMIN, privileges.NET_RAW}), privileges.SETPCAP, privileges.SETUID}
-_START |= {privileges.SETGID, privileges.DAC_READ_SEARCH}
+_START |= {privileges.SETGID, privileges.DAC_OVERRIDE}
 """Capabilities for the start, when the first set-up becomes another user, and for later."""
 
 # include/uapi/linux/netfilter/nfnetlink.h, netfilter/nf_tables.h
