@@ -1,4 +1,4 @@
-"""The privilege line: starts the root helper, gives up root for good, and proves that it is gone."""
+"""The privilege line: starts what keeps rights of root, gives up root for good, and proves that it is gone."""
 
 import contextlib
 import ctypes

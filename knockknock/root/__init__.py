@@ -1,4 +1,7 @@
-"""All that keeps root: one nftables table of ours, and one rule in each chain of others that could refuse a door."""
+"""All that has rights of root: one nftables table of ours, and one rule in each chain of others.
+
+watch stays root and runs setup, which places both and ends; helper, which setup becomes at the start, opens doors.
+"""
 
 NAME = "knockknock"
 """Our nftables table, and the comment on every rule of ours in somebody else's chain."""
