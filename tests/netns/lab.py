@@ -139,7 +139,9 @@ class Lab:
 
     def environment(self, **more: str) -> dict[str, str]:
         path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-        return {"PATH": path, "HOME": str(self.home), "KNOCKKNOCK_GATE": str(self.gate), **more}
+        # A lock of legacy iptables of its own: each command closes it, which wakes whoever watches rules.
+        own = {"KNOCKKNOCK_GATE": str(self.gate), "XTABLES_LOCKFILE": str(self.directory / "xtables.lock")}
+        return {"PATH": path, "HOME": str(self.home), **own, **more}
 
     def guard(self, firewall: str) -> None:
         """Put in place what refuses everything but what is established."""
@@ -319,6 +321,18 @@ class Daemon:
     def watch(self) -> int:
         """The process id of what looks after the rules."""
         return children(self.process.pid)[0]
+
+    def switches(self) -> int:
+        """How often its processes were woken so far."""
+        texts = [Path(f"/proc/{pid}/status").read_text() for pid in (self.process.pid, self.watch, self.helper)]
+        return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if "ctxt_switches" in line)
+
+    def at_rest(self) -> int:
+        """That number, once it has not changed for a second: a moment after the start rules are looked at again."""
+        known = -1
+        while known != (known := self.switches()):
+            time.sleep(1)
+        return known
 
     def reload(self) -> None:
         self.process.send_signal(signal.SIGHUP)

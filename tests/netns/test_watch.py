@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -153,31 +152,17 @@ def test_legacy_tables_that_come_later(lab: Lab) -> None:
     assert not accepts(lab, "legacy")
 
 
-def switches(daemon: Daemon) -> int:
-    """How often what keeps root was woken so far."""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in (daemon.helper, daemon.watch)]
-    return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if "ctxt_switches" in line)
-
-
-def at_rest(daemon: Daemon) -> int:
-    """That number, when it has not changed for half a second."""
-    known = -1
-    while known != (known := switches(daemon)):
-        time.sleep(0.5)
-    return known
-
-
 def test_busy_administrator(lab: Lab) -> None:
     """Changes that do not touch us are looked at a few times a second at most; bans of others not at all."""
     daemon = start(lab, "nftables")
     lab.run("server", "nft", "add set inet guard banned { type ipv4_addr; }")
-    at_rest(daemon)
+    daemon.at_rest()
     for number in range(30):
         lab.run("server", "nft", f"add element inet guard banned {{ 192.0.2.{number + 1} }}")
         assert children(daemon.watch) == [daemon.helper], "elements are no reason to look"
-    quiet = at_rest(daemon)
+    quiet = daemon.at_rest()
     time.sleep(1)
-    assert switches(daemon) == quiet, "who is idle sleeps"
+    assert daemon.switches() == quiet, "who is idle sleeps"
     for number in range(30):
         lab.run("server", "nft", f"add rule inet guard input tcp dport {number + 1} accept")
     time.sleep(0.6)
@@ -189,7 +174,7 @@ def test_busy_administrator(lab: Lab) -> None:
 def test_knocks_are_obeyed_while_rules_are_looked_at(lab: Lab) -> None:
     """However long that takes: here it is stopped in the middle."""
     daemon = start(lab, "nftables")
-    at_rest(daemon)
+    daemon.at_rest()
     lab.run("server", "nft", "add rule inet guard input tcp dport 1 accept")
     until(lambda: len(children(daemon.watch)) == 2)
     look = children(daemon.watch)[1]
