@@ -289,7 +289,7 @@ def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
             file.write(hostile.APPENDED.format(places=places))
         ours = start_watch(lab, package, lab.configure(sandbox=sandbox))
         found: dict[str, Any] = json.loads(ours.recv(1 << 16))
-        (pid,) = children(lab.processes[-1].pid)
+        pid, *_ = children(lab.processes[-1].pid)
         found["maps"] = Path(f"/proc/{pid}/maps").read_text()
         ours.close()
         assert lab.processes[-1].wait(5) == 0
