@@ -349,12 +349,22 @@ class Daemon:
 
     def kill_all(self) -> None:
         """SIGKILL to every process of ours at once."""
-        watch, helper = self.watch, self.helper
         self.process.send_signal(signal.SIGSTOP)
-        for pid in (watch, helper):
+        others = [self.watch, *children(self.watch)]  # the helper, and a set-up if there is one
+        for pid in others:
             os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait(10)
+        for pid in others:
+            until(lambda pid=pid: gone(pid))  # type: ignore[misc]  # a default of a lambda
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, whoever still has to be told."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def sh(*command: str) -> None:
