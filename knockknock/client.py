@@ -5,7 +5,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import NamedTuple
 
 from . import counters, route, store, tcpip, template
@@ -15,6 +15,8 @@ from .schemes import Carried
 from .schemes import Profile as AnyProfile
 from .schemes.synprofile import Profile
 
+RATE, BURST = 20, 40
+"""SYNs a second, and at once, that a server hears of one source (root.PER_SOURCE), and `--send` sends of one user."""
 _IPV6_HDRINCL = 36
 """include/uapi/linux/in6.h"""
 
@@ -65,7 +67,8 @@ def open_raw(user: int = -1) -> dict[int, socket.socket]:
 def sender(seconds: float) -> Iterator[Callable[[Knock], None]]:
     """What puts a knock on the wire and raises SendError: a raw socket, or somebody who may have one. Raises SendError.
 
-    Nothing of it is left afterwards. seconds: in which somebody else must have answered, counted from now.
+    Nothing of it is left afterwards. seconds: in which somebody else must have answered, counted from now. More knocks
+    than a server hears at once leave at its rate.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -75,7 +78,7 @@ def sender(seconds: float) -> Iterator[Callable[[Knock], None]]:
                 raise
             from . import rawsend  # imported here, as who has a raw socket needs no other
 
-            yield stack.enter_context(rawsend.borrow(str(error), seconds))
+            yield _paced(stack.enter_context(rawsend.borrow(str(error), seconds)))
             return
         for one in raw.values():
             stack.enter_context(one)
@@ -87,7 +90,21 @@ def sender(seconds: float) -> Iterator[Callable[[Knock], None]]:
                 raise SendError(f"this kernel has no raw sockets for IPv{version}")
             send(raw[family], knock)
 
-        yield put
+        yield _paced(put)
+
+
+def _paced(put: Callable[[Knock], None]) -> Callable[[Knock], None]:
+    """The same, which waits behind each knock from the middle of BURST on: others may have used up the rest."""
+    count = 0
+
+    def one(knock: Knock) -> None:
+        nonlocal count
+        put(knock)
+        count += 1
+        if count >= BURST // 2:
+            sleep(1 / RATE)
+
+    return one
 
 
 def become_invoker() -> str:

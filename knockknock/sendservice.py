@@ -3,7 +3,7 @@
 A client writes whole packets, one after the other. The answer to each is one line: empty, or why it was not sent. What
 is sent is what the client itself would send with a raw socket, and nothing else: the SYN that this machine's kernel
 makes for that destination, but for the fields that carry a knock. The clients of one user have a rate and a number
-together, and none of them is waited for.
+together, so have those of all users, and none of them is waited for.
 """
 
 import contextlib
@@ -14,17 +14,20 @@ import selectors
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
 from . import client, route, tcpip, tcpoptions, template
+from .client import BURST, RATE
 from .errors import SendError
+from .rawsend import TOO_FAST
 from .schemes import Carried
 
-RATE, BURST = 20, 40
-"""SYNs a second, and at once, of one user. A server hears no more of one source (root.PER_SOURCE)."""
-MOST = 8
-"""Connections of one user."""
+ALL = 5
+"""So many users may have all of their rate at once: the rate of all together, and their number at once."""
+MOST, MOST_OF_ALL = 8, 128
+"""Connections of one user, and of all together."""
 UNFINISHED, IDLE = 2.0, 30.0
 """Seconds for the rest of a packet; without a packet, and for the service without a connection."""
 FIRST_FD = 3
@@ -34,37 +37,50 @@ Take = Callable[[], None]
 """Counts one packet of a user. Raises SendError if it is above the rate."""
 
 
-def later(full: float) -> float:
-    """When a user's packets, with this one, would have left at RATE. Raises SendError if that is too far away.
+def later(full: float, rate: int = RATE) -> float:
+    """When packets, with this one, would have left at a rate. Raises SendError if that is too far away.
 
-    full: the same before this packet, by the monotonic clock, which all processes share.
+    full: the same before this packet, by the monotonic clock, which all processes share. rate: packets a second.
     """
     now = time.monotonic()
-    full = max(full, now) + 1 / RATE
+    full = max(full, now) + 1 / rate
     if full - now > BURST / RATE + 0.001:
-        raise SendError(f"more than {RATE} knocks a second were asked for: wait, and try again")
+        raise SendError(TOO_FAST)
     return full
+
+
+def both(own: float, every: float) -> tuple[float, float]:
+    """What later() gives for a user and for all together. Raises SendError, which takes nothing of either."""
+    return later(own), later(every, ALL * RATE)
 
 
 def shared_pace() -> Take:
     """What counts a packet in all processes that sudo starts for a user. Raises SendError."""
     if os.geteuid():
         raise SendError("--send is for sudo and for systemd's knockknock-send.socket (the unit without an @)")
-    path = f"/run/knockknock-send.{os.environ.get('SUDO_UID') or '0'}"
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SendError(f"{path}, which holds your rate, cannot be opened: {error.strerror}") from None
+    files = [_pace_file(os.environ.get("SUDO_UID") or "0"), _pace_file("all")]
 
     def take() -> None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        for file in files:
+            fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            stored = os.pread(file, 8, 0)
-            os.pwrite(file, struct.pack("d", later(struct.unpack("d", stored)[0] if len(stored) == 8 else 0)), 0)
+            stored = [os.pread(file, 8, 0) for file in files]
+            own, every = (struct.unpack("d", one)[0] if len(one) == 8 else 0.0 for one in stored)
+            for file, full in zip(files, both(own, every), strict=True):
+                os.pwrite(file, struct.pack("d", full), 0)
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+            for file in files:
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     return take
+
+
+def _pace_file(whose: str) -> int:
+    path = f"/run/knockknock-send.{whose}"
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SendError(f"{path}, which holds the rate, cannot be opened: {error.strerror}") from None
 
 
 class Sender:
@@ -164,6 +180,8 @@ class Service:
         self._sender, self._listener = sender, listener
         self._paces: dict[int, float] = {}
         """What later() gave for each user."""
+        self._every = 0.0
+        """The same for all together."""
         self._clients: dict[int, tuple[Client, float]] = {}
         """By descriptor, each with the time when it is given up."""
         self._ready = selectors.DefaultSelector()
@@ -178,7 +196,7 @@ class Service:
             for key, _ in self._ready.select(max(0.0, min(ends) - time.monotonic())):
                 if key.fileobj is self._listener:
                     self._accept()
-                else:
+                elif key.fd in self._clients:  # it has made no room just now
                     self._read(self._clients[key.fd][0])
                 end = time.monotonic() + IDLE
             for one, until in tuple(self._clients.values()):
@@ -193,16 +211,21 @@ class Service:
             return
         near.setblocking(False)
         _, user, _ = struct.unpack("3i", near.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if sum(one.user == user for one, _ in self._clients.values()) >= MOST:
+        number = Counter(one.user for one, _ in self._clients.values())
+        if number[user] >= MOST:
             self._say(near, f"{MOST} connections of yours are open already\n".encode())
             near.close()
             return
+        if len(self._clients) >= MOST_OF_ALL:  # who has most of them makes room, with the one that ends first
+            least, _ = min(self._clients.values(), key=lambda each: (-number[each[0].user], each[1]))
+            self._say(least.near, f"{MOST_OF_ALL} connections are open already: wait, and try again\n".encode())
+            self._close(least)
         self._clients[near.fileno()] = Client(near, user, bytearray()), time.monotonic() + IDLE
         self._ready.register(near, selectors.EVENT_READ)
 
     def _read(self, one: Client) -> None:
         def take() -> None:
-            self._paces[one.user] = later(self._paces.get(one.user, 0))
+            self._paces[one.user], self._every = both(self._paces.get(one.user, 0), self._every)
 
         try:
             more, begun = one.near.recv(4096), bool(one.data)

@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import struct
-import subprocess
 import sys
 
 from .. import client, clock, counters, hosts, moment, plain, rawsend, route, schemes
@@ -102,13 +101,15 @@ def raw() -> tuple[bool, str]:
         return True, f"a raw socket is allowed ({'root' if os.geteuid() == 0 else 'a capability'})"
     except SendError as error:
         reason = str(error)
-    if near := rawsend._by_socket():
+    try:
+        near = rawsend.by_socket()
+    except SendError as error:
+        return False, str(error)
+    if near:
         near.close()
         return True, f"no raw socket here, but knocks are sent by systemd ({rawsend.SOCKET})"
-    words = ["sudo", "-n", "-l", "-u", "root", "--", os.path.abspath(sys.argv[0]), "--send"]
-    with contextlib.suppress(OSError):
-        if not subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, check=False).returncode:
-            return True, "no raw socket here, but sudo sends knocks without a password"
+    if rawsend.sudo_may(5):
+        return True, "no raw socket here, but sudo sends knocks without a password"
     return False, reason
 
 

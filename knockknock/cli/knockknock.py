@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from .. import __version__, client, route, schemes
@@ -172,7 +173,7 @@ def ask(
     """Knock, and with --stdio connect. Raises KnockError.
 
     found: what the configuration says of the host. profiles: their directory. send: what puts a knock on the wire that
-    takes a raw socket; None for a dry run.
+    takes a raw socket; None if that is still to be found.
     """
     name = (found and found.host_name) or options.host
     wanted = requests(options, profile)
@@ -181,23 +182,29 @@ def ask(
         family = route.family_of(options.source)
         if options.family and family != options.family:
             raise SendError(f"the source {options.source} is of another IP version than the one that is asked for")
-    addresses = route.addresses(name, family)
-    if schemes.load(profile.scheme).RAW:
-        knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send)
-    else:
-        knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
-    if not options.stdio:
-        route.each(knock, addresses)
-        return None
-    from .. import connect
-
     port = options.port or next((one.port for one in wanted if one.protocol == TCP), 0)
-    if not port:
+    if options.stdio and not port:
         raise SendError("--stdio connects by TCP only: say -p PORT")
-    try:
-        return connect.Dialer(addresses, port, options.timeout or TIMEOUT, knock).connect()
-    except SendError as error:
-        raise SendError(f"{error}{hint}") from None
+    addresses = route.addresses(name, family)[: route.MOST_ADDRESSES]
+    # From here on the time counts. Without --stdio each knock has its own, for if there are many they are paced.
+    seconds = options.timeout or TIMEOUT + (0 if options.stdio else len(wanted) * len(addresses) / client.RATE)
+    end = monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        if schemes.load(profile.scheme).RAW:
+            if not send and not options.dry_run:
+                send = stack.enter_context(client.sender(seconds))
+            knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send)
+        else:
+            knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
+        if not options.stdio:
+            route.each(knock, addresses)
+            return None
+        from .. import connect
+
+        try:
+            return connect.Dialer(addresses, port, end - monotonic(), knock).connect()
+        except SendError as error:
+            raise SendError(f"{error}{hint}") from None
 
 
 def _other(options: argparse.Namespace) -> None:
@@ -234,8 +241,6 @@ def command(arguments: list[str]) -> None:
         if not options.ports and raw:
             _profile(options, found, home)  # there may be no such profile, or host
             usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
-        if raw and not send and not options.dry_run:
-            send = stack.enter_context(client.sender(options.timeout or TIMEOUT))
         profile = profile or _profile(options, found, home)  # raises what it did
         connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:

@@ -3,17 +3,20 @@
 import contextlib
 import os
 import re
+import select
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from knockknock import tcpip
+from knockknock.rawsend import TOO_FAST
 from knockknock.schemes import Carried
 from knockknock.template import kernel_syn, unsent
 
@@ -49,12 +52,17 @@ def install(lab: Lab, interpreter: str) -> str:
     return str(script)
 
 
+def belong(lab: Lab, user: int) -> None:
+    """Let the client's profiles belong to a user."""
+    for path in (lab.home, *lab.home.rglob("*")):
+        os.chown(path, user, user)
+
+
 @pytest.fixture
 def laptop(lab: Lab, nobody: int) -> Lab:
     """A lab whose client's profile belongs to an ordinary user, with the command installed where our files say."""
     lab.mint("laptop")
-    for path in (lab.home, *lab.home.rglob("*")):
-        os.chown(path, nobody, nobody)
+    belong(lab, nobody)
     tree = lab.directory / "machine"
     for name in ("bin", "sudoers.d", "run", "hidden"):
         (tree / name).mkdir(parents=True)
@@ -190,6 +198,7 @@ def test_by_systemd(laptop: Lab, daemon_user: object) -> None:
     done = on_laptop(laptop, *KNOCK)
     assert (done.returncode, done.stderr) == (0, "")
     daemon.says("laptop: open tcp/22 for 10.77.0.2")
+    belong(laptop, STRANGER)
     done = on_laptop(laptop, *KNOCK, user=STRANGER)
     assert done.returncode == 1
     assert done.stderr.startswith("knockknock: you may not send a knock from here")
@@ -292,9 +301,45 @@ def test_a_user_has_a_rate(laptop: Lab, daemon_user: object) -> None:
         sent += sum(ask(near, good) == b"" for _ in range(30))
     allowed = 40 + 20 * (time.monotonic() - begin)
     assert 40 <= sent <= allowed + 1
-    assert ask(caller(laptop), good) == b"more than 20 knocks a second were asked for: wait, and try again"
+    assert ask(caller(laptop), good) == TOO_FAST.encode()
     done = on_laptop(laptop, *KNOCK)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_all_users_together_have_a_rate_and_a_number(laptop: Lab, daemon_user: object) -> None:
+    """However many they are: 100 a second, 200 at once, 128 connections; and one who has none is served soon."""
+    laptop.listen(22)
+    daemon = laptop.daemon()
+    served(laptop)
+    (laptop.directory / "machine" / "run" / "knockknock-send.sock").chmod(0o666)
+    good, kept = good_packet(laptop), []
+    begin = time.monotonic()
+    for user in range(1, 18):
+        os.seteuid(user)
+        try:
+            kept.append([caller(laptop) for _ in range(8)])
+        finally:
+            os.seteuid(0)
+    sent = sum(ask(callers[-1], good) == b"" for callers in kept for _ in range(25))
+    assert 200 <= sent <= 201 + 100 * (time.monotonic() - begin)
+    assert sum(bool(select.select(callers[:7], [], [], 0)[0]) for callers in kept), "somebody has made room"
+    done = on_laptop(laptop, *KNOCK)
+    assert (done.returncode, done.stderr) == (0, "")
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
+
+
+def test_more_ports_than_are_sent_at_once(laptop: Lab, daemon_user: object) -> None:
+    """All of them arrive, at the rate of the sender and of the server."""
+    laptop.mint("many", "--ports", "udp/2001-2045", port=KNOCK_PORT + 1)
+    belong(laptop, NOBODY)
+    daemon = laptop.daemon()
+    ports = range(2001, 2043)
+    words = [word for port in ports for word in ("-p", f"{port}/udp")]
+    served(laptop)
+    done = on_laptop(laptop, KNOCK[0], *words, HOST)
+    assert (done.returncode, done.stderr) == (0, "")
+    for port in ports:
+        daemon.says(f"many: open udp/{port} for 10.77.0.2")
 
 
 def test_a_rate_by_sudo_is_for_all_processes(laptop: Lab) -> None:
@@ -343,18 +388,92 @@ def test_nobody_is_held_up_by_others(laptop: Lab, daemon_user: object) -> None:
 @pytest.mark.parametrize("full", [False, True], ids=["silent", "its queue is full"])
 def test_a_sender_that_never_answers(laptop: Lab, full: bool) -> None:
     """The client ends when its --timeout is over."""
-    path = str(laptop.directory / "machine" / "run" / "knockknock-send.sock")
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(path)
-        silent.listen(0)
-        Path(path).chmod(0o666)
+    with listening(laptop):
         if full:
             caller(laptop)
         begin = time.monotonic()
-        done = on_laptop(laptop, *KNOCK[:-1], "--stdio", "--timeout", "2", HOST)
+        done = on_laptop(laptop, *KNOCK[:-1], "--stdio", "--timeout", "1", HOST)
     assert done.returncode == 1
-    assert "you may not send a knock" in done.stderr if full else "no answer within 2 s" in done.stderr
-    assert time.monotonic() - begin < 5
+    says = "too many wait at /run/knockknock-send.sock already" if full else "no answer within 1 s"
+    assert done.stderr == f"knockknock: the knock could not be handed over to be sent: {says}\n"
+    assert 1 < time.monotonic() - begin < 4
+
+
+@contextlib.contextmanager
+def listening(lab: Lab) -> Iterator[socket.socket]:
+    """A service of our own, which has room for one who waits."""
+    path = str(lab.directory / "machine" / "run" / "knockknock-send.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        Path(path).chmod(0o666)
+        yield listener
+
+
+def waits_for_room(channel: Path) -> bool:
+    try:
+        return channel.read_text() == "unix_wait_for_peer"
+    except OSError:  # it has ended
+        return False
+
+
+def test_a_queue_that_is_full_for_a_moment(laptop: Lab, daemon_user: object) -> None:
+    """The client waits until there is room."""
+    with listening(laptop) as listener:
+        caller(laptop)
+
+        def serve() -> None:
+            until(lambda: any(map(waits_for_room, Path("/proc").glob("[0-9]*/wchan"))))
+            listener.accept()[0].close()
+            near, _ = listener.accept()
+            with near:
+                near.recv(1000)
+                near.sendall(b"\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        done = on_laptop(laptop, *KNOCK)
+        thread.join(5)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("said", [None, b"", b"the kno"], ids=["unread", "read", "answered in part"])
+def test_a_sender_that_ends(laptop: Lab, said: bytes | None) -> None:
+    """At whatever point: one sentence, which says where to look."""
+
+    def serve(listener: socket.socket) -> None:
+        near, _ = listener.accept()
+        with near:
+            select.select([near], [], [], 5)
+            if said is not None:
+                near.recv(1000)
+                near.sendall(said)
+
+    with listening(laptop) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        done = on_laptop(laptop, *KNOCK)
+        thread.join(5)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "knockknock: the knock could not be handed over to be sent: `knockknock --send` ended before it answered; what "
+        "it said is shown by sudo journalctl -u knockknock-send\n"
+    )
+
+
+@pytest.mark.parametrize("slow", ["asked", "sending"])
+def test_a_sudo_that_hangs(laptop: Lab, slow: str) -> None:
+    """All waits for it together end with --timeout."""
+    fake = laptop.directory / "machine" / "hidden" / "sudo"
+    hang = "exec sleep 4 2>&-"
+    fake.write_text(f'#!/bin/sh\n[ "$2" = -l ] || {hang}\n{hang if slow == "asked" else "sleep 0.7"}\n')
+    fake.chmod(0o755)
+    path = f"{fake.parent}:{os.environ['PATH']}"
+    begin = time.monotonic()
+    done = on_laptop(laptop, *KNOCK[:-1], "--stdio", "--timeout", "1", HOST, PATH=path)
+    assert time.monotonic() - begin < 2.5
+    assert done.returncode == 1
+    assert ("you may not send a knock" if slow == "asked" else "no answer within 1 s") in done.stderr
 
 
 def test_by_a_capability(laptop: Lab) -> None:
