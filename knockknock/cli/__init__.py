@@ -110,7 +110,8 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
     except KeyboardInterrupt:
         ending = 130
-    sys.exit(ending)
+    if ending:  # else main() ends in its own way
+        sys.exit(ending)
 
 
 def _interrupt(number: int, frame: object) -> None:
