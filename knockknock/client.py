@@ -187,6 +187,7 @@ def prepare(
     *,
     dry: bool,
     seen_from: str = "",
+    end: float | None = None,
 ) -> Iterator[Knock]:
     """One knock after the other, each with a counter of its own that is durably used up before it is yielded.
 
@@ -194,7 +195,8 @@ def prepare(
 
     directory: of the profile. address: family and destination. dry: leave the counter as it is, for knocks that are
     looked at and never sent. seen_from: the source address that the server will see, of the same family, if that is not
-    the one that the kernel would choose; behind NAT it is not this machine's. Raises CounterError, SendError.
+    the one that the kernel would choose; behind NAT it is not this machine's. end: as counters.taking() has it. Raises
+    CounterError, SendError.
     """
     from .schemes import syn  # imported here, as not every knock is encrypted
 
@@ -228,7 +230,7 @@ def prepare(
         sent = False
         while not sent:
             looked = contextlib.nullcontext(counters.next_counter(directory, offset, time)) if dry else None
-            with looked or counters.taking(directory, time) as counter:
+            with looked or counters.taking(directory, time, end) as counter:
                 fields: Carried = syn.carry(profile.format, syn.seal(profile, counter, request, bound))
                 # A raw IPv4 socket puts an identification of its own where it finds 0 (raw(7)).
                 if sent := bool(fields.ident or family == socket.AF_INET6 or dry):

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from time import monotonic, sleep
 from typing import Any
 
 from . import schemes, store
@@ -140,17 +141,18 @@ def _from(path: str, clock: int) -> int:
 
 
 @contextlib.contextmanager
-def taking(directory: str, clock: int = 0) -> Iterator[int]:
+def taking(directory: str, clock: int = 0, end: float | None = None) -> Iterator[int]:
     """A counter of a client's profile that nobody else gets, durably used up from here on. Raises CounterError.
 
     Nobody takes the next one until this ends: what the body sends is before what others send.
 
-    clock: seconds since 1970 for a profile that counts by it, of which a lost file is no loss; 0 for others.
+    clock: seconds since 1970 for a profile that counts by it, of which a lost file is no loss; 0 for others. end: the
+    monotonic time until which others who take one are waited for; None: without end.
     """
     path = f"{directory}/counter"
     with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(stack.enter_context(store.directory_fd(directory)), fcntl.LOCK_EX)
+            _lock(stack.enter_context(store.directory_fd(directory)), directory, end)
             counter = _usable(path, _from(path, clock))
             store_counter(path, counter + 1)
         except FileNotFoundError:
@@ -158,6 +160,21 @@ def taking(directory: str, clock: int = 0) -> Iterator[int]:
         except OSError as error:
             raise CounterError(f"the counter {path} cannot be taken: {error.strerror}; nothing was sent") from None
         yield counter
+
+
+def _lock(fd: int, directory: str, end: float | None) -> None:
+    while end is not None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if monotonic() >= end:
+                raise CounterError(
+                    f"another knock holds the profile {directory} and does not end: end it (`fuser -v {directory}` "
+                    "names it); nothing was sent"
+                ) from None
+            sleep(0.005)
+    fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def adopt(state: str, profiles: str, profile: Profile, become: Callable[[], AbstractContextManager[None]]) -> None:

@@ -18,12 +18,15 @@ once."""
 
 
 @contextlib.contextmanager
-def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool) -> Iterator[list[Sending]]:
+def packets(
+    directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool, end: float | None = None
+) -> Iterator[list[Sending]]:
     """What says a verb, with a counter durably used up if the scheme has one. Raises KnockError.
 
     Nobody takes the next counter until this ends.
 
     directory: of the profile. source: the address that the server will see. dry: leave the counter as it is.
+    end: as counters.taking() has it.
     """
     scheme, counter, now = schemes.load(profile.scheme), 0, clock.seconds()
     counted = scheme.counter(profile) is not None
@@ -33,7 +36,7 @@ def packets(directory: str, profile: Profile, verb: Verb, source: bytes, *, dry:
     if dry or not counted or verb is Verb.CLOSE:
         yield found
         return
-    with counters.taking(directory) as counter:
+    with counters.taking(directory, end=end) as counter:
         yield scheme.sends(profile, verb, counter, source, now)
 
 

@@ -193,9 +193,9 @@ def ask(
         if schemes.load(profile.scheme).RAW:
             if not send and not options.dry_run:
                 send = stack.enter_context(client.sender(seconds))
-            knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send)
+            knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send, end)
         else:
-            knock, hint = ways.by_connects(options, profiles, profile, wanted), ""
+            knock, hint = ways.by_connects(options, profiles, profile, wanted, end), ""
         if not options.stdio:
             route.each(knock, addresses)
             return None

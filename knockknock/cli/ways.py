@@ -14,8 +14,10 @@ Knocker = Callable[[tuple[int, str]], str]
 """Knocks at an address, and gives back the one that it knocked from."""
 
 
-def by_connects(options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request]) -> Knocker:
-    """Knocks by what any program may send."""
+def by_connects(
+    options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request], end: float
+) -> Knocker:
+    """Knocks by what any program may send. end: as counters.taking() has it."""
     if options.explain or options.pcap:
         raise SendError(f"a knock by {profile.kind} is made by the kernel: --dry-run shows what is to be sent")
     from .. import plain  # imported here, as most send encrypted SYNs
@@ -25,7 +27,7 @@ def by_connects(options: argparse.Namespace, profiles: str, profile: Profile, wa
         leaves = plain.leaves(profile, address, asked)
         seen = route.packed(address[0], asked or leaves)
         place = f"{profiles}/{profile.name}"
-        with plain.packets(place, profile, wanted[0].verb, seen, dry=options.dry_run) as found:
+        with plain.packets(place, profile, wanted[0].verb, seen, dry=options.dry_run, end=end) as found:
             if options.dry_run:
                 print(
                     *(f"{PROTOCOL_NAMES[one.protocol]}/{one.port} {one.payload.decode()}".rstrip() for one in found),
@@ -39,9 +41,9 @@ def by_connects(options: argparse.Namespace, profiles: str, profile: Profile, wa
 
 
 def by_raw_socket(
-    options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request], send: Send | None
+    options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request], send: Send | None, end: float
 ) -> tuple[Knocker, str]:
-    """Knocks by encrypted SYNs, and what to say if nothing opens."""
+    """Knocks by encrypted SYNs, and what to say if nothing opens. end: as counters.taking() has it."""
     assert isinstance(profile, SynProfile)
     one_profile = profile
     show = None
@@ -59,6 +61,7 @@ def by_raw_socket(
             address,
             dry=options.dry_run,
             seen_from=options.source or "",
+            end=end,
         ):
             source = one.source
             if show:

@@ -80,4 +80,4 @@ def test_a_signal_at_any_moment(lab: Lab, nobody: int) -> None:
         for process in both:
             said, _ = process.communicate(timeout=10)
             assert "knockknock/" not in said.partition("Traceback")[2], said
-            assert process.returncode in (0, 130, -sent), said
+            assert process.returncode in (0, 1, 130, -sent), said  # 1 is of Python, before a line of ours

@@ -1,6 +1,7 @@
 """Knocking without root: by sudo, by systemd's socket, by a capability; and what none of them gives away."""
 
 import contextlib
+import fcntl
 import os
 import re
 import select
@@ -459,6 +460,20 @@ def test_a_sender_that_ends(laptop: Lab, said: bytes | None) -> None:
         "knockknock: the knock could not be handed over to be sent: `knockknock --send` ended before it answered; what "
         "it said is shown by sudo journalctl -u knockknock-send\n"
     )
+
+
+def test_a_knock_that_holds_the_profile(laptop: Lab) -> None:
+    """One that is stopped (^Z) is not waited for beyond --timeout."""
+    place = laptop.home / ".knockknock" / HOST
+    held = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    laptop.on_close(lambda: os.close(held))
+    fcntl.flock(held, fcntl.LOCK_EX)
+    begin = time.monotonic()
+    done = on_laptop(laptop, *KNOCK[:-1], "--stdio", "--timeout", "0.5", HOST, user=0, SUDO_UID=str(NOBODY))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"knockknock: another knock holds the profile {place} and does not end: ")
+    assert time.monotonic() - begin < 3
+    assert (place / "counter").read_text() == "0\n"
 
 
 @pytest.mark.parametrize("slow", ["asked", "sending"])
