@@ -1,5 +1,6 @@
 """What must hold when things go wrong: processes killed anywhere, disks, logs, clocks, interfaces, a second daemon."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -129,10 +130,19 @@ def test_storm_of_rotations(lab: Lab) -> None:
     daemon = lab.daemon()
     over = threading.Event()
 
+    def open_there() -> bool:
+        """Whether the daemon has the file open: one that was gone before is lost to every reader."""
+        with contextlib.suppress(FileNotFoundError):
+            held = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
+            return syslog.path.stat().st_ino in {one.stat().st_ino for one in held if one.exists()}
+        return False
+
     def storm() -> None:
         while not over.wait(0.1):
+            until(open_there)
             syslog.rotate()
             if not over.wait(0.1):
+                until(open_there)
                 syslog.delete()
                 until(syslog.path.exists)
 
