@@ -7,6 +7,7 @@ Before each block of code the README has a comment that says what becomes of it:
         keep, paste         a line for a client, which it prints, is kept; that line is given to it
         until=WORD          it is at work when it says that; while it is, the next block is run, and then it must end
     file: on=MACHINE [as=root] PATH             appended to that file
+    code: TEXT                                  nothing here: the text says which test looks at it
 
 A block without one fails the test. What the text between the blocks claims is looked at in CLAIMS, what it takes for
 granted is made in BEFORE, both by section.
@@ -89,7 +90,7 @@ def blocks(page: str) -> Iterator[Block]:
         if not inside and line:
             heading = re.match(r"#+ (.*)", line)
             section = heading[1] if heading else section
-            comment = re.fullmatch(r"<!-- ((?:run|file): .*) -->", line)
+            comment = re.fullmatch(r"<!-- ((?:run|file|code): .*) -->", line)
             mark = comment[1] if comment else ""
         last = line
 
@@ -234,6 +235,8 @@ class Reader:
 
     def perform(self, block: Block) -> None:
         kind, _, rest = block.mark.partition(": ")
+        if kind == "code":
+            return
         words = dict(word.partition("=")[::2] for word in rest.split())
         host = words.pop("on")
         text = block.text
