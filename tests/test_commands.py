@@ -1081,3 +1081,10 @@ def test_a_rename_takes_nobodys_place(tmp_path: Path) -> None:
     assert str(load_profiles(str(tmp_path))[1]["john@laptop"]).endswith(
         f"mv {tmp_path}/john@laptop {tmp_path}/john-laptop-3"
     )
+
+
+def test_a_counter_that_another_knock_replaces_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_profile(tmp_path, profile("server"), 5)
+    listed = os.listdir(tmp_path / "server")
+    monkeypatch.setattr(os, "listdir", lambda path: [*listed, ".counter.new"])
+    client.check_profile(str(tmp_path / "server"))
