@@ -26,8 +26,8 @@ from .schemes import Carried
 
 ALL = 5
 """So many users may have all of their rate at once: the rate of all together, and their number at once."""
-MOST, MOST_OF_ALL = 8, 128
-"""Connections of one user, and of all together."""
+MOST, MOST_OF_ALL = 48, 128
+"""Connections of one user, who may log in to many machines at once, and of all together."""
 UNFINISHED, IDLE = 2.0, 30.0
 """Seconds for the rest of a packet; without a packet, and for the service without a connection."""
 FIRST_FD = 3
