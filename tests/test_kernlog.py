@@ -309,6 +309,26 @@ def test_a_directory_that_the_sandbox_shuts_out_ends_it(
         heard(source)
 
 
+def test_a_file_that_becomes_ours_between_two_looks(
+    log: Log, source: kernlog.KernLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker gives it to our group just after it could not be opened: that is not the sandbox."""
+    real, failures = os.open, [PermissionError()]
+
+    def slow(path: str, *rest: int) -> int:
+        if failures and path == str(log.path):
+            raise failures.pop()
+        return real(path, *rest)
+
+    rename(log, 1)
+    monkeypatch.setattr(os, "open", slow)
+    heard(source)
+    log.reopen()
+    log.write()
+    assert heard(source) == [1]
+    assert not failures
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_file_that_is_mounted_by_itself_is_said(log: Log, tmp_path: Path) -> None:
     place = tmp_path / "inside" / "kern.log"

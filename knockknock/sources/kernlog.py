@@ -21,6 +21,9 @@ MAX_FILES = 8
 """Rotated files that are kept open because their successors are still empty."""
 TAIL = 64
 """Bytes before our place that must still be there, or the file was truncated and has grown past it again."""
+TRIES = 5
+"""Times that opening must fail, while the file's mode allows it, until the sandbox is to blame: it may be given to our
+group between two looks."""
 FLAGS = inotify_simple.flags
 MOVES = FLAGS.MOVE_SELF | FLAGS.DELETE_SELF | FLAGS.ONLYDIR
 NEWS = MOVES | FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB
@@ -141,15 +144,10 @@ class KernLog:
             status = os.stat(self.path)
             if self._files and self._files[-1].identity == (status.st_dev, status.st_ino):
                 return False
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            fd = self._open()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except PermissionError:
-            if os.access(self.path, os.R_OK):
-                raise SourceError(
-                    f"{self.path} is in another directory now, which the sandbox does not let this process read: "
-                    "start it again"
-                ) from None
+        if fd is None:
             # Between open and chown a new file is still its maker's alone; the chown wakes us again.
             self._complaint = f"waiting until {self.path} may be read: its group must be allowed to"
             return False
@@ -157,6 +155,18 @@ class KernLog:
         if len(self._files) > MAX_FILES:
             self._leave(self._files.pop(0))
         return True
+
+    def _open(self) -> int | None:
+        """The file at the path; None if it may not be read. Raises OSError, SourceError."""
+        for _ in range(TRIES):
+            try:
+                return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            except PermissionError:
+                if not os.access(self.path, os.R_OK):
+                    return None
+        raise SourceError(
+            f"{self.path} is in another directory now, which the sandbox does not let this process read: start it again"
+        )
 
     def _leave(self, file: _File) -> None:
         self._unwatch(file.watch)
