@@ -12,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from .helpers import NOBODY, ROOT, VIEW
 
 USER = "knockknock"
+# How long hypothesis looks: long enough to find something, short enough to run before every commit.
+settings.register_profile("short", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("short")
 
 
 @pytest.fixture(scope="session")
