@@ -27,15 +27,19 @@ def connect() -> socket.socket:
 
 
 def refuse(routes: socket.socket, address: bytes) -> None:
-    """Raises FirewallError for an address of this machine: no reason to stop, as who sits here may knock.
+    """Raises FirewallError for an address of this machine, or if that cannot be known: no reason to stop, as who sits
+    here may knock.
 
     Works with ip_nonlocal_bind and without, and sends nothing.
     """
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     message = _ROUTE.pack(family, 8 * len(address), *[0] * 7)
     message += struct.pack("=HH", 4 + len(address), _DESTINATION) + address
-    routes.send(_HEADER.pack(_HEADER.size + len(message), _GET_ROUTE, _REQUEST, 0, 0) + message)
-    answer = routes.recv(4096)
+    try:
+        routes.send(_HEADER.pack(_HEADER.size + len(message), _GET_ROUTE, _REQUEST, 0, 0) + message)
+        answer = routes.recv(4096)
+    except OSError as error:
+        raise FirewallError(f"the kernel does not tell whose {ipaddress.ip_address(address)} is: {error}") from None
     _, kind, *_ = _HEADER.unpack_from(answer)
     if kind == _NEW_ROUTE and answer[_TYPE] in _OURS:  # else a route to another host, or the error that there is none
         raise FirewallError(f"{ipaddress.ip_address(address)} is this machine itself")

@@ -100,6 +100,8 @@ def main() -> None:
         signal.signal(number, lambda *_: None)  # the pair alone says when to stop; a hook does not inherit this
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
     uid, gid, on_open, on_close = sys.argv[1:]
+    with contextlib.suppress(OSError):  # the daemon runs before others; hooks need not
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
     try:
         privsep.drop(int(uid), int(gid), [])
         serve(socket.socket(fileno=0), on_open, on_close)

@@ -253,9 +253,9 @@ def test_repeating_a_part_of_a_knock_costs_no_keystreams(
     made, one = [0], profile(format=format)
     listener, before = keeper(one), syn.keystreams
 
-    def counted(*asked: object) -> list[bytes]:
+    def counted(profile: Profile, first: int, count: int) -> list[bytes]:
         made[0] += 1
-        return before(*asked)  # type: ignore[arg-type]  # as they came
+        return before(profile, first, count)
 
     known = knock(one, seen)
     assert isinstance(listener.hear(knock(one, 3), 1.0), Accepted)

@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from ..errors import SendError
@@ -30,27 +31,19 @@ Answer = TypeVar("Answer")
 
 def within(question: Callable[[], Answer]) -> Answer:
     """Returns what a question answers, or raises what it raises. Raises SendError if that takes too long."""
-    answers: list[Callable[[], Answer]] = []
+    answer = Future[Answer]()
 
     def ask() -> None:
         try:
-            answer = question()
+            answer.set_result(question())
         except (OSError, SendError) as error:
-            problem = error  # which is forgotten behind this clause
+            answer.set_exception(error)
 
-            def fail() -> Answer:
-                raise problem
-
-            answers.append(fail)
-        else:
-            answers.append(lambda: answer)
-
-    thread = threading.Thread(target=ask, daemon=True)  # nobody waits for it at the end
-    thread.start()
-    thread.join(PATIENCE)
-    if not answers:
-        raise SendError(f"the resolver has not answered for {PATIENCE:.0f} s: look at /etc/resolv.conf")
-    return answers[0]()
+    threading.Thread(target=ask, daemon=True).start()  # nobody waits for it at the end
+    try:
+        return answer.result(PATIENCE)
+    except TimeoutError:
+        raise SendError(f"the resolver has not answered for {PATIENCE:.0f} s: look at /etc/resolv.conf") from None
 
 
 def nat64() -> list[ipaddress.IPv6Network]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import inf
+from time import monotonic
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -220,7 +221,9 @@ class Doors:
         requests = [Request(Verb.OPEN, TCP, port)]
         directory, seen_from = f"{self._profiles}/{way.profile.name}", way.settings.source or ""
         where = family, destination
-        for knock in client.prepare(directory, way.profile, requests, where, dry=False, seen_from=seen_from):
+        # When _knock_by_thread() has given up nobody waits for this knock any more, and it must not leave.
+        end = monotonic() + way.timeout + 1
+        for knock in client.prepare(directory, way.profile, requests, where, dry=False, seen_from=seen_from, end=end):
             self._send(knock)
 
 

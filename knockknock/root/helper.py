@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from ..errors import GrantError, KnockError
 from ..grant import DONE, FAILED, LONGEST_REASON, MOST_SECONDS, RECORD, RELOAD, Grant, Order, pack_doors, unpack
 from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, limits, sets
-from .netlink import Change, Kernel, add, delete
+from .netlink import Change, Kernel, add, taken
 
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
 """PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
@@ -44,11 +44,6 @@ def confine(walls: bytes) -> None:
     os.close(LANDLOCK)
     if failed or (walls[1:] and libc.prctl(_SECCOMP, _FILTER, program)):
         raise OSError(ctypes.get_errno(), "it cannot be locked in")
-
-
-def taken(names: list[str], key: bytes) -> list[Change]:
-    """To take an element out of sets. First it is added: the kernel takes 14 ms to undo what is refused in part."""
-    return [change(name, key) for name in names for change in (add, delete)]
 
 
 def anew(name: str, key: bytes, seconds: int) -> list[Change]:

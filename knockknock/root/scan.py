@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..errors import FirewallError
 from . import NAME
 from .listing import SETS, dump
-from .netlink import INET, Change, Kernel, add, delete, text
+from .netlink import INET, Kernel, taken, text
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _SET_TABLE, _SET_NAME = 1, 2
@@ -38,11 +38,6 @@ class Counts(NamedTuple):
     dropped: int
 
 
-def _taken(*names: str, key: bytes) -> list[Change]:
-    # To delete what is not there would be an error.
-    return [change(name, key) for name in names for change in (add, delete)]
-
-
 def blocked(kernel: Kernel) -> list[Blocked] | None:
     """Who is shut out now; None if there is no guard. Raises FirewallError."""
     try:
@@ -63,7 +58,7 @@ def unblock(kernel: Kernel, one: Address) -> None:
         asked = dump(kernel, SETS, INET, text(_SET_TABLE, NAME))
         names = [found[_SET_NAME].rstrip(b"\0").decode() for _, found in asked]
         kinds = [name for name in names if name.startswith(("blocked", "rung")) and name.endswith(str(one.version))]
-        kernel.change(*_taken(*kinds, key=one.packed))
+        kernel.change(*taken(kinds, one.packed))
     except OSError as error:
         raise FirewallError(f"nftables refused: {error.strerror}") from None
 

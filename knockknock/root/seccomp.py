@@ -14,8 +14,8 @@ from . import DAEMON, KERNEL, ROOT
 WORD = 0xFFFFFFFF
 """The half of a 64-bit argument that the kernel looks at where it takes an int; what is above may be anything."""
 _FREE = (
-    "select pselect6 brk munmap mremap madvise futex rt_sigreturn restart_syscall clock_gettime gettimeofday "
-    "getrandom exit exit_group"
+    "select pselect6 poll ppoll brk munmap mremap madvise futex rt_sigreturn restart_syscall clock_gettime "
+    "gettimeofday getrandom exit exit_group"
 )
 """System calls that the helper may make whatever their arguments: to wait, for memory and time, and to end."""
 
@@ -78,7 +78,6 @@ def helper() -> bytes:
     for fd in (DAEMON, ROOT, KERNEL):
         rules.allow(["recvfrom"], rules.is_int(0, fd))
         rules.allow(["sendto"], rules.is_int(0, fd), rules.to_nobody_else())
-        rules.allow(["poll", "ppoll"])
     rules.allow(["write"], rules.is_int(0, 2))
     with open(os.memfd_create("rules"), "w+b") as file:
         rules.filter.export_bpf(file)

@@ -50,7 +50,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.due = math.inf
-        self._healed = self._looked = self._ended = -math.inf
+        self._healed = self._ended = -math.inf
         self._pause = self._rest = SETTLE
 
     def changed(self, now: float, gone: bool) -> None:

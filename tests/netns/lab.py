@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from knockknock.root.privileges import RUN
@@ -356,7 +357,7 @@ class Daemon:
         self.process.kill()
         self.process.wait(10)
         for pid in others:
-            until(lambda pid=pid: gone(pid))  # type: ignore[misc]  # a default of a lambda
+            until(partial(gone, pid))
 
 
 def gone(pid: int) -> bool:

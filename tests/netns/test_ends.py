@@ -4,11 +4,12 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from .lab import DELAY, Lab, inside, until
+from .lab import DELAY, Lab, gone, inside, until
 
 HOST = "10.77.0.1"
 
@@ -183,7 +184,7 @@ def test_helper_cleans_up_when_the_daemon_dies(lab: Lab) -> None:
     left = [daemon.helper, daemon.watch]
     daemon.process.kill()
     for pid in left:
-        until(lambda pid=pid: not Path(f"/proc/{pid}").exists() or "zombie" in Path(f"/proc/{pid}/status").read_text())  # type: ignore[misc]  # a default of a lambda
+        until(partial(gone, pid))
     assert lab.ruleset() == before
 
 

@@ -51,7 +51,7 @@ SHELLS_OWN = {"PWD", "_", "SHLVL", "OLDPWD"}
 
 def test_facts_in_the_environment_and_nothing_else(lab: Lab, place: Path, daemon_user: Any) -> None:
     lab.mint("laptop", "--ports", "tcp/22,udp/53")
-    write = [f"env > {place}/$KNOCKKNOCK_EVENT.new; id -u > {place}/who; id -G >> {place}/who"]
+    write = [f"env > {place}/$KNOCKKNOCK_EVENT.new; id -u > {place}/who; id -G >> {place}/who; nice > {place}/nice"]
     write.append(f"mv {place}/$KNOCKKNOCK_EVENT.new {place}/$KNOCKKNOCK_EVENT-$KNOCKKNOCK_PORT-$KNOCKKNOCK_REASON")
     program = hook(place, "hook", *write)
     lab.configure(on_open=program, on_close=program, sandbox="required", source="nflog")
@@ -63,6 +63,7 @@ def test_facts_in_the_environment_and_nothing_else(lab: Lab, place: Path, daemon
     found = {key: value for key, value in facts(place / "open-22-").items() if key not in SHELLS_OWN}
     assert found == door | ssh | told
     assert (place / "who").read_text().split() == [str(daemon_user.pw_uid), str(daemon_user.pw_gid)]
+    assert (place / "nice").read_text() == "0\n", "the daemon runs before others, and its hooks do not"
     found = {key: value for key, value in facts(place / "close-22-ended").items() if key not in SHELLS_OWN}
     assert found == door | ssh | {"KNOCKKNOCK_EVENT": "close", "KNOCKKNOCK_REASON": "ended"}
     lab.knock(HOST, ports=("53/udp",))
