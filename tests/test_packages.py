@@ -53,8 +53,13 @@ def good(*words: str | Path) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment, with a wheel of ours in it, that was built from our source archive."""
     place = tmp_path_factory.mktemp("wheel")
-    leave = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info", "completions")
-    shutil.copytree(ROOT, place / "tree", ignore=lambda at, names: leave(at, names) if at == str(ROOT) else set())
+    leave = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "completions")
+    compiled = shutil.ignore_patterns("__pycache__")  # others write there at this moment
+    shutil.copytree(
+        ROOT,
+        place / "tree",
+        ignore=lambda at, names: compiled(at, names) | (leave(at, names) if at == str(ROOT) else set()),
+    )
     good(sys.executable, "-m", "build", "-o", place, place / "tree")
     (wheel,) = place.glob("knockknock_spa-*.whl")
     good(sys.executable, "-m", "venv", place / "venv")
