@@ -28,7 +28,7 @@ def parse_counter(text: str, where: str) -> int:
     """
     if found := [value for value in _slots(text) if value is not None]:
         return min(max(found) + damaged(text), MAX_COUNTER + 1)
-    text = text.strip()
+    text = text.strip(" \t\n\v\f\r")  # of ASCII, not all that Unicode takes for space
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
         raise CounterError(
             f"{where} does not hold a counter; have new keys made on the server (knockknock-genprofile --rotate NAME)"

@@ -44,7 +44,7 @@ def test_connecting_brings_it_back_by_itself(lab: Lab) -> None:
     lab.start("client", *lab.program("knockknock"), "-p", "22", "--stdio", HOST, env=lab.environment())
     listener.settimeout(10)
     listener.accept()[0].close()
-    assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == 1
+    daemon.says("laptop: open tcp/22 for 10.77.0.2")
 
 
 def test_by_the_clock(lab: Lab) -> None:

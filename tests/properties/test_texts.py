@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from knockknock import config, counters, ini, moment
@@ -198,6 +198,8 @@ def test_counter(place: Path, counter: int) -> None:
 
 
 @given(data=st.binary(max_size=40) | st.text("0123456789 \n-+", max_size=25).map(str.encode))
+@example(data=b"\x1c0")
+@example(data="\u30000".encode())
 def test_any_bytes_as_a_counter(place: Path, data: bytes) -> None:
     (place / "any").write_bytes(data)
     try:
