@@ -40,15 +40,21 @@ class Trial(NamedTuple):
 class Dialer:
     """Knocks and tries, until one attempt is established.
 
-    knock: asks the door at an address to be opened, and gives back the source address. Raises SendError if it cannot.
+    A door lets the first one in whose handshake is complete at the server, and resets others; so the first that is
+    established here is taken, which epoll tells and poll does not. knock: asks the door at an address to be opened, and
+    gives back the source address. Raises SendError if it cannot.
     """
 
     def __init__(self, addresses: list[Address], port: int, timeout: float, knock: Callable[[Address], str]) -> None:
+        """Raises SendError."""
         self._waiting = addresses[:MOST_ADDRESSES]
         self._port = port
         self._timeout = timeout
         self._knock = knock
-        self._poll = select.poll()
+        try:
+            self._poll = select.epoll()
+        except OSError as error:  # too many open files
+            raise SendError(f"no connection can be tried: {error.strerror}") from None
         self._pending: dict[int, socket.socket] = {}
         self._due: list[tuple[float, bool, Trial]] = []
         self._answers: Counter[str] = Counter()
@@ -75,6 +81,7 @@ class Dialer:
         finally:
             for one in self._pending.values():
                 one.close()
+            self._poll.close()
 
     def _begin(self, address: Address, end: float) -> None:
         """Knock at an address for the first time; if that cannot be, and no other address is left, say why."""
@@ -121,7 +128,7 @@ class Dialer:
             caller.connect(end(trial.address[1], self._port))
         except BlockingIOError:
             self._pending[caller.fileno()] = caller
-            self._poll.register(caller, select.POLLOUT)
+            self._poll.register(caller, select.EPOLLOUT)
             return None
         except OSError as error:
             self._answers[str(error.strerror)] += 1
@@ -131,7 +138,7 @@ class Dialer:
 
     def _answered(self, seconds: float) -> socket.socket | None:
         """Wait for answers to what is pending; a connection that is established."""
-        for fd, _ in self._poll.poll(max(0, seconds) * 1000):
+        for fd, _ in self._poll.poll(max(0.0, seconds)):
             self._poll.unregister(fd)
             caller = self._pending.pop(fd)
             if not (number := caller.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.proxy import Dialect, Login, Refused, Target, pac, peer
-from knockknock.proxy.connect import directly
+from knockknock.proxy.connect import directly, first
 from knockknock.proxy.doors import Doors
 from knockknock.proxy.http import Http
 from knockknock.proxy.server import Limits, Server
@@ -760,3 +761,26 @@ def test_pace_is_of_a_server_and_the_share_of_doors_is_of_a_profile() -> None:
     assert own > 15, "one in two seconds, after 30"
     assert 0 < same < 1, "18 a second, after 32"
     assert other == 0
+
+
+def test_of_two_connections_that_stand_at_once_the_first_is_taken() -> None:
+    """A door is for the one that is complete first, and resets the other: twenty times, as a set has any order."""
+
+    async def race() -> bool:
+        sockets = [socket.socket(), socket.socket()]
+        stand = [asyncio.Event(), asyncio.Event()]
+
+        async def attempt(number: int) -> socket.socket:
+            await stand[number].wait()
+            return sockets[number]
+
+        taken = asyncio.ensure_future(first([(0, partial(attempt, 0)), (0, partial(attempt, 1))], 5))
+        await asyncio.sleep(0.01)
+        stand[1].set()
+        stand[0].set()
+        good = await taken is sockets[1]
+        for one in sockets:
+            one.close()
+        return good
+
+    assert [asyncio.run(race()) for _ in range(20)] == [True] * 20

@@ -40,6 +40,8 @@ async def first(attempts: Iterable[tuple[float, Attempt]], timeout: float, *, hu
     loop = asyncio.get_running_loop()
     begin = loop.time()
     running: set[asyncio.Task[socket.socket]] = set()
+    ended: list[asyncio.Task[socket.socket]] = []
+    """In their order: a door is for the first connection that is complete, and resets others."""
     failure: BaseException = TimeoutError(f"no answer within {timeout:g} s")
     pending = iter(attempts)
     try:
@@ -52,14 +54,16 @@ async def first(attempts: Iterable[tuple[float, Attempt]], timeout: float, *, hu
                 done, running = await asyncio.wait(
                     running, timeout=None if left == inf else left, return_when=asyncio.FIRST_COMPLETED
                 )
-                good = [task for task in done if not task.exception()]
+                good = [task for task in ended if task in done and not task.exception()]
                 if good:
                     running.update(good[1:])
                     return good[0].result()
                 failure = next((task.exception() for task in done if task.exception()), None) or failure
             if attempt is None:
                 raise failure
-            running.add(loop.create_task(attempt()))
+            task = loop.create_task(attempt())
+            task.add_done_callback(ended.append)
+            running.add(task)
     finally:
         for task in running:
             task.cancel()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from knockknock.connect import Dialer, Trial
+
 from .lab import KNOCK_PORT, Lab, inside, until
 
 HOST, HOST6 = "10.77.0.1", "fd77:0::1"
@@ -138,6 +140,27 @@ def test_the_port_alone_is_enough(lab: Lab) -> None:
     lab.daemon()
     with echo(lab, 2222):
         assert lab.run("client", *KNOCKKNOCK, "--stdio", HOST, "2222", text="hello").stdout == "hello"
+
+
+def test_the_first_that_is_established_is_taken(lab: Lab) -> None:
+    """The door is for the one whose handshake is complete first, also if an older one is established a moment later."""
+    lab.run("server", "nft", "flush ruleset")
+    lab.listen(22)
+    dialer = Dialer([], 22, 10, lambda _: "10.77.0.2")
+    trial = Trial((socket.AF_INET, HOST), "10.77.0.2", 0, iter(()))
+    with inside(lab.ns("client")):
+        dialer._attempt(trial)  # the neighbours know each other from here on
+        until(lambda: dialer._answered(0.1))
+        held = "table ip held { chain in { type filter hook prerouting priority -300; tcp dport 22 drop; }; }"
+        lab.run("server", "nft", held)
+        dialer._attempt(trial)
+        (older,) = dialer._pending.values()
+        lab.run("server", "nft", "delete table ip held")
+        dialer._attempt(trial)
+        newer = next(one for one in dialer._pending.values() if one is not older)
+        established = b"\1"  # TCP_ESTABLISHED (include/net/tcp_states.h); after a second
+        until(lambda: older.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == established)
+    assert dialer._answered(0) is newer
 
 
 @pytest.mark.parametrize("lost", [1, 2])
