@@ -1,23 +1,23 @@
 """The answers of the root helper that are more than a word, as the daemon reads them."""
 
 from .errors import GrantError
-from .grant import MOST_DOORS, RECORD, Grant, Order, unpack_any
+from .grant import MOST_DOORS, RECORD, Grant, Order, unpack
 
 LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
 """Bytes of the longest answer."""
 
 
-def unpack_count(answer: bytes) -> int:
-    """The number that answers a LOGGED. Raises GrantError."""
-    if len(answer) != 8:
-        raise GrantError(f"{len(answer)} bytes are no number")
-    return int.from_bytes(answer, "big")
+def unpack_counts(answer: bytes) -> tuple[int, int]:
+    """The numbers that answer a LOGGED: packets that were logged, and passed over. Raises GrantError."""
+    if len(answer) != 16:
+        raise GrantError(f"{len(answer)} bytes are not two numbers")
+    return int.from_bytes(answer[:8], "big"), int.from_bytes(answer[8:], "big")
 
 
 def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
     """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
     number, records = int.from_bytes(answer[:4], "big"), answer[4:]
-    doors = [unpack_any(records[place : place + RECORD.size]) for place in range(0, len(records), RECORD.size)]
+    doors = [unpack(records[at : at + RECORD.size], listed=True) for at in range(0, len(records), RECORD.size)]
     if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
         raise GrantError(f"{len(answer)} bytes do not list {number} doors")
     if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) and door.address for door in doors):

@@ -65,6 +65,7 @@ KEYS: ini.Keys = {
     "error_window": ini.whole(1, 1000),
     "resync_window": ini.whole(0, 10000),
     "clock_skew": ini.whole(1, 600),
+    "expected_size": ini.whole(0, 1_000_000),
     "single_use": ini.boolean,
     "doors_per_minute": ini.whole(1, MAX_DOORS_PER_MINUTE),
     "source": ini.one_of("auto", "file", "kmsg", "nflog"),
@@ -138,6 +139,8 @@ class Config(NamedTuple):
     """For the textfile collector of Prometheus' node_exporter."""
     resync_window: int = 1000
     """Counters beyond the look-ahead window in which two knocks in a row are obeyed (RFC 4226 section 7.4); 0: none."""
+    expected_size: int = 100_000
+    """Values that knocks can bear next, up to which the kernel tells of these alone; 0: it tells of every SYN."""
     clock_skew: int = 60
     """Seconds that the clock of a client may be off, for profiles that count by it."""
     scan_guard: bool = False

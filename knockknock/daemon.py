@@ -15,6 +15,7 @@ from .config import KEYS, Config
 from .deafness import Deafness
 from .doors import Doors
 from .errors import CounterError, FirewallError, GrantError, KnockError, PrivilegeError
+from .expected import Expected
 from .facts import Facts
 from .gatekeeper import Accepted, Event, Gatekeeper, Quiet, Several
 from .grant import Grant, Order
@@ -32,6 +33,7 @@ AT_RESTART = (
     "log_file",
     "nflog_group",
     "ct_label",
+    "expected_size",
     "user",
     "profiles",
     "state",
@@ -92,24 +94,28 @@ class Daemon:
         """path: of the configuration, for reloads."""
         self._path, self._config, self._keeper, self._source, self._helper = path, config, keeper, source, helper
         self._observers, self._signals, self._doors = observers, signals, Doors()
-        self._deafness = Deafness(source.path, helper.logged)
+        self._deafness = Deafness(source.path, lambda: helper.logged()[0])
         helper.meanwhile = source.drain
         self._coming = source.read()
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
+        size = 0 if self._scans else config.expected_size  # who counts has to be told of every SYN
+        self._expected = Expected(keeper, size, helper.expect)
         self._work: Iterator[None] | None = None
         """What is left to do of a reload."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
-        asked, helper = self._observers.answer(self._status), self._helper.fileno()
+        asked, helper = self._observers.answer(self._status, self._passed), self._helper.fileno()
         awake = self._signals.fileno()
         fds = [helper, awake, *([asked] if asked >= 0 else [])]
         others, every = _poll(fds), _poll([self._source.fileno(), *fds])
+        for _ in self._hand_over():
+            pass
         ready()
         rest: int | None = None
         while not self._signals.stop:
-            if self._signals.reload or self._work:
+            if self._signals.reload or self._helper.placed or self._work:
                 rest = 0
             elif rest is None and (seconds := self._observers.wait(time.monotonic())) is not None:
                 rest = math.ceil(seconds * 1000)
@@ -154,6 +160,8 @@ class Daemon:
         """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
         if self._signals.reload and not self._work:
             self._signals.reload, self._work = False, self._read_again()
+        if self._helper.placed and not self._work:
+            self._helper.placed, self._work = False, self._hand_over()
         end = time.monotonic() + seconds
         for _ in self._work or ():
             if time.monotonic() >= end:
@@ -177,6 +185,8 @@ class Daemon:
             self._obey(event)
         else:
             self._report(logging.WARNING, facts.of(event))
+        if not isinstance(event, Quiet) and event.memory is not None:
+            self._follow(event.profile)
 
     def _obey(self, event: Accepted) -> None:
         problem, but, grant, now = "", "", event.grant, time.monotonic()
@@ -199,6 +209,27 @@ class Daemon:
         else:
             self._report(logging.INFO, facts.obeyed(event.profile, grant, but))
 
+    def _follow(self, name: str) -> None:
+        """Have the kernel expect what comes after a knock that was used up."""
+        try:
+            self._expected.follow(name)
+        except (GrantError, FirewallError) as error:
+            log.error("what the kernel is to expect is handed over anew: %s", error)
+            self._helper.placed = True
+
+    def _hand_over(self) -> Iterator[None]:
+        """Have the kernel expect what profiles can say next, if it may tell of that alone; in small steps."""
+        expected = self._expected
+        try:
+            yield from expected.hand_over()
+        except (GrantError, FirewallError) as error:
+            log.error("every SYN to a knock port is logged, as what is expected was not taken: %s", error)
+            return
+        if expected:
+            log.info("what %d profile(s) can say in %d knocks is expected", len(expected), expected.ahead)
+        for where, why in sorted(expected.every.items()):
+            log.info("every SYN to %s is logged, %s", where, why)
+
     def _count(self, scans: Counter, packet: Packet, now: float) -> None:
         """A SYN; shut out who has sent some to too many ports."""
         if not (source := scans.tried(packet.source, packet.port, now)):
@@ -219,7 +250,14 @@ class Daemon:
         names = heapq.nsmallest(status.PROFILES, self._keeper.names())
         listed = [profile for name in names if (profile := self._keeper.profile(name))]
         deaf = self._deafness.now(time.monotonic())
-        return status.now(self._config.state, listed, len(self._keeper), self._source, deaf, self._helper, address)
+        number, helper = len(self._keeper), self._helper
+        return status.now(self._config.state, listed, number, self._source, deaf, self._expected, helper, address)
+
+    def _passed(self) -> int:
+        try:
+            return self._helper.logged()[1]
+        except (FirewallError, GrantError):  # who opens a door says it
+            return 0
 
     def _shut(self, found: loading.Found) -> None:
         """Shut the doors of profiles that are to be heard no more. Raises PrivilegeError."""
@@ -247,6 +285,7 @@ class Daemon:
             found = yield from loading.find(config, self._source.GIVES, self._keeper)
             self._shut(found)  # first: the new policy may allow nobody to shut them
             self._helper.obey(grant.RELOAD)
+            self._expected.forget()
         except PrivilegeError:
             raise
         except KnockError as error:
@@ -260,6 +299,7 @@ class Daemon:
             running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)
+            yield from self._hand_over()
         finally:
             gc.freeze()
             gc.enable()

@@ -14,7 +14,7 @@ from .events import Refused as Refused
 from .events import Several as Several
 from .events import both
 from .packet import Packet
-from .schemes import KnockPort, Listener, Profile
+from .schemes import KnockPort, Listener, Next, Profile
 from .schemes import Settings as Settings
 
 Hear = Callable[[Packet, float], Event | None]
@@ -87,6 +87,11 @@ class Gatekeeper:
         profile = self._profiles.pop(name)
         self._listeners[profile.scheme].remove(name)
         self._watch(profile, -1)
+
+    def next(self, name: str) -> Next | None:
+        """What a profile's knocks can bear next; None if that cannot be listed, or there is no such profile."""
+        profile = self._profiles.get(name)
+        return self._listeners[profile.scheme].next(name) if profile else None
 
     def _listener(self, scheme: str) -> Listener:
         if scheme not in self._listeners:

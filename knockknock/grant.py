@@ -1,11 +1,16 @@
-"""All that crosses the privilege line: one record of 24 bytes, a short answer, and now and then a notice.
+"""All that crosses the privilege line: records of 24 bytes, values that knocks may bear, answers, and notices.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
 IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
 4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and
-any protocol and port may stand, because somebody else may have put elements into our sets. The answer to a LOGGED is a
-number, 8 bytes.
+any protocol and port may stand, because somebody else may have put elements into our sets. The answer to a LOGGED is
+two numbers, 8 bytes each.
+
+    set 1 | zero 1 | number that come 2 | values
+
+A message that begins with a number of EXPECTED changes a set that says of which SYNs the kernel is to tell: values that
+come, then values that go.
 """
 
 import struct
@@ -18,8 +23,14 @@ RECORD = struct.Struct("!BBBxHH16s")
 
 DONE, FAILED = b"\x00", b"\x01"
 """How the helper's answer to a record begins: the kernel has it; or has refused it, and then why, as text."""
-NOTICE = b"\x02"
-"""How that begins which the helper says without having been asked: text to be logged."""
+NOTICE, SURVEYED, PLACED = b"\x02", b"\x03", b"\x04"
+"""How that begins which is said without having been asked: text to be logged; the chains that may refuse what a door
+lets in, one a line, each behind "any" or PROTOCOL/PORT and a space; the same, and our table is a new one."""
+
+EXPECTED = {8: ("every_syn", 2), 9: ("compact", 12), 10: ("stealth", 12), 11: ("classic", 16)}
+"""Sets, and the bytes of their values: TCP knock ports of which every SYN is logged; what a knock of a format can bear,
+identification, sequence number and what else its format seals, each padded to registers of 4 bytes, as nft makes it."""
+VALUES = struct.Struct("!BxH")
 
 MOST_SECONDS = 65535
 LONGEST_REASON = 1000
@@ -43,7 +54,7 @@ class Order(IntEnum):
     BLOCK = 6
     """Shut the address out, for as long as the policy says; nothing else is set."""
     LOGGED = 7
-    """Say how many packets our rule has logged; the rest of the record is zero."""
+    """Say how many packets our rule has logged and passed over; the rest of the record is zero."""
 
 
 class Grant(NamedTuple):
@@ -60,8 +71,6 @@ class Grant(NamedTuple):
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
-STATUS = Grant(Order.STATUS, b"", 0, 0, 0)
-LOGGED = Grant(Order.LOGGED, b"", 0, 0, 0)
 
 
 def pack(grant: Grant) -> bytes:
@@ -70,8 +79,11 @@ def pack(grant: Grant) -> bytes:
     return RECORD.pack(grant.order, family, grant.protocol, grant.port, grant.seconds, grant.address)
 
 
-def unpack_any(record: bytes) -> Grant:
-    """The grant of a record, sane or not. Raises GrantError for anything that pack() cannot have made."""
+def unpack(record: bytes, *, listed: bool = False) -> Grant:
+    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant.
+
+    listed: it is in the answer to a STATUS, where any protocol, port and time may stand.
+    """
     if len(record) != RECORD.size:
         raise GrantError(f"a record has {RECORD.size} bytes, not {len(record)}")
     order, family, protocol, port, seconds, field = RECORD.unpack(record)
@@ -80,23 +92,17 @@ def unpack_any(record: bytes) -> Grant:
     grant = Grant(Order(order), field[: {0: 0, 4: 4, 6: 16}[family]], protocol, port, seconds)
     if pack(grant) != record:
         raise GrantError("a record has bits set where there must be none")
-    return grant
-
-
-def unpack(record: bytes) -> Grant:
-    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant."""
-    grant = unpack_any(record)
-    order, address, protocol, port, seconds = grant
     if order in (Order.OPEN_ONCE, Order.OPEN, Order.CLOSE):
-        sane = address and protocol in (6, 17) and port and (seconds == 0) == (order is Order.CLOSE)
+        sane = grant.address and protocol in (6, 17) and port and (seconds == 0) == (order == Order.CLOSE)
     else:
-        fitting = (Order.BLOCK, Order.STATUS) if address else (Order.RELOAD, Order.STATUS, Order.LOGGED)
+        fitting = (Order.BLOCK, Order.STATUS) if grant.address else (Order.RELOAD, Order.STATUS, Order.LOGGED)
         sane = order in fitting and (protocol, port, seconds) == (0, 0, 0)
-    if not sane:
-        raise GrantError(f"the order {order.name} makes no sense with what else the record says")
+    if not sane and not listed:
+        raise GrantError(f"the order {grant.order.name} makes no sense with what else the record says")
     return grant
 
 
 def pack_doors(doors: list[Grant]) -> bytes:
     """How many doors are open, and the first MOST_DOORS of them."""
-    return len(doors).to_bytes(4, "big") + b"".join(map(pack, doors[:MOST_DOORS]))
+    listed = [door._replace(seconds=min(door.seconds, MOST_SECONDS)) for door in doors[:MOST_DOORS]]
+    return len(doors).to_bytes(4, "big") + b"".join(map(pack, listed))

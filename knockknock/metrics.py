@@ -34,6 +34,11 @@ class Metrics:
         self._blocked = counter(
             "sources_blocked", "Sources that the daemon had shut out for a scan (scan_count = daemon)"
         )
+        self.passed = Gauge(
+            "knockknock_syns_passed_over",
+            "SYNs to knock ports that bore nothing that is expected, since the rules were placed",
+            registry=self._registry,
+        )
         Gauge("knockknock_info", "1", ["version"], registry=self._registry).labels(version).set(1)
         for reason in (*(one.value for one in Reason), "unexamined"):
             self._refused.labels(reason)

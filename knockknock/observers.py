@@ -83,11 +83,14 @@ class Observers:
         """The descriptor of the control socket, at which clients are accepted."""
         return self._listener.fileno() if self._listener else None
 
-    def answer(self, now: Callable[[bytes], dict[str, Any]]) -> int:
+    def answer(self, now: Callable[[bytes], dict[str, Any]], passed: Callable[[], int]) -> int:
         """Answer clients by a function of an address (status.now); the descriptor to wait for.
 
-        It is readable when serve() has something to do; -1 without a control socket.
+        It is readable when serve() has something to do; -1 without a control socket. passed: how many SYNs to knock
+        ports the kernel has passed over, for the metrics.
         """
+        if self._metrics:
+            self._metrics.passed.set_function(passed)
         if self._listener is None:
             return -1
         self._control = control_socket.Control(

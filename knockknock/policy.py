@@ -48,6 +48,7 @@ def policy(config_path: str) -> Policy:
         doors_per_minute=config.doors_per_minute,
         nflog_group=config.nflog_group if config.source == "nflog" else 0,
         any_flags=tuple(sorted(any_flags)),
+        expected_size=config.expected_size,
         scan=_scan(config) if config.scan_guard else None,
         timed=tuple(sorted(timed)),
         locked_in=config.sandbox != "off",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from . import answers, grant, own_address, signals
 from .errors import FirewallError, KnockError, PrivilegeError
-from .grant import DONE, NOTICE, Grant, Order
+from .grant import DONE, NOTICE, PLACED, SURVEYED, Grant, Order
 from .root import privileges
 
 PRIORITY = -10
@@ -39,6 +39,10 @@ class Helper:
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = privileges.RUN.format(module="knockknock.root.watch")
         self._notices: list[str] = []
+        self._late: list[tuple[str, str]] = []
+        """Chains that may refuse what a door lets in, each behind "any" or PROTOCOL/PORT."""
+        self.placed = False
+        """Whether there is a new table, without what was listed in it. For who has listed it to set back."""
         self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None
         """Called every WAIT seconds while the helper is at work."""
@@ -63,7 +67,7 @@ class Helper:
     def notices(self, more: bool) -> list[str]:
         """What the helper has said without having been asked; more: read what there is. Raises PrivilegeError."""
         if more:
-            self._notices.append(self._receive()[1:].decode(errors="replace"))
+            self._note(self._receive())
         told, self._notices = self._notices, []
         return told
 
@@ -72,23 +76,33 @@ class Helper:
 
         Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
         """
-        return self._ask(order).decode(errors="replace")
+        self._ask(order)
+        where = ("any", f"{order.protocol}/{order.port}") if order.seconds else ()
+        return ", ".join(text for one, text in self._late if one in where)
+
+    def expect(self, name: str, come: list[bytes], go: list[bytes]) -> None:
+        """Change a set that says of what the kernel tells (grant.EXPECTED), in one message. Raises as obey() does."""
+        ((number, _),) = [(number, one) for number, (one, _) in grant.EXPECTED.items() if one == name]
+        self._send(grant.VALUES.pack(number, len(come)) + b"".join((*come, *go)))
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
         """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""
-        return answers.unpack_doors(self._ask(grant.STATUS._replace(address=address)))
+        return answers.unpack_doors(self._ask(Grant(Order.STATUS, address, 0, 0, 0)))
 
-    def logged(self) -> int:
-        """How many packets our rule has logged since it was placed. Raises as obey() does."""
-        return answers.unpack_count(self._ask(grant.LOGGED))
+    def logged(self) -> tuple[int, int]:
+        """How many packets our rules have logged, and passed over, since they were placed. Raises as obey() does."""
+        return answers.unpack_counts(self._ask(Grant(Order.LOGGED, b"", 0, 0, 0)))
 
     def _ask(self, order: Grant) -> bytes:
         record = grant.pack(order)
         grant.unpack(record)  # what is not sane would end the helper
         if order.order in (Order.OPEN_ONCE, Order.OPEN, Order.BLOCK):
             own_address.refuse(self._routes, order.address)
+        return self._send(record)
+
+    def _send(self, message: bytes) -> bytes:
         try:
-            self._pair.send(record)
+            self._pair.send(message)
         except OSError:
             raise PrivilegeError("the root helper is gone") from None
         return self._answer()
@@ -105,11 +119,20 @@ class Helper:
     def _answer(self) -> bytes:
         while not select.select([self._pair], [], [], WAIT)[0]:
             self.meanwhile()
-        while (answer := self._receive()).startswith(NOTICE):
-            self._notices.append(answer[1:].decode(errors="replace"))
+        while (answer := self._receive())[:1] in (NOTICE, SURVEYED, PLACED):
+            self._note(answer)
         if not answer.startswith(DONE):
             raise FirewallError(answer[1:].decode(errors="replace"))
         return answer[1:]
+
+    def _note(self, message: bytes) -> None:
+        """Take in what was said without having been asked."""
+        kind, text = message[:1], message[1:].decode(errors="replace")
+        if kind == NOTICE:
+            self._notices.append(text)
+        else:
+            self._late = [(where, chain) for where, _, chain in (line.partition(" ") for line in text.splitlines())]
+            self.placed = self.placed or kind == PLACED
 
     def stop(self) -> None:
         """Close the pair, and wait until the helper has taken away what it placed."""

@@ -6,7 +6,9 @@ from typing import Any
 
 from . import __version__, facts, schemes, store
 from .errors import CounterError, FirewallError, GrantError
+from .expected import Expected
 from .gatekeeper import Reason
+from .grant import Grant
 from .privsep import Helper
 from .schemes import Profile
 from .slots import parse_counter
@@ -29,21 +31,31 @@ def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, 
 
 
 def now(
-    state: str, profiles: Sequence[Profile], in_all: int, source: Source, deaf: str, helper: Helper, address: bytes
+    state: str,
+    profiles: Sequence[Profile],
+    in_all: int,
+    source: Source,
+    deaf: str,
+    expected: Expected,
+    helper: Helper,
+    address: bytes,
 ) -> dict[str, Any]:
     """What is at this moment. Raises PrivilegeError.
 
     state: the directory of the counters. profiles: those to be listed, of so many in all. deaf: what is wrong with
-    the source, or "". address: list the doors of this source only, if not empty.
+    the source, or "". expected: what the kernel tells of. address: list the doors of this source only, if not empty.
     """
-    problem = ""
+    problem, number, doors, passed = "", 0, list[Grant](), 0
     try:
         number, doors = helper.doors(address)
+        passed = helper.logged()[1]
     except (FirewallError, GrantError) as error:
-        number, doors, problem = 0, [], str(error)
+        problem = str(error)
     return {
         "source": source.path,
         "deaf": deaf,
+        "expected": {"profiles": len(expected), "ahead": expected.ahead, "passed_over": passed},
+        "every_syn": sorted(expected.every)[:PORTS],
         "firewall": helper.summary,
         "problem": problem,
         "open": [facts.door(door) for door in doors],

@@ -54,6 +54,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.end, self._other = socket.socketpair()
+        self.placed = False
 
     def fileno(self) -> int:
         return self.end.fileno()
@@ -61,8 +62,11 @@ class Silent:
     def notices(self, more: bool) -> list[str]:
         return []
 
-    def logged(self) -> int:
-        return 0
+    def logged(self) -> tuple[int, int]:
+        return 0, 0
+
+    def expect(self, name: str, come: list[bytes], go: list[bytes]) -> None:
+        pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,18 +4,7 @@ import pytest
 
 from knockknock.answers import LONGEST, unpack_doors
 from knockknock.errors import GrantError
-from knockknock.grant import (
-    LOGGED,
-    MOST_DOORS,
-    RECORD,
-    RELOAD,
-    STATUS,
-    Grant,
-    Order,
-    pack,
-    pack_doors,
-    unpack,
-)
+from knockknock.grant import EXPECTED, MOST_DOORS, RECORD, RELOAD, Grant, Order, pack, pack_doors, unpack
 
 from .helpers import SOURCE, SOURCE6
 
@@ -25,10 +14,10 @@ RECORDS = [
     (Grant(Order.OPEN, SOURCE, 17, 51820, 3600), "02 04 11 00 ca6c 0e10 c0000207 000000000000000000000000"),
     (Grant(Order.CLOSE, SOURCE6, 6, 65535, 0), "03 06 06 00 ffff 0000 20010db8000000000000000000000007"),
     (Grant(Order.OPEN, bytes(16), 6, 1, 65535), "02 06 06 00 0001 ffff 00000000000000000000000000000000"),
-    (STATUS, "05 00 00 00 0000 0000 00000000 000000000000000000000000"),
-    (STATUS._replace(address=SOURCE), "05 04 00 00 0000 0000 c0000207 000000000000000000000000"),
+    (Grant(Order.STATUS, b"", 0, 0, 0), "05 00 00 00 0000 0000 00000000 000000000000000000000000"),
+    (Grant(Order.STATUS, SOURCE, 0, 0, 0), "05 04 00 00 0000 0000 c0000207 000000000000000000000000"),
     (Grant(Order.BLOCK, SOURCE, 0, 0, 0), "06 04 00 00 0000 0000 c0000207 000000000000000000000000"),
-    (LOGGED, "07 00 00 00 0000 0000 00000000 000000000000000000000000"),
+    (Grant(Order.LOGGED, b"", 0, 0, 0), "07 00 00 00 0000 0000 00000000 000000000000000000000000"),
     (RELOAD, "04 00 00 00 0000 0000 00000000000000000000000000000000"),
 ]
 
@@ -38,6 +27,10 @@ def test_record(grant: Grant, record: str) -> None:
     assert pack(grant) == bytes.fromhex(record)
     assert unpack(bytes.fromhex(record)) == grant
     assert type(unpack(bytes.fromhex(record)).order) is Order
+
+
+def test_no_record_begins_like_values() -> None:
+    assert not EXPECTED.keys() & set(Order)
 
 
 def test_a_record_has_24_bytes() -> None:

@@ -106,7 +106,7 @@ WHO_IMPORTS_ROOT = {
     "sandbox": {"landlock", "seccomp"},
     "cli.check": {"firewall", "listing"},
     "cli.daemon": {"firewall", "privileges"},
-    "cli.examine": {"", "listing"},
+    "cli.examine": {"", "listing", "netlink"},
     "cli.probe": {"listing", "nft", "ruleset"},
     "cli.scan": {"listing", "scan"},
 }

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from knockknock import grant
+from knockknock import grant, own_address
 from knockknock.errors import FirewallError, GrantError, PrivilegeError
-from knockknock.grant import DONE, FAILED, NOTICE, Grant, Order
+from knockknock.grant import DONE, FAILED, NOTICE, PLACED, SURVEYED, Grant, Order
 from knockknock.privsep import Helper
 from knockknock.root import helper as resident
 
-from .helpers import ROOT
+from .helpers import ROOT, SOURCE
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def ends() -> Iterator[tuple[Helper, socket.socket]]:
     """A Helper whose other end is ours."""
     helper = Helper.__new__(Helper)
     helper._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    helper._notices = []
+    helper._notices, helper._late, helper.placed = [], [], False
     with helper._pair, theirs:
         yield helper, theirs
 
@@ -34,6 +34,33 @@ def test_notices_before_an_answer_are_kept(ends: tuple[Helper, socket.socket]) -
     assert helper.notices(more=False) == ["first", "second"]
     assert helper.notices(more=True) == ["third"]
     assert helper.notices(more=False) == []
+
+
+def test_chains_that_may_refuse_are_said_of_what_they_refuse(ends: tuple[Helper, socket.socket]) -> None:
+    helper, theirs = ends
+    helper._routes = own_address.connect()
+    theirs.send(SURVEYED + b"any the chain a\n17/53 the chain b")
+    found = []
+    for order in (Grant(Order.OPEN, SOURCE, 6, 53, 1), Grant(Order.OPEN, SOURCE, 17, 53, 1)):
+        theirs.send(DONE)
+        found.append(helper.obey(order))
+    theirs.send(DONE)
+    assert helper.obey(Grant(Order.CLOSE, SOURCE, 17, 53, 0)) == ""
+    assert found == ["the chain a", "the chain a, the chain b"]
+    assert not helper.placed
+    theirs.send(PLACED)
+    assert helper.notices(more=True) == []
+    assert helper.placed
+
+
+def test_values_are_packed_behind_their_set(ends: tuple[Helper, socket.socket]) -> None:
+    helper, theirs = ends
+    theirs.send(DONE)
+    helper.expect("classic", [bytes(16)], [b"x" * 16])
+    assert theirs.recv(100) == bytes([11, 0, 0, 1]) + bytes(16) + b"x" * 16
+    theirs.send(FAILED + b"full")
+    with pytest.raises(FirewallError, match="full"):
+        helper.expect("every_syn", [b"\0\x16"], [])
 
 
 def test_refusal_behind_a_notice(ends: tuple[Helper, socket.socket]) -> None:

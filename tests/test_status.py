@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from knockknock.cli.status import lines, page, plain, span, table
+from knockknock.cli.status import expected, lines, page, plain, span, table
 from knockknock.errors import KnockError
 
 from .helpers import ROOT, command
@@ -25,6 +25,8 @@ SAID: dict[str, Any] = {
     "seconds": 7870,
     "source": "/dev/kmsg",
     "deaf": "",
+    "expected": {"profiles": 2, "ahead": 1020, "passed_over": 7},
+    "every_syn": [],
     "firewall": "nftables: the chain inet guard input filters input",
     "problem": "",
     "open": [
@@ -49,6 +51,7 @@ SAID: dict[str, Any] = {
 PAGE = """\
 running   version 1.0.0, process 4711, for 2 h 11 min
 source    /dev/kmsg
+expected  1020 knocks ahead of 2 profile(s), 7 other SYNs passed over
 firewall  nftables: the chain inet guard input filters input
 knocks    12 accepted, 1 of them not obeyed
 refused   3 replay, 41 unknown
@@ -73,8 +76,16 @@ def test_what_is_left_out_is_said() -> None:
 
 
 def test_a_deaf_daemon_says_so() -> None:
-    assert "source    /dev/kmsg\n          deaf: none came\nfirewall " in page(
+    assert "source    /dev/kmsg\n          deaf: none came\nexpected " in page(
         SAID | {"deaf": "deaf: none came"}, one=False
+    )
+
+
+def test_ports_of_which_every_syn_is_logged() -> None:
+    listed = {"profiles": 0, "ahead": 0, "passed_over": 0}
+    assert expected(listed, ["tcp/4242", "tcp/5"]) == "every SYN to tcp/4242, tcp/5 is logged"
+    assert expected(listed | {"profiles": 1, "ahead": 20}, ["tcp/5"]) == (
+        "20 knocks ahead of 1 profile(s), 0 other SYNs passed over; every SYN to tcp/5 is logged"
     )
 
 

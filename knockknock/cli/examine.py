@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import ipaddress
+import math
 import select
 import socket
 import time
@@ -14,6 +15,7 @@ from ..errors import FirewallError, KnockError, SourceError
 from ..packet import Packet
 from ..root import NAME
 from ..root.listing import connect
+from ..root.netlink import add
 from ..schemes.synprofile import Profile
 from ..sources import nfpacket
 from .doctor_server import WAIT
@@ -119,6 +121,7 @@ def live(settings: Config, profiles: Profiles, own: bytes, seconds: float) -> bo
     """Wait for a SYN to a knock port, and explain it; whether it opens. Raises KnockError."""
     ports = {one.knock_port for one, _ in profiles}
     with arrived() as wire, _log(settings) as log:
+        _have_logged(ports, seconds)
         print(f"Waiting for a knock at port {', '.join(map(str, sorted(ports)))}: knock now.", flush=True)
         packet = _next(wire, ports, time.monotonic() + seconds)
         if packet is None:
@@ -129,6 +132,13 @@ def live(settings: Config, profiles: Profiles, own: bytes, seconds: float) -> bo
         good = said(packet, profiles, settings, own)
         heard = log is None or _logged(log, packet)
     return _surroundings(settings, heard, log is not None) and good
+
+
+def _have_logged(ports: set[int], seconds: float) -> None:
+    """Have the kernel tell of every SYN to knock ports for some time, whatever it bears; the kernel ends it."""
+    numbers = [port.to_bytes(2, "big") for port in ports]
+    with contextlib.suppress(FirewallError, OSError):  # that there is no table is said at the end
+        connect().change(add("every_syn", *numbers, seconds=math.ceil(seconds + LINE)))
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def show(path: str, options: argparse.Namespace) -> None:
         print(_exposition(scan.counts(kernel), len(blocked)), end="")
         return
     for source, seconds in sorted(blocked, key=lambda one: (one.source.version, one.source.packed)):
-        print(f"{_name(source, prefix)} {'for ever' if seconds is None else f'{seconds} s'}")
+        print(f"{_name(source, prefix)} {f'{seconds} s' if seconds else 'for ever'}")
 
 
 def _source(text: str, prefix: int) -> Address:

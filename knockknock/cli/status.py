@@ -139,6 +139,7 @@ def page(said: dict[str, Any], one: bool) -> str:
         ("running", f"version {said['version']}, process {said['pid']}, for {span(said['seconds'])}"),
         ("source", said["source"]),
         *([("", said["deaf"])] if said["deaf"] else []),
+        ("expected", expected(said["expected"], said["every_syn"])),
         ("firewall", said["firewall"]),
         ("knocks", f"{knocks['accepted']} accepted, {knocks['failed']} of them not obeyed"),
         ("refused", refused or "none"),
@@ -160,6 +161,15 @@ def page(said: dict[str, Any], one: bool) -> str:
     if (left_out := said["profiles_in_all"] - len(rows)) > 0:
         parts[-1] += f"\nand {left_out} more"
     return "\n\n".join(["\n".join(f"{name:10}{plain(value)}" for name, value in facts), *parts])
+
+
+def expected(listed: dict[str, int], every: list[str]) -> str:
+    """Of what the kernel tells the daemon."""
+    parts = [f"every SYN to {', '.join(every)} is logged"] if every else []
+    if listed["profiles"] or not every:
+        told = f"{listed['ahead']} knocks ahead of {listed['profiles']} profile(s)"
+        parts.insert(0, f"{told}, {listed['passed_over']} other SYNs passed over")
+    return "; ".join(parts)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

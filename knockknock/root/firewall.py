@@ -141,19 +141,20 @@ class Firewall:
         self.late += [f"any {one.table}" for one in tables if one.problem]
         return found._replace(iptables=tuple(tables)), placed
 
-    def heal(self, everything: bool) -> str:
+    def heal(self, everything: bool) -> tuple[str, bool]:
         """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.
 
-        everything: look at chains of others as well, if our own table is whole.
+        Also whether our table is a new one. everything: look at chains of others as well, if our own table is whole.
         """
-        if not (listed := self._listed()) or self.digest not in ("", listed):
+        anew = not (listed := self._listed()) or self.digest not in ("", listed)
+        if anew:
             found = self.prepare()
             said = "somebody took our rules out of the firewall: placed again, doors that were open are lost"
         else:
             if not self.digest:
                 self.follow(self.policy)
             if not everything:
-                return ""
+                return "", False
             found, placed = self._accept()
             said = (
                 "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
@@ -162,7 +163,7 @@ class Firewall:
             said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
         elif said and not found.refuses and not self.policy.protect:
             said += "; no chain refuses input now, so every port is open: looked at again when the rules change"
-        return said
+        return said, anew
 
     def _listed(self) -> str:
         """A digest of chains, rules and sets of our table, without elements and what is counted; "": there is none."""

@@ -1,4 +1,4 @@
-"""The resident helper: a fixed-size record in, one message to the kernel out, an answer back.
+"""The resident helper: a fixed-size record, or what knocks can bear, in; one message to the kernel out; an answer back.
 
 The set-up executes it when all is in place, as a user of no rights but CAP_NET_ADMIN, with the pair to the daemon, the
 pair to what watches the rules (root.watch), a socket to the kernel's nf_tables, and Landlock rules. It locks itself in
@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, FAILED, LONGEST_REASON, MOST_SECONDS, RECORD, RELOAD, Grant, Order, pack_doors, unpack
+from ..grant import DONE, EXPECTED, FAILED, LONGEST_REASON, RELOAD, VALUES, Grant, Order, pack_doors, unpack
 from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, limits, sets
-from .netlink import Change, Kernel, add, taken
+from .netlink import Change, Kernel, add, delete, taken
 
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
 """PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
@@ -48,7 +48,7 @@ def confine(walls: bytes) -> None:
 
 def anew(name: str, key: bytes, seconds: int) -> list[Change]:
     """To put an element into a set for some seconds from now on, 0: for ever; where it is its time would go on."""
-    return [*taken([name], key), add(name, key, seconds)]
+    return [*taken([name], key), add(name, key, seconds=seconds)]
 
 
 def changes(grant: Grant, held: limits.Limits) -> list[Change]:
@@ -67,32 +67,41 @@ def changes(grant: Grant, held: limits.Limits) -> list[Change]:
     return anew(f"any{family}", key, max(run[3] for run in held.runs)) + anew(name, key, seconds) + taken(rungs, source)
 
 
+def expect(message: bytes) -> list[Change]:
+    """The change of a set that says of what the kernel tells, as one transaction. Raises struct.error."""
+    number, come = VALUES.unpack_from(message)
+    name, size = EXPECTED[number]
+    keys = [message[at : at + size] for at in range(VALUES.size, len(message), size)]
+    return [add(name, *keys), delete(name, *keys[come:])]  # what goes is added first, as in taken()
+
+
 def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
     """The doors that are open for an address, b"": for all, with the seconds that are left, 0: for ever."""
     for size, name in [(4, name) for name in sets(4)] + [(16, name) for name in sets(6)]:
         for key, left in kernel.elements(name):
             order = Order.OPEN if name in (sets(4)[0], sets(6)[0]) else Order.OPEN_ONCE
             if address in (b"", key[:size]):
-                port = int.from_bytes(key[size + 4 : size + 6], "big")
-                yield Grant(order, key[:size], key[size], port, min(left or 0, MOST_SECONDS))
+                yield Grant._make([order, key[:size], *struct.unpack_from("!B3xH", key, size), left])
 
 
-def obey(kernel: Kernel, grant: Grant, held: limits.Limits, opened: deque[float]) -> bytes:
+def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opened: deque[float]) -> bytes:
     """Do what the limits allow; what the answer says behind DONE. Raises KnockError, OSError."""
-    if grant.order is Order.STATUS:
-        return pack_doors(list(status(kernel, grant.address)))
-    if grant.order is Order.LOGGED:
-        return kernel.packets(NAME, "told").to_bytes(8, "big")
-    held.check(grant)
-    if grant.seconds:
-        limits.admit(opened, held.doors_per_minute, time.monotonic())
-    wanted = changes(grant, held)
-    try:
-        kernel.change(*wanted)
-    except FileNotFoundError:  # a connection has used up what was there, right now
-        kernel.change(*wanted)
-    late = [line.partition(b" ") for line in held.late] if grant.seconds else []
-    return b", ".join(text for where, _, text in late if where in (b"any", b"%d/%d" % (grant.protocol, grant.port)))
+    if isinstance(asked, list):
+        kernel.change(*asked)
+    elif asked.order is Order.STATUS:
+        return pack_doors(list(status(kernel, asked.address)))
+    elif asked.order is Order.LOGGED:
+        return b"".join(kernel.packets(NAME, name).to_bytes(8, "big") for name in ("told", "passed"))
+    else:
+        held.check(asked)
+        if asked.seconds:
+            limits.admit(opened, held.doors_per_minute, time.monotonic())
+        wanted = changes(asked, held)
+        try:
+            kernel.change(*wanted)
+        except FileNotFoundError:  # a connection has used up what was there, right now
+            kernel.change(*wanted)
+    return b""
 
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
@@ -101,16 +110,16 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     say(daemon, held.answer)
     while True:
         ready = select.select([root, daemon], [], [])[0]
-        if not (message := ready[0].recv(limits.MOST if root in ready else RECORD.size + 1)):
+        if not (message := ready[0].recv(limits.MOST)):
             return
         if root in ready:
             held = limits.unpack(message)
             say(daemon, held.answer)
-        elif (grant := unpack(message)) == RELOAD:
+        elif (asked := expect(message) if message[0] in EXPECTED else unpack(message)) == RELOAD:
             say(root, b"reload")
         else:
             try:
-                say(daemon, DONE + obey(kernel, grant, held, opened))
+                say(daemon, DONE + obey(kernel, asked, held, opened))
             except KnockError as error:
                 say(daemon, FAILED + str(error).encode()[:LONGEST_REASON])
             except OSError as error:
@@ -129,5 +138,5 @@ def main() -> None:
     try:
         confine(root.recv(limits.MOST))
         serve(daemon, root, kernel)
-    except (GrantError, OSError) as error:
+    except (GrantError, OSError, struct.error) as error:
         sys.exit(f"knockknock: the root helper stops: {error}")

@@ -18,8 +18,6 @@ class Limits(NamedTuple):
 
     answer: bytes
     """To be passed on to the daemon, once this is in force; b"": nothing."""
-    late: tuple[bytes, ...]
-    """Chains that may refuse what a door lets in, each a text behind "any", or behind PROTOCOL/PORT and a space."""
     doors_per_minute: int
     prefix: int
     """Bits of an IPv6 address that the scan guard takes for one source; 0: there is none."""
@@ -48,8 +46,7 @@ def unpack(message: bytes) -> Limits:
     """Limits from the message that the set-up made of them."""
     count, *numbers = HEAD.unpack_from(message)
     end = HEAD.size + count * RUN.size
-    answer, *late = message[end:].split(b"\n")
-    return Limits._make([answer, tuple(late), *numbers, tuple(RUN.iter_unpack(message[HEAD.size : end]))])
+    return Limits._make([message[end:], *numbers, tuple(RUN.iter_unpack(message[HEAD.size : end]))])
 
 
 def admit(opened: deque[float], limit: int, now: float) -> None:

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import NAME
 
@@ -89,14 +89,13 @@ class Kernel:
         ((_, found),) = self.ask(_OBJECT, ACK, INET, asked)
         return int.from_bytes(dict(attributes(found[_OBJECT_DATA]))[_PACKETS], "big")
 
-    def elements(self, name: str) -> Iterator[tuple[bytes, int | None]]:
-        """What is in a set of our table: key, and seconds that are left, rounded up; None: for ever."""
+    def elements(self, name: str) -> Iterator[tuple[bytes, int]]:
+        """What is in a set of our table: key, and seconds that are left, rounded up; 0: for ever."""
         for _, found in self.ask(_ELEMENTS, DUMP, INET, text(_TABLE, NAME) + text(_SET, name)):
             for _, one in attributes(found.get(_LIST, b"")):
                 element = dict(attributes(one))
-                left = element.get(_EXPIRATION, element.get(_TIMEOUT))
-                seconds = None if left is None else -(-int.from_bytes(left, "big") // 1000)
-                yield dict(attributes(element[_KEY]))[_VALUE], seconds
+                left = element.get(_EXPIRATION) or element.get(_TIMEOUT, b"")
+                yield dict(attributes(element[_KEY]))[_VALUE], -(-int.from_bytes(left, "big") // 1000)
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Type, flags, number and rest of each message that comes."""
@@ -107,15 +106,15 @@ class Kernel:
                 data = data[(size + 3) & ~3 :]
 
 
-def add(name: str, key: bytes, seconds: int = 0) -> Change:
-    """To put an element into a set of ours for some seconds; where it is already this changes nothing. 0: for ever."""
+def add(name: str, *keys: bytes, seconds: int = 0) -> Change:
+    """To put elements into a set of ours for some seconds; where one is already nothing changes. 0: for ever."""
     timeout = attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000)) if seconds else b""
-    return _NEW_ELEMENT, CREATE, INET, _listed(name, key, timeout)
+    return _NEW_ELEMENT, CREATE, INET, _listed(name, keys, timeout)
 
 
-def delete(name: str, key: bytes) -> Change:
-    """To take an element out of a set of ours; refused with ENOENT where it is not."""
-    return _DELETE_ELEMENT, 0, INET, _listed(name, key, b"")
+def delete(name: str, *keys: bytes) -> Change:
+    """To take elements out of a set of ours; refused with ENOENT where one is not."""
+    return _DELETE_ELEMENT, 0, INET, _listed(name, keys, b"")
 
 
 def taken(names: list[str], key: bytes) -> list[Change]:
@@ -126,9 +125,9 @@ def taken(names: list[str], key: bytes) -> list[Change]:
     return [change(name, key) for name in names for change in (add, delete)]
 
 
-def _listed(name: str, key: bytes, more: bytes) -> bytes:
-    element = attribute(_KEY | NESTED, attribute(_VALUE, key)) + more
-    return text(_TABLE, NAME) + text(_SET, name) + attribute(_LIST | NESTED, attribute(_ELEMENT | NESTED, element))
+def _listed(name: str, keys: Iterable[bytes], more: bytes) -> bytes:
+    elements = [attribute(_ELEMENT | NESTED, attribute(_KEY | NESTED, attribute(_VALUE, key)) + more) for key in keys]
+    return text(_TABLE, NAME) + text(_SET, name) + attribute(_LIST | NESTED, b"".join(elements))
 
 
 def _packed(kind: int, flags: int, family: int, subsystem: int, number: int, body: bytes) -> bytes:

@@ -56,6 +56,8 @@ class Policy(NamedTuple):
     """Where packets to knock ports are logged to; 0: the kernel's log."""
     any_flags: tuple[int, ...] = ()
     """TCP knock ports of which not SYNs alone are logged."""
+    expected_size: int = 100_000
+    """Elements in each set of values that knocks can bear."""
     scan: Scan | None = None
     """The scan guard, if there is to be one."""
     timed: tuple[tuple[int, int, int, int], ...] = ()
@@ -64,21 +66,21 @@ class Policy(NamedTuple):
     """Whether the helper is to be held to its job by the kernel."""
 
 
-def limits(policy: Policy, answer: bytes = b"", late: tuple[bytes, ...] = ()) -> Limits:
-    """What the helper is to know of a policy; answer, late: as there."""
+def limits(policy: Policy, answer: bytes = b"") -> Limits:
+    """What the helper is to know of a policy; answer: as there."""
     scan = policy.scan
     runs = [*policy.timed, *((*door, policy.seconds) for door in policy.doors)]
     if scan and scan.by_daemon:
         runs.append((0, 0, 0, 0))
     rungs = scan.ports if scan and not scan.by_daemon else 0
     prefix, block = (scan.prefix, scan.block) if scan else (0, 0)
-    return Limits(answer, late, policy.doors_per_minute, prefix, rungs, block, tuple(runs))
+    return Limits(answer, policy.doors_per_minute, prefix, rungs, block, tuple(runs))
 
 
 def message(limits: Limits) -> bytes:
     """What hands limits to the helper. Raises FirewallError if it would be too long."""
-    answer, late, *numbers, runs = limits
-    made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), b"\n".join([answer, *late])])
+    answer, *numbers, runs = limits
+    made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer])
     if len(made) > MOST:
         raise FirewallError(f"{len(runs)} runs of ports are too many for what keeps root: name fewer, and longer ones")
     return made

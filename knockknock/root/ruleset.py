@@ -1,7 +1,8 @@
 """The text of our table, in the words of nft(8).
 
     prerouting, right behind conntrack
-        listen             tells the daemon of packets to knock ports
+        knocked            tells the daemon of SYNs to knock ports that bear what a knock can bear next
+        listen             tells it of all other packets to knock ports that it is to know of
         syn, rest          let in what has a door
         handshake          uses the door up
         guarded, count     the scan guard
@@ -37,7 +38,16 @@ SEEN = 32768
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 _LOCAL = "fib daddr type local"
 _PORT = "meta l4proto . th dport"
-NAMES = {6: "tcp", 17: "udp"}
+_FIELDS = {
+    "compact": "tcp sequence . tcp window",
+    "stealth": "tcp sequence . tcp option timestamp tsval",
+    "classic": "tcp sequence . tcp ackseq . tcp window",
+}
+"""Sets of what a knock can bear, and of what they are beside the identification (PROTOCOL.md step 6)."""
+SPARE = 4096
+"""Elements that those sets hold for a moment, while some go and others come."""
+TCP = 6
+NAMES = {TCP: "tcp", 17: "udp"}
 _ADDRESS = {4: "ip saddr", 6: "ip6 saddr"}
 _RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
 
@@ -82,6 +92,9 @@ def networks(listed: Iterable[str], family: int) -> str:
 def elements(limits: Policy) -> dict[str, str]:
     """What a reload may change: the elements of each set whose elements are set by the policy."""
     found = {"knock_ports": knock_ports(limits), "any_flags": any_flags(limits)}
+    # Until the daemon has handed over what it expects.
+    found["every_syn"] = ", ".join(str(port) for protocol, port in limits.knock_ports if protocol == TCP)
+    found |= dict.fromkeys(_FIELDS, "")
     for family in (4, 6):
         found[f"free{family}"] = networks(limits.protect_allow, family)
         if limits.scan:
@@ -108,11 +121,21 @@ table inet {NAME} {{
     comment "{comment(limits.state)}"
     {"".join(_sets(limits, kept))}
     counter told {{ }}
+    counter passed {{ }}
     counter refused {{ }}
+    chain heard {{
+        counter name told {told(limits.nflog_group)}
+    }}
+    {"".join(map(_expected, (4, 6)))}
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        counter name told {told(limits.nflog_group)}
+        goto heard
+    }}
+    chain knocked {{
+        tcp dport @every_syn {_LOCAL} goto listen
+        meta nfproto ipv4 goto knocked4
+        meta nfproto ipv6 goto knocked6
     }}
     chain begun {{
         tcp option 34 exists drop
@@ -169,7 +192,7 @@ table inet {NAME} {{
     chain prerouting {{
         type filter hook prerouting priority {PRIORITY}; policy accept;
         {"meta iiftype != loopback jump guarded" if scan and scan.everything else ""}
-        {_SYN} {_PORT} @knock_ports {_LOCAL} jump listen
+        {_SYN} {_PORT} @knock_ports jump knocked
         meta l4proto udp ct state != established {_PORT} @knock_ports {_LOCAL} jump listen
         tcp dport @any_flags tcp flags & (fin|syn|rst|ack) != syn ct state != established {_LOCAL} jump listen
         meta iiftype loopback accept
@@ -194,6 +217,9 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
     size, port = f"size {SET_SIZE}", "inet_proto . inet_service"
     yield _set("knock_ports", port, size, held["knock_ports"])
     yield _set("any_flags", "inet_service", size, held["any_flags"])
+    yield _set("every_syn", "inet_service", f"{size}; flags timeout", held["every_syn"])
+    for name, fields in _FIELDS.items():
+        yield f"set {name} {{ typeof ip id . {fields}; size {limits.expected_size + SPARE}; }}\n"
     if limits.trial:
         yield _set(
             "trial",
@@ -210,6 +236,19 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
         yield _set(f"any{family}", f"{address} . {port}", f"{size}; flags timeout")
         for single in sets(family)[1:]:
             yield _set(single, f"{address} . {port}", f"{size}; flags dynamic, timeout")
+
+
+def _expected(family: int) -> str:
+    """What looks whether a SYN to a knock port is a knock: by all that is sealed, so that nothing can be had by parts.
+
+    Only a classic knock has an acknowledgment. In IPv6 the identification is in the low bits of the flow label.
+    """
+    ident = {4: "ip id", 6: "@nh,16,16"}[family]
+    rules = [
+        f"{'' if name == 'classic' else 'tcp ackseq 0 '}{ident} . {fields} @{name} {_LOCAL} goto heard"
+        for name, fields in _FIELDS.items()
+    ]
+    return f"chain knocked{family} {{\n" + "\n".join(rules) + "\ncounter name passed\n}\n"
 
 
 def _doors(family: int) -> str:

@@ -25,8 +25,8 @@ class Blocked(NamedTuple):
 
     source: Address
     """IPv6: of the network that is one source, the rest is zero."""
-    seconds: int | None
-    """Left, rounded up; None: for ever."""
+    seconds: int
+    """Left, rounded up; 0: for ever."""
 
 
 class Counts(NamedTuple):

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from ..errors import FirewallError, KnockError
-from ..grant import DONE, LONGEST_REASON
+from ..grant import DONE, LONGEST_REASON, PLACED, SURVEYED
 from . import KERNEL, LANDLOCK, ROOT, landlock, policy, privileges, seccomp
 from .firewall import Firewall
 from .netlink import NETFILTER
@@ -23,6 +23,8 @@ from .policy import Policy
 NOBODY = 65534
 """The user that the helper is."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_LONGEST_SURVEY = 20000
+"""Bytes behind SURVEYED or PLACED."""
 _APART = 512
 """Descriptors from here on are out of the way of those that the helper is given."""
 
@@ -54,7 +56,7 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
         memory.keep(firewall)
         walls, version = chosen.locked_in, landlock.version()
         control.send(bytes([walls and version > 0]) + (seccomp.helper() if walls else b""))
-        _inform(control, firewall, answer)
+        _inform(control, firewall, SURVEYED + _late(firewall), answer)
         _be_helper(theirs, landlock.Ruleset(version).fd if walls and version else os.open("/dev/null", os.O_RDONLY))
     except (KnockError, OSError):
         with contextlib.suppress(KnockError):  # the first reason is the one to be told
@@ -65,11 +67,11 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
 def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
     """Heal, then go over to another policy; what was healed. Raises FirewallError."""
     firewall = memory.firewall()
-    said = firewall.heal(everything=True)
+    said, _ = firewall.heal(everything=True)
     firewall.follow(fresh)
     memory.keep(firewall)
     try:
-        _inform(control, firewall, DONE)
+        _inform(control, firewall, SURVEYED + _late(firewall), DONE)
     except OSError:
         raise FirewallError("the root helper takes no new policy: restart the daemon") from None
     return said
@@ -78,18 +80,22 @@ def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
 def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
     """Place again what is missing; what was, or "". everything: not in our own table alone. Raises FirewallError."""
     firewall = memory.firewall()
-    said = firewall.heal(everything)
+    said, placed = firewall.heal(everything)
     memory.keep(firewall)
     if everything or said:
-        with contextlib.suppress(OSError):  # to heal is more than to have it warn of chains
-            _inform(control, firewall)
+        with contextlib.suppress(OSError):  # to heal is more than to have the daemon told
+            _inform(control, firewall, (PLACED if placed else SURVEYED) + _late(firewall))
     return said
 
 
-def _inform(control: socket.socket, firewall: Firewall, answer: bytes = b"") -> None:
-    late = tuple(text.encode() for text in firewall.late)
-    message = policy.message(policy.limits(firewall.policy, answer, late))
-    control.send(message, socket.MSG_DONTWAIT)
+def _late(firewall: Firewall) -> bytes:
+    return "\n".join(firewall.late).encode()[:_LONGEST_SURVEY]
+
+
+def _inform(control: socket.socket, firewall: Firewall, *answers: bytes) -> None:
+    """Hand the limits to the helper, with what it is to pass on to the daemon. Raises FirewallError, OSError."""
+    for answer in answers:
+        control.send(policy.message(policy.limits(firewall.policy, answer)), socket.MSG_DONTWAIT)
 
 
 def _be_helper(theirs: int, walls: int) -> None:

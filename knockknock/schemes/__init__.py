@@ -3,7 +3,7 @@
 docs/DESIGN.md, "How to add a scheme", goes through what such a module offers.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -60,6 +60,19 @@ class Carried(NamedTuple):
     acknowledgment: int = 0
     window: int | None = None
     timestamp: int | None = None
+
+
+class Next(NamedTuple):
+    """What a profile's knocks can bear next, if the kernel can be told of all of it."""
+
+    set: str
+    """One of grant.EXPECTED."""
+    each: int
+    """Values for each counter."""
+    first: int
+    """The next counter that is acceptable."""
+    values: "Callable[[int, int], Iterator[bytes]]"
+    """The values for the counters from one to before another."""
 
 
 class Profile(Protocol):
@@ -140,6 +153,9 @@ class Listener(Protocol):
 
     def move(self, clock: int) -> None:
         """Take notice of the time of day, in seconds since 1970."""
+
+    def next(self, name: str) -> Next | None:
+        """What a profile's knocks can bear next; None if that cannot be listed. Raises KeyError for no such name."""
 
     def hear(self, packet: "Packet", now: float) -> "Event | None":
         """What to do about a packet to a knock port of some of its profiles; now: seconds on a monotonic clock."""

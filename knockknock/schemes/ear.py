@@ -40,7 +40,14 @@ class Ear:
 
     def heads(self, first: int, end: int) -> Iterator[int]:
         """The first 32 bits of all that the profile can say with some counters."""
-        return syn.heads(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
+        return (int.from_bytes(one[:4], "big") for one in self._sealed(first, end))
+
+    def values(self, first: int, end: int) -> Iterator[bytes]:
+        """The fields of all that the profile can say with some counters, as a set of the kernel has them."""
+        return map(syn.padded, self._sealed(first, end))
+
+    def _sealed(self, first: int, end: int) -> Iterator[bytes]:
+        return syn.sealed(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
 
     def kept(self) -> tuple[int, int]:
         """From and to which counter heads are in the table: the window, and up to as many used ones."""

@@ -50,6 +50,9 @@ class OtpListener:
         """clock: seconds since 1970."""
         self._minute = clock // 60
 
+    def next(self, _name: str) -> None:
+        """A password is in the payload, of which the kernel's sets know nothing."""
+
     def hear(self, packet: Packet, now: float) -> Event | None:
         """What to do about one packet; None: nothing, and nothing to say. now: seconds on any monotonic clock."""
         at_port = self._ports.get(packet.port)

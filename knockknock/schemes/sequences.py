@@ -74,6 +74,9 @@ class SequenceListener:
     def move(self, _clock: int) -> None:
         """Sequences go by the monotonic clock alone."""
 
+    def next(self, _name: str) -> None:
+        """Knocks are told by more than one packet's fields."""
+
     def hear(self, packet: Packet, now: float) -> Event | None:
         """The doors of all sequences that a packet completes."""
         for sources in self._sources:

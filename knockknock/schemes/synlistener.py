@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..events import Accepted, Event, Quiet, Reason, Refused, granted
 from ..packet import SYN, Packet
 from ..request import Request
-from . import Settings, syn
+from . import Next, Settings, syn
 from .ear import Ear
 from .heads import Heads
 from .synprofile import Profile
@@ -102,6 +102,13 @@ class SynListener:
         self._clock = clock
         for ear in self._clocked.values():
             self._swap(ear.number, *ear.move(clock))
+
+    def next(self, name: str) -> Next | None:
+        """What a profile's knocks can bear next; None if that depends on more than a counter that counts knocks."""
+        ear = self._ears[name]
+        if ear.profile.clock or not ear.requests:
+            return None
+        return Next(ear.profile.format, len(ear.requests), ear.next, ear.values)
 
     def _swap(self, number: int, leave: Iterable[int], come: Iterable[int]) -> None:
         for head in leave:

@@ -67,12 +67,20 @@ class Asker:
         """The client's SYN with some fields, to the knock port or to another."""
         return packet_of(self._template, self._from, self._to, port or self._port, carried, 5)
 
-    def ask(self, packet: bytes, patience: float = 0.5) -> Answer | None:
-        """Send a packet; what comes back for it, or None after so many seconds."""
+    def ping(self) -> bytes:
+        """An ICMP echo request, by which somebody waits for the end of what comes before it; IPv4 alone."""
+        head = self._template[:9] + b"\1" + self._template[10:20]
+        # The checksum: of type 8, and zeros.
+        return head[:2] + (28).to_bytes(2, "big") + head[4:] + b"\x08\0\xf7\xff\0\0\0\0"
+
+    def ask(self, packet: bytes, patience: float = 0.5, behind: bytes = b"") -> Answer | None:
+        """Send a packet, and another right behind it; what comes back first, or None after so many seconds."""
         while select.select([self._tap], [], [], 0)[0]:
             self._tap.recv(2048)
         start = time.perf_counter()
         self._raw.sendto(packet, (SERVER[self._family], 0))
+        if behind:
+            self._raw.sendto(behind, (SERVER[self._family], 0))
         while (left := start + patience - time.perf_counter()) > 0 and select.select([self._tap], [], [], left)[0]:
             data = self._tap.recv(2048)
             if self._answers(data):
@@ -128,6 +136,31 @@ class Knocker:
             self._counter += 1
         self._counter += 1
         return syn.carry(self.profile.format, sealed)
+
+
+def timed_ports(number: int, reject: bool) -> tuple[list[float], list[float]]:
+    """Seconds to answers to random SYNs at the knock port, and at another closed port, in a random order.
+
+    reject: the server resets, and this is timed; else it drops them, and the answer to a ping right behind is.
+    """
+    lab = Lab()
+    times: dict[int, list[float]] = {4275: [], 4277: []}
+    try:
+        lab.guard("nftables")
+        rule = "meta l4proto tcp reject with tcp reset" if reject else "meta l4proto icmp accept"
+        lab.run("server", "nft", f"add rule inet guard input {rule}")
+        lab.mint("laptop", port=4275)
+        lab.daemon()
+        asker = Asker(lab, 4, 4275)
+        behind = b"" if reject else asker.ping()
+        for port in random.sample([*times] * number, 2 * number):
+            answer = asker.ask(asker.syn(noise("compact"), port), behind=behind)
+            assert answer, "no answer"
+            times[port].append(answer.seconds)
+        asker.close()
+    finally:
+        lab.close()
+    return times[4275], times[4277]
 
 
 def timed(number: int, pause: float) -> tuple[list[float], list[float]]:

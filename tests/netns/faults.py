@@ -59,7 +59,7 @@ class Bench:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         # Not single_use, so that to try a door does not shut it; with all that places rules and sets.
-        lab.configure(single_use="no", delay=str(SECONDS), scan_guard="on")
+        lab.configure(single_use="no", delay=str(SECONDS), scan_guard="on", expected_size="0")
         lab.mint("laptop", port=PORT)
         lab.listen(22)
         self.state = Path(lab.settings["state"]) / "laptop"

@@ -100,7 +100,8 @@ LOADED: list[str] = []
 APPENDED = """
 
 def serve(daemon, root, kernel):
-    daemon.send(hostile.report(daemon, kernel, add("any4", bytes([192, 0, 2, 66, 6, 0, 0, 0, 0, 22, 0, 0]), 60)))
+    key = bytes([192, 0, 2, 66, 6, 0, 0, 0, 0, 22, 0, 0])
+    daemon.send(hostile.report(daemon, kernel, add("any4", key, seconds=60)))
     daemon.recv(1)
 
 

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from knockknock.root.privileges import RUN
 
 ROOT = Path(__file__).parents[2]
 KNOCK_PORT = 4242
+EXPECTED = re.compile(r"\s*(elements = \{ )?\d+ \. \d+ \. \d+( \. \d+)?[ ,}]*$")
+"""A line of nft's with elements of the sets of what knocks can bear."""
 DELAY = 2
 """Seconds that a door stays open in these tests."""
 KERNEL_LOG = False
@@ -162,10 +165,11 @@ class Lab:
             self.run("server", command, "-P", "INPUT", "DROP")
 
     def ruleset(self) -> str:
-        """All rules on the server, without counts of packets."""
+        """All rules on the server, without counts of packets and what knocks can bear, as knocks change that."""
         parts = [self.run("server", "nft", "--stateless", "list", "ruleset").stdout]
         parts += [self.run("server", f"{name}-legacy-save").stdout for name in ("iptables", "ip6tables")]
         lines = [line for part in parts for line in part.splitlines() if not line.startswith(("#", ":"))]
+        lines = [line for line in lines if not EXPECTED.match(line)]
         return "\n".join(lines)
 
     def configure(self, **settings: str) -> str:
@@ -174,6 +178,10 @@ class Lab:
         path = self.directory / "etc" / "config"
         path.write_text("[main]\n" + "".join(f"{key} = {value}\n" for key, value in self.settings.items()))
         return str(path)
+
+    def tell_all(self) -> None:
+        """Have the kernel tell of every SYN to a knock port, so that the daemon says of each why it opens nothing."""
+        self.configure(expected_size="0")
 
     def program(self, name: str) -> list[str]:
         """A command of ours, as it runs from a checkout."""

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knockknock.grant import LOGGED, Grant, Order
+from knockknock.answers import unpack_counts
+from knockknock.grant import Grant, Order
 from knockknock.root import helper, netlink, nft
 from knockknock.root.firewall import Firewall
 from knockknock.root.policy import Policy, limits
@@ -52,7 +53,8 @@ class Helper:
         return list(helper.status(self.kernel, b""))
 
     def logged(self) -> int:
-        return int.from_bytes(helper.obey(self.kernel, LOGGED, LIMITS, deque()), "big")
+        asked = Grant(Order.LOGGED, b"", 0, 0, 0)
+        return unpack_counts(helper.obey(self.kernel, asked, LIMITS, deque()))[0]
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def test_taken_away_while_it_is_placed(
 
     monkeypatch.setattr(nft, "run", run)
     firewall.prepare()
-    until(lambda: firewall.heal(everything=True) == "" and left == 0)
+    until(lambda: firewall.heal(everything=True) == ("", False) and left == 0)
     assert listed(lab, "knock_ports")
 
 

@@ -134,6 +134,7 @@ def test_the_grace_ends_by_itself(served: Lab) -> None:
 def test_no_knock_is_good_twice_because_its_keys_were_rotated(served: Lab) -> None:
     """What was heard while the files changed is known when the keys have their new name."""
     enroll(served, line(new(served)))
+    served.tell_all()
     daemon = served.daemon()
     pcap = served.directory / "knocks.pcap"
     for _ in range(3):

@@ -273,6 +273,7 @@ def test_suspended_under_flood(lab: Lab) -> None:
     """Stopped with a door open while junk comes in: the door is shut in time, and the daemon hears again afterwards."""
     lab.listen(22)
     lab.configure(source="kmsg")
+    lab.tell_all()
     lab.mint("laptop", port=PORT)
     daemon = lab.daemon()
     lab.knock(HOST)

@@ -74,6 +74,7 @@ def size(daemon: Daemon) -> int:
 
 @pytest.fixture(params=[pytest.param("kmsg", marks=pytest.mark.kernel_log), "nflog"])
 def daemon(request: pytest.FixtureRequest, lab: Lab) -> Daemon:
+    lab.tell_all()
     return start(lab, request.param)
 
 
@@ -102,6 +103,7 @@ def test_knocks_open_during_a_flood(lab: Lab, daemon: Daemon, spoofed: bool) -> 
 
 @pytest.fixture(scope="module")
 def listening(walled: Lab) -> Iterator[Daemon]:
+    walled.tell_all()
     one = start(walled, "nflog")
     yield one
     assert one.stop() == 0
@@ -110,6 +112,7 @@ def listening(walled: Lab) -> Iterator[Daemon]:
 @pytest.mark.parametrize("known", [10, 25], ids=["used", "unused"])
 def test_knocks_open_while_values_of_one_that_was_seen_are_repeated(lab: Lab, known: int) -> None:
     """Ten in a flood of random junk, and ten in one with all of a knock but its window, which costs little more."""
+    lab.tell_all()
     daemon = start(lab, "nflog")
     profile = cast(Profile, store.load_profile(f"{lab.settings['profiles']}/laptop"))
     port, client = PORTS["nflog"], socket.inet_aton("10.77.0.2")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from knockknock.grant import SURVEYED
 from knockknock.profile import parse_key
 from tests.helpers import code_lines
 
@@ -288,7 +289,9 @@ def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
         with (package / "knockknock" / "root" / "helper.py").open("a") as file:
             file.write(hostile.APPENDED.format(places=places))
         ours = start_watch(lab, package, lab.configure(sandbox=sandbox))
-        found: dict[str, Any] = json.loads(ours.recv(1 << 16))
+        while (said := ours.recv(1 << 16)).startswith(SURVEYED):
+            pass
+        found: dict[str, Any] = json.loads(said)
         pid, *_ = children(lab.processes[-1].pid)
         found["maps"] = Path(f"/proc/{pid}/maps").read_text()
         ours.close()

@@ -353,6 +353,7 @@ def test_background_with_a_pid_file(lab: Lab) -> None:
 
 def test_a_copied_profile_is_no_second_chance(lab: Lab) -> None:
     """`--check` and the list name both; the daemon hears the older one; a replay opens nothing."""
+    lab.tell_all()
     lab.mint("moxie")
     place, state = Path(lab.settings["profiles"]), Path(lab.settings["state"])
     subprocess.run(["cp", "-r", str(place / "moxie"), str(place / "moxie.bak")], check=True)

@@ -106,6 +106,7 @@ def opens(lab: Lab, daemon: Daemon, host: str = HOST) -> None:
 
 
 def test_added_changed_removed(lab: Lab, place: Path) -> None:
+    lab.tell_all()
     daemon = lab.daemon()
     opens(lab, daemon)
     mint(lab, "phone", OTHER)

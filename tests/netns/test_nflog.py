@@ -63,6 +63,7 @@ def flood(lab: Lab, packets: int) -> None:
 @pytest.fixture(scope="module")
 def daemon(walled: Lab) -> Iterator[Daemon]:
     before = walled.ruleset()
+    walled.tell_all()
     one = ready(walled, *FORMATS)
     yield one
     assert one.stop() == 0
@@ -107,6 +108,7 @@ def test_unused_door_closes(lab: Lab) -> None:
 
 
 def test_overrun_is_reported_and_survived(lab: Lab) -> None:
+    lab.tell_all()
     daemon = ready(lab)
     daemon.process.send_signal(signal.SIGSTOP)
     flood(lab, 30000)

@@ -34,7 +34,7 @@ GARBAGE = {
     "too long": asks() + b"\0",
     "one byte": b"\1",
     "text for a shell": b"; nft flush ruleset #".ljust(24),
-    "unknown order": asks(order=9),
+    "unknown order": asks(order=12),
     "unknown family": asks(family=5),
     "family of the other length": asks(family=4, address=v6("fd77::2")),
     "padding set": asks()[:3] + b"\1" + asks()[4:],
@@ -69,8 +69,15 @@ def pair(lab: Lab) -> socket.socket:
     lab.listen(22)
     lab.listen(23)
     ours = start_watch(lab, ROOT, lab.configure())
-    assert ours.recv(4096).startswith(grant.DONE)
+    assert answer(ours).startswith(grant.DONE)
     return ours
+
+
+def answer(pair: socket.socket) -> bytes:
+    """What is said to an order; behind what was said of the firewall meanwhile."""
+    while (said := pair.recv(4096)).startswith(grant.SURVEYED):
+        pass
+    return said
 
 
 def doors(lab: Lab) -> str:
@@ -119,11 +126,45 @@ def test_who_knocks_from_the_machine_itself_is_told_so(lab: Lab) -> None:
     assert daemon.stop() == 0
 
 
+VALUES = {
+    "of a set that is none": bytes([12, 0, 0, 1]) + bytes(20),
+    "without their number": bytes([9, 0, 0]),
+    "more than a message of the kernel's holds": bytes([8, 0, 0, 0]) + bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_are_no_values_end_the_helper(lab: Lab, pair: socket.socket, name: str) -> None:
+    pair.send(VALUES[name])
+    assert pair.recv(100) == b""
+    assert lab.processes[-1].wait(5) != 0
+    assert "knockknock" not in lab.ruleset()
+
+
+def test_a_stranger_who_fills_the_sets_has_junk_logged_and_nothing_else(lab: Lab, pair: socket.socket) -> None:
+    """Their size is the kernel's own bound; what is refused changes nothing, and doors open as before."""
+    for which, size in ((8, 2), (9, 12), (10, 12), (11, 16)):
+        answers = []
+        for number in range(60):
+            values = b"".join((number * 2000 + one).to_bytes(16, "big")[-size:] for one in range(2000))
+            pair.send(bytes([which, 0]) + (2000).to_bytes(2, "big") + values)
+            answers.append(answer(pair)[:1])
+        assert answers[0] == grant.DONE
+        assert (grant.FAILED in answers) == (which != 8)
+    pair.send(bytes([9, 0, 0, 1]) + b"cut off")
+    assert answer(pair).startswith(grant.FAILED)
+    assert doors(lab) == ""
+    assert not lab.connects("10.77.0.1", 22)
+    pair.send(asks())
+    assert answer(pair) == grant.DONE
+    assert lab.opens("10.77.0.1")
+
+
 def test_who_asks_and_does_not_listen_holds_nothing_up(lab: Lab, pair: socket.socket) -> None:
     pair.setblocking(False)
     for _ in range(2000):
         with contextlib.suppress(BlockingIOError):
-            pair.send(grant.pack(grant.STATUS))
+            pair.send(grant.pack(Grant(Order.STATUS, b"", 0, 0, 0)))
     lab.run("server", "nft", "delete table inet knockknock")
     until(lambda: "knockknock" in lab.ruleset())
     pair.settimeout(5)
@@ -141,7 +182,7 @@ def test_sane_record_opens(lab: Lab, pair: socket.socket) -> None:
 
 def test_reload_reads_only_roots_files(lab: Lab, pair: socket.socket) -> None:
     pair.send(grant.pack(grant.RELOAD))
-    assert pair.recv(100) == grant.DONE
+    assert answer(pair) == grant.DONE
     pair.send(grant.pack(Grant(Order.OPEN, V4("10.77.0.2"), 6, 23, 2)))
     assert pair.recv(100).startswith(grant.FAILED)
 
@@ -152,13 +193,13 @@ def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair:
     config.write_text(config.read_text().replace("tcp/22", "tcp/23"))
     lab.configure(delay="1")
     pair.send(grant.pack(grant.RELOAD))
-    assert pair.recv(100) == grant.DONE
+    assert answer(pair) == grant.DONE
     for record in (asks(seconds=1), asks(port=23, seconds=2)):
         pair.send(record)
         assert pair.recv(100).startswith(grant.FAILED)
     assert doors(lab) == ""
     pair.send(grant.pack(grant.RELOAD))
-    assert pair.recv(100) == grant.DONE
+    assert answer(pair) == grant.DONE
     pair.send(asks(seconds=1))
     assert pair.recv(100).startswith(grant.FAILED)
     pair.send(asks(port=23, seconds=1))

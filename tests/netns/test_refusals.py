@@ -23,6 +23,7 @@ HOST = "10.77.0.1"
 def daemon(lab: Lab) -> Daemon:
     lab.listen(22)
     lab.listen(23)
+    lab.tell_all()
     lab.mint("laptop")
     return lab.daemon()
 

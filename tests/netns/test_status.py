@@ -113,6 +113,7 @@ def test_a_door_that_ends_and_one_for_any_connection(walled: Lab) -> None:
 
 
 def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
+    lab.tell_all()
     lab.mint("laptop")
     daemon = lab.daemon()
     before = int(time.time()) - 1
@@ -142,6 +143,8 @@ def test_all_of_it_for_programs_and_for_people(lab: Lab) -> None:
         "pid": daemon.process.pid,
         "deaf": "",
         "source": "NFLOG group 19275",
+        "expected": {"profiles": 0, "ahead": 0, "passed_over": 0},
+        "every_syn": [f"tcp/{KNOCK_PORT}"],
         "firewall": "",
         "problem": "",
         "open_in_all": 1,
@@ -267,7 +270,7 @@ def listening(lab: Lab) -> Iterator[Any]:
 
 def test_events(lab: Lab) -> None:
     lab.mint("laptop", "--ports", "tcp/22")
-    lab.configure(sandbox="required")
+    lab.configure(sandbox="required", expected_size="0")
     lab.daemon()
     door = {"profile": "laptop", "source": CLIENT, "protocol": "tcp", "port": 22}
     with listening(lab) as event:

@@ -44,6 +44,7 @@ class Root:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self.placed = False
         self.opened = 0
 
     def obey(self, order: Grant) -> None:
@@ -54,8 +55,12 @@ class Root:
             raise FirewallError(str(error)) from None
         self.opened += got.order is not Order.CLOSE
 
-    def logged(self) -> int:
-        return 0
+    def logged(self) -> tuple[int, int]:
+        return 0, 0
+
+    def expect(self, name: str, come: list[bytes], go: list[bytes]) -> None:
+        size = dict(grant.EXPECTED.values())[name]
+        assert all(len(one) == size for one in (*come, *go))
 
 
 class Played:

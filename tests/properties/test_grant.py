@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from knockknock.answers import unpack_doors
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, RELOAD, STATUS, Grant, Order, pack, pack_doors, unpack
+from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, pack_doors, unpack
 
 from .strategies import addresses, ports
 
@@ -15,7 +15,7 @@ def grants(draw: st.DrawFn) -> Grant:
     """Any sane grant."""
     order = draw(st.sampled_from(list(Order)))
     if order is Order.STATUS:
-        return STATUS._replace(address=draw(st.one_of(st.just(b""), addresses)))
+        return Grant(order, draw(st.one_of(st.just(b""), addresses)), 0, 0, 0)
     if order in (Order.RELOAD, Order.LOGGED):
         return RELOAD._replace(order=order)
     if order is Order.BLOCK:

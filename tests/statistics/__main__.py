@@ -39,6 +39,20 @@ def time_answers(number: int) -> None:
     print(f"Mann-Whitney: p = {pvalues.mann_whitney(*found.values()):.3f}")
 
 
+def time_ports(number: int) -> None:
+    """Print whether the time of answers tells the knock port from any other that is closed."""
+    from ..netns.answers import timed_ports
+
+    for way, reject in (("reset", True), ("dropped, a ping behind it", False)):
+        found = timed_ports(number, reject)
+        here, there = (1e6 * statistics.median(times) for times in found)
+        p = pvalues.mann_whitney(*found)
+        z = statistics.NormalDist().inv_cdf(1 - p / 2) if p > 0 else float("inf")
+        print(
+            f"{way}: {number} SYNs each, median {here:.1f} us at the knock port, {there:.1f} elsewhere, |z| = {z:.2f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="statistics", description="Look for structure in knocks and their answers.")
     parser.add_argument("--knocks", type=int, default=10_000, metavar="N", help="how many in a row (%(default)s)")
@@ -48,8 +62,16 @@ def main() -> None:
         metavar="N",
         help="instead, time the server's answers to N knocks and N random SYNs, in network namespaces; needs root",
     )
+    parser.add_argument(
+        "--ports",
+        type=int,
+        metavar="N",
+        help="instead, time the server's answers to N random SYNs at the knock port and N at another; needs root",
+    )
     options = parser.parse_args()
-    if options.answers:
+    if options.ports:
+        time_ports(options.ports)
+    elif options.answers:
         time_answers(options.answers)
     else:
         tabulate(options.knocks)

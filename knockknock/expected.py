@@ -1,0 +1,127 @@
+"""Keeps in the kernel what knocks can bear next, so that it tells of nothing else at their ports.
+
+For each profile those are the values of the look-ahead window and of what is beyond it, as far as there is room. Where
+not all that is heard at a port can be listed, the kernel tells of every SYN there, within a limit for each source. So
+it does at all knock ports when our table is placed or the policy was read again, until everything is handed over.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+
+from .gatekeeper import Gatekeeper
+from .grant import EXPECTED
+from .packet import TCP
+
+Change = Callable[[str, list[bytes], list[bytes]], None]
+"""Puts values into a set, and takes others out of it."""
+PORTS = "every_syn"
+"""The set of ports of which the kernel tells of every SYN."""
+MOST_VALUES = 2000
+"""In one message; an attribute of netlink(7), which they become, has 64 KiB at most."""
+NAMED = 10
+"""Profiles that are named for each such place."""
+
+
+class Expected:
+    """What is in the kernel's sets."""
+
+    def __init__(self, keeper: Gatekeeper, size: int, change: Change) -> None:
+        """size: values that may be listed. change: may raise FirewallError and GrantError, as these methods do then."""
+        self._keeper, self._size, self._change = keeper, size, change
+        self._firsts: dict[str, int] = {}
+        """The first counter that is listed, by profile."""
+        self._busy, self._late = False, set[str]()
+        """Whether a hand-over is going on, and the profiles that have knocked meanwhile."""
+        self.ahead = 0
+        """Counters that are listed for each profile."""
+        self._every = set[int]()
+        """Ports of which the kernel tells of every SYN."""
+        self.every: dict[str, str] = {}
+        """The same for people, without what is a secret, and why."""
+
+    def __len__(self) -> int:
+        """Profiles that are listed."""
+        return len(self._firsts)
+
+    def forget(self) -> None:
+        """Somebody has emptied the sets, and the kernel tells of every SYN."""
+        self._firsts.clear()
+
+    def hand_over(self) -> Iterator[None]:
+        """List everything anew, in small steps. Whatever fails on the way, knocks are heard."""
+        self.forget()
+        self._busy = True
+        try:
+            needs = yield from self._needs()
+            self._plan(needs)
+            self._change(PORTS, [_port(port) for port in needs.keys() | self._every], [])
+            yield from self._values()
+            self._change(PORTS, [], [_port(port) for port in needs if port not in self._every])
+        finally:
+            self._busy = False
+        while self._late:
+            self.follow(self._late.pop())
+
+    def _needs(self) -> Generator[None, None, dict[int, int]]:
+        """By knock port, how many values there are for each counter; finds what cannot be listed."""
+        needs: dict[int, int] = {}
+        names: dict[str, list[str]] = {}
+        self._every.clear()
+        for name in self._keeper.names():
+            profile, found = self._keeper.profile(name), self._keeper.next(name)
+            tcp = {port for protocol, port in profile.knock_ports if protocol == TCP} if profile else set[int]()
+            if found:
+                needs |= {port: needs.get(port, 0) + found.each for port in tcp}
+            elif profile and tcp:
+                self._every |= tcp
+                names.setdefault(profile.where, []).append(name)
+            yield
+        self.every = {
+            where: f"because knocks of {', '.join(sorted(some)[:NAMED])} cannot be listed"
+            for where, some in names.items()
+        }
+        return needs
+
+    def _plan(self, needs: dict[int, int]) -> None:
+        """Choose what is listed: as many ports as possible with their windows, then as much ahead as possible."""
+        settings, room, in_all = self._keeper.settings, self._size, 0
+        for port in sorted(needs, key=needs.__getitem__):
+            if port in self._every:
+                self.every.setdefault(f"tcp/{port}", "because not all that is heard there can be listed")
+            elif (room := room - needs[port] * settings.window) < 0:
+                self._every.add(port)
+                self.every[f"tcp/{port}"] = "as expected_size is too small"
+            else:
+                in_all += needs[port]
+        self.ahead = min(settings.window + settings.resync, self._size // in_all) if in_all else 0
+
+    def _values(self) -> Iterator[None]:
+        """List what the profiles can say, in messages that are as large as may be."""
+        waiting: dict[str, list[bytes]] = {name: [] for name, _ in EXPECTED.values()}
+        for name in self._keeper.names():
+            profile, found = self._keeper.profile(name), self._keeper.next(name)
+            if profile and found and not any(port in self._every for _, port in profile.knock_ports):
+                self._firsts[name], more = found.first, waiting[found.set]
+                more += found.values(found.first, found.first + self.ahead)
+                while len(more) >= MOST_VALUES:
+                    self._change(found.set, more[:MOST_VALUES], [])
+                    del more[:MOST_VALUES]
+            yield
+        for set_name, more in waiting.items():
+            if more:
+                self._change(set_name, more, [])
+
+    def follow(self, name: str) -> None:
+        """List what a profile can say after a knock of it was used up, and no more what it could say before."""
+        first, found = self._firsts.get(name), self._keeper.next(name)
+        if self._busy:
+            self._late.add(name)
+        elif first is not None and found and found.first > first:
+            self._firsts[name] = found.first
+            come = [*found.values(max(first + self.ahead, found.first), found.first + self.ahead)]
+            go, half = [*found.values(first, min(first + self.ahead, found.first))], MOST_VALUES // 2
+            for at in range(0, max(len(come), len(go)), half):
+                self._change(found.set, come[at : at + half], go[at : at + half])
+
+
+def _port(number: int) -> bytes:
+    return number.to_bytes(2, "big")

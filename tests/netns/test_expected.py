@@ -1,0 +1,211 @@
+"""The kernel tells of knocks alone, and of nothing else at a knock port."""
+
+import random
+import re
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from knockknock import store
+from knockknock.request import Request, Verb
+from knockknock.schemes import Carried, syn
+from knockknock.schemes.synprofile import Profile
+
+from .lab import KNOCK_PORT, Lab, until
+from .test_floods import cpu, forged, send, syns
+
+HOST, HOST6 = "10.77.0.1", "fd77:0::1"
+CLIENT = socket.inet_aton("10.77.0.2")
+AHEAD = 1020
+"""Counters: the default error_window and resync_window."""
+
+
+def elements(lab: Lab, name: str) -> int:
+    """How many elements a set of the daemon's table has."""
+    listed = lab.run("server", "nft", "list", "set", "inet", "knockknock", name, check=False).stdout
+    return listed.count(",") + ("elements" in listed)
+
+
+def counted(lab: Lab, name: str) -> int:
+    """What a counter of the daemon's table has counted."""
+    listed = lab.run("server", "nft", "list", "counter", "inet", "knockknock", name).stdout
+    found = re.search(r"packets (\d+)", listed)
+    assert found
+    return int(found[1])
+
+
+def sealed(lab: Lab, counter: int, name: str = "laptop") -> Carried:
+    """What a profile says to open port 22, with some counter."""
+    profile = store.load_profile(f"{lab.settings['profiles']}/{name}")
+    assert isinstance(profile, Profile)
+    return syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, 6, 22), CLIENT))
+
+
+def junk() -> Carried:
+    bits = random.getrandbits
+    return Carried(bits(16), bits(32), 0, bits(16))
+
+
+@pytest.mark.parametrize("format", ["compact", "stealth", "classic"])
+@pytest.mark.parametrize("host", [HOST, HOST6])
+def test_knocks_open(lab: Lab, format: str, host: str) -> None:
+    lab.mint("laptop", "--format", format)
+    lab.listen(22)
+    daemon = lab.daemon()
+    daemon.says("what 1 profile(s) can say in 1020 knocks is expected")
+    assert elements(lab, "every_syn") == 0
+    each = 1 if format == "classic" else 2
+    assert elements(lab, format) == AHEAD * each
+    for number in range(1, 4):
+        assert not lab.connects(host)
+        lab.knock(host)
+        assert lab.opens(host)
+        assert counted(lab, "told") == number
+        until(lambda: elements(lab, format) == AHEAD * each)
+
+
+def test_a_flood_is_not_even_told_of(lab: Lab) -> None:
+    """Of any source, also the client's own, at full speed; it costs the daemon nothing."""
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    before = cpu(daemon)
+    flooder = threading.Thread(target=send, args=(lab, syns(KNOCK_PORT, [*forged(20000), *[CLIENT] * 5000], junk)))
+    flooder.start()
+    for _ in range(3):
+        lab.knock(HOST)
+        assert lab.opens(HOST), daemon.log()
+    flooder.join()
+    assert counted(lab, "told") == 3
+    assert counted(lab, "passed") == 25000
+    assert cpu(daemon) - before < 0.25
+    assert "refused" not in daemon.log()
+
+
+def test_what_is_used_up_or_has_a_field_of_another_is_not_told_of(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    lab.daemon()
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+    until(lambda: elements(lab, "compact") == AHEAD * 2)
+    good = sealed(lab, 5)
+    assert good.window is not None
+    changed = [
+        sealed(lab, 0),
+        good._replace(ident=good.ident ^ 1),
+        good._replace(sequence=good.sequence ^ 1),
+        good._replace(window=good.window ^ 1),
+        good._replace(acknowledgment=1),
+        sealed(lab, 1 + AHEAD),
+    ]
+    for fields in changed:
+        send(lab, syns(KNOCK_PORT, [CLIENT], lambda fields=fields: fields))  # type: ignore[misc]  # a default
+    assert (counted(lab, "told"), counted(lab, "passed")) == (1, len(changed))
+    send(lab, syns(KNOCK_PORT, [CLIENT], lambda: good), sender="client")
+    assert lab.opens(HOST)
+    assert counted(lab, "told") == 2
+
+
+@pytest.mark.parametrize("command", ["flush ruleset", "delete table inet knockknock"])
+def test_everything_is_handed_over_to_a_new_table(lab: Lab, command: str) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    daemon.says("open tcp/22")
+    lab.run("server", "nft", command)
+    until(lambda: (elements(lab, "compact"), elements(lab, "every_syn")) == (AHEAD * 2, 0))
+    daemon.says("placed again")
+    lab.guard("nftables")
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    assert counted(lab, "passed") == 1
+
+
+def test_a_reload_hands_over_what_is_new(lab: Lab) -> None:
+    """Who is new is heard, and of who is gone nothing is told any more."""
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    gone = sealed(lab, 0)
+    lab.mint("phone", port=KNOCK_PORT + 1)
+    lab.run("server", "rm", "-r", f"{lab.settings['profiles']}/laptop")
+    daemon.reload()
+    daemon.says("reloaded")
+    until(lambda: (elements(lab, "compact"), elements(lab, "every_syn")) == (AHEAD * 2, 0))
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    for port in (KNOCK_PORT, KNOCK_PORT + 1):
+        send(lab, syns(port, [CLIENT], lambda: gone))
+    assert (counted(lab, "told"), counted(lab, "passed")) == (1, 1), "one is no knock port any more"
+
+
+@pytest.mark.parametrize("settings", [{"expected_size": "3000"}, {"expected_size": "20"}, {}])
+def test_ports_of_which_every_syn_is_told(lab: Lab, settings: dict[str, str]) -> None:
+    """Those of a profile that cannot be listed, or has no room: its knocks are heard, as are those at other ports."""
+    lab.mint("bound", "--bind-source", port=KNOCK_PORT + 1, hosts=(HOST6,))
+    lab.mint("laptop", hosts=(HOST,))
+    lab.configure(**settings)
+    lab.listen(22)
+    daemon = lab.daemon()
+    daemon.says(f"every SYN to tcp/{KNOCK_PORT + 1} is logged, because knocks of bound cannot be listed")
+    assert elements(lab, "compact") == {"3000": 2040, "20": 0}.get(settings.get("expected_size", ""), 2040)
+    every = [KNOCK_PORT, KNOCK_PORT + 1] if settings.get("expected_size") == "20" else [KNOCK_PORT + 1]
+    assert elements(lab, "every_syn") == len(every)
+    for host in (HOST, HOST6):
+        lab.knock(host)
+        assert lab.opens(host), daemon.log()
+    said = lab.run("server", *lab.program("knockknock-daemon"), "--config", lab.configure(), "--status").stdout
+    assert f"every SYN to {', '.join(f'tcp/{port}' for port in every)} is logged" in said
+
+
+def test_a_doctor_has_everything_told_for_its_time(lab: Lab) -> None:
+    lab.mint("laptop")
+    daemon = lab.daemon()
+    words = ["--config", lab.configure(), "--doctor", "--wait", "2"]
+    doctor = lab.start("server", *lab.program("knockknock-daemon"), *words, stdout=subprocess.PIPE)
+    assert doctor.stdout
+    while "knock now" not in doctor.stdout.readline():
+        pass
+    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    daemon.says("refused unknown: knock from 10.77.0.2")
+    said = doctor.communicate(timeout=20)[0]
+    assert "knock" in said
+    until(lambda: elements(lab, "every_syn") == 0, 10)
+    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    assert counted(lab, "passed") == 1
+
+
+def test_values_are_roots_alone(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.daemon()
+    asked = ["nft", "list", "set", "inet", "knockknock", "compact"]
+    assert "elements" in lab.run("server", *asked).stdout
+    done = lab.run("server", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *asked, check=False)
+    assert done.returncode != 0
+    assert "elements" not in done.stdout
+    shown = lab.run("server", "nft", "-t", "list", "ruleset").stdout
+    assert "set compact" in shown
+    assert "elements" not in shown.partition("set compact")[2].partition("}")[0]
+
+
+def test_a_restart_expects_what_comes_next(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.listen(22)
+    daemon = lab.daemon()
+    for _ in range(2):
+        lab.knock(HOST)
+        assert lab.opens(HOST)
+    assert daemon.stop() == 0
+    lab.daemon()
+    assert elements(lab, "compact") == AHEAD * 2
+    send(lab, syns(KNOCK_PORT, [CLIENT], lambda: sealed(lab, 1)))
+    assert counted(lab, "told") == 0
+    lab.knock(HOST)
+    assert lab.opens(HOST)
+    assert Path(lab.settings["state"], "laptop").exists()
