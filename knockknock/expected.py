@@ -15,8 +15,8 @@ Change = Callable[[str, list[bytes], list[bytes]], None]
 """Puts values into a set, and takes others out of it."""
 PORTS = "every_syn"
 """The set of ports of which the kernel tells of every SYN."""
-MOST_VALUES = 2000
-"""In one message; an attribute of netlink(7), which they become, has 64 KiB at most."""
+PORTION = 1000
+"""Values that come, and that go, in one message; an attribute of netlink(7), which they become, has 64 KiB at most."""
 NAMED = 10
 """Profiles that are named for each such place."""
 
@@ -53,9 +53,9 @@ class Expected:
         try:
             needs = yield from self._needs()
             self._plan(needs)
-            self._change(PORTS, [_port(port) for port in needs.keys() | self._every], [])
+            self._send(PORTS, [_port(port) for port in needs.keys() | self._every], [])
             yield from self._values()
-            self._change(PORTS, [], [_port(port) for port in needs if port not in self._every])
+            self._send(PORTS, [], [_port(port) for port in needs if port not in self._every])
         finally:
             self._busy = False
         while self._late:
@@ -95,20 +95,19 @@ class Expected:
         self.ahead = min(settings.window + settings.resync, self._size // in_all) if in_all else 0
 
     def _values(self) -> Iterator[None]:
-        """List what the profiles can say, in messages that are as large as may be."""
+        """List what the profiles can say, many in one message."""
         waiting: dict[str, list[bytes]] = {name: [] for name, _ in EXPECTED.values()}
         for name in self._keeper.names():
             profile, found = self._keeper.profile(name), self._keeper.next(name)
             if profile and found and not any(port in self._every for _, port in profile.knock_ports):
                 self._firsts[name], more = found.first, waiting[found.set]
                 more += found.values(found.first, found.first + self.ahead)
-                while len(more) >= MOST_VALUES:
-                    self._change(found.set, more[:MOST_VALUES], [])
-                    del more[:MOST_VALUES]
+                if len(more) >= PORTION:
+                    self._send(found.set, more, [])
+                    more.clear()
             yield
         for set_name, more in waiting.items():
-            if more:
-                self._change(set_name, more, [])
+            self._send(set_name, more, [])
 
     def follow(self, name: str) -> None:
         """List what a profile can say after a knock of it was used up, and no more what it could say before."""
@@ -118,9 +117,11 @@ class Expected:
         elif first is not None and found and found.first > first:
             self._firsts[name] = found.first
             come = [*found.values(max(first + self.ahead, found.first), found.first + self.ahead)]
-            go, half = [*found.values(first, min(first + self.ahead, found.first))], MOST_VALUES // 2
-            for at in range(0, max(len(come), len(go)), half):
-                self._change(found.set, come[at : at + half], go[at : at + half])
+            self._send(found.set, come, [*found.values(first, min(first + self.ahead, found.first))])
+
+    def _send(self, name: str, come: list[bytes], go: list[bytes]) -> None:
+        for at in range(0, max(len(come), len(go)), PORTION):
+            self._change(name, come[at : at + PORTION], go[at : at + PORTION])
 
 
 def _port(number: int) -> bytes:

@@ -151,6 +151,14 @@ def test_a_port_without_room_for_its_windows_is_not_listed() -> None:
     assert kernel.sets["compact"] == said(few, 0, 39)
 
 
+def test_more_ports_than_one_message_holds() -> None:
+    many = [profile(f"p{port}", mac_key=port.to_bytes(16, "big"), knock_port=port) for port in range(1, 2502)]
+    _, kernel, expected = started(*many, size=110_000)
+    assert kernel.sets["every_syn"] == set()
+    assert (len(expected), expected.ahead) == (2501, 21)
+    assert max(kernel.sizes) <= 2000
+
+
 def test_size_0_lists_nothing() -> None:
     _, kernel, expected = started(profile(), size=0)
     assert {name: held for name, held in kernel.sets.items() if held} == {"every_syn": {PORT}}
