@@ -1,6 +1,7 @@
 """What is handed over to the kernel's sets: exactly what profiles can say next, whatever comes in between."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,7 @@ class Kernel:
         self.sets["every_syn"] |= set(ports)
 
 
+@cache
 def fields(sender: Profile, counter: int, request: Request) -> bytes:
     """What nft has for a knock: each of its fields in a register of its own, from the packet that a source sees."""
     packet = knock(sender, counter, request)
