@@ -223,7 +223,7 @@ class Daemon:
         try:
             yield from expected.hand_over()
         except (GrantError, FirewallError) as error:
-            log.error("every SYN to a knock port is logged, as what is expected was not taken: %s", error)
+            log.warning("every SYN to a knock port is logged, as what is expected was not taken: %s", error)
             return
         if expected:
             log.info("what %d profile(s) can say in %d knocks is expected", len(expected), expected.ahead)

@@ -7,6 +7,7 @@ it does at all knock ports when our table is placed or the policy was read again
 
 from collections.abc import Callable, Generator, Iterator
 
+from .errors import FirewallError, GrantError
 from .gatekeeper import Gatekeeper
 from .grant import EXPECTED
 from .packet import TCP
@@ -56,6 +57,11 @@ class Expected:
             self._send(PORTS, [_port(port) for port in needs.keys() | self._every], [])
             yield from self._values()
             self._send(PORTS, [], [_port(port) for port in needs if port not in self._every])
+        except (FirewallError, GrantError):
+            self.forget()
+            places = self.every.keys() | {f"tcp/{port}" for port in needs}
+            self.every = dict.fromkeys(places, "as what is expected was not taken")
+            raise
         finally:
             self._busy = False
         while self._late:

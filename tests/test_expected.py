@@ -179,6 +179,7 @@ def test_whatever_fails_knocks_are_heard(left: int) -> None:
         run(expected.hand_over())
     except FirewallError:
         assert kernel.sets["every_syn"] == {PORT, b"\0\5"}
+        assert (len(expected), len(expected.every)) == (0, 2)
     else:
         assert kernel.sets["every_syn"] == set()
     kernel.left = -1

@@ -102,14 +102,26 @@ class Firewall:
         """Chains that may refuse what a door lets in, as they were found last: "any", or protocol/port, and a text."""
 
     def prepare(self) -> Survey:
-        """Place our table, in the place of one that is there, and our rules where they are missing; what was found."""
+        """Place our table, in the place of one that is there, and our rules where they are missing; what was found.
+
+        nftables before 1.0.6 takes no sets of what knocks can bear: then it is placed without, and the policy says so.
+        """
+        try:
+            self._place()
+        except FirewallError:
+            if not self.policy.expected_size:
+                raise
+            self.policy = self.policy._replace(expected_size=0)
+            self._place()
+        _save_gate(self.policy)
+        return self._accept()[0]
+
+    def _place(self) -> None:
         commands = _GONE + ruleset.table(self.policy, _established(self.policy))
         if self.digest:
             nft.run(commands)
         else:
             self._learn(commands)
-        _save_gate(self.policy)
-        return self._accept()[0]
 
     def _learn(self, commands: str) -> None:
         """Change our table, and note how it is then; anew if anybody changes rules or elements in between."""
@@ -181,6 +193,7 @@ class Firewall:
         if scan and fresh.scan:
             scan = scan._replace(allow=fresh.scan.allow, public=fresh.scan.public)
         same = fresh._replace(state=old.state, label=old.label, trial=old.trial, nflog_group=old.nflog_group, scan=scan)
+        same = same._replace(expected_size=old.expected_size)
         commands = [f"flush chain inet {NAME} gate"]
         commands += [f"add rule inet {NAME} gate {rule}" for rule in ruleset.protected(same)]
         for name, held in ruleset.elements(same).items():

@@ -81,7 +81,12 @@ def protected(limits: Policy) -> list[str]:
     """
     refuse = "counter name refused " + ("jump answer" if limits.protect_reject else "drop")
     ends = ["meta l4proto != @trial accept"] if limits.trial else []
-    return ends + [f"{NAMES[protocol]} dport {first}-{last} {refuse}" for protocol, first, last in limits.protect]
+    return ends + [f"{NAMES[protocol]} dport {ports(first, last)} {refuse}" for protocol, first, last in limits.protect]
+
+
+def ports(first: int, last: int) -> str:
+    """A run of ports; nft 1.0.2 refuses 22-22."""
+    return f"{first}-{last}" if last > first else str(first)
 
 
 def networks(listed: Iterable[str], family: int) -> str:
@@ -94,13 +99,14 @@ def elements(limits: Policy) -> dict[str, str]:
     found = {"knock_ports": knock_ports(limits), "any_flags": any_flags(limits)}
     # Until the daemon has handed over what it expects.
     found["every_syn"] = ", ".join(str(port) for protocol, port in limits.knock_ports if protocol == TCP)
-    found |= dict.fromkeys(_FIELDS, "")
+    if limits.expected_size:
+        found |= dict.fromkeys(_FIELDS, "")
     for family in (4, 6):
         found[f"free{family}"] = networks(limits.protect_allow, family)
         if limits.scan:
             found[f"allowed{family}"] = networks(limits.scan.allow, family)
     if limits.scan:
-        found["public"] = ", ".join(f"{first}-{last}" for first, last in limits.scan.public)
+        found["public"] = ", ".join(ports(*run) for run in limits.scan.public)
     return found
 
 
@@ -115,6 +121,9 @@ def table(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
     kept: connections that go on although they came through no door, as elements, by family: 4, 6.
     """
     label, admitted, scan, line = limits.label, limits.label + 1, limits.scan, "\n        "
+    expected = (
+        "meta nfproto ipv4 goto knocked4\n        meta nfproto ipv6 goto knocked6" if limits.expected_size else ""
+    )
     guarded = "jump guarded" if scan and not scan.everything else ""
     return f"""
 table inet {NAME} {{
@@ -126,7 +135,7 @@ table inet {NAME} {{
     chain heard {{
         counter name told {told(limits.nflog_group)}
     }}
-    {"".join(map(_expected, (4, 6)))}
+    {"".join(map(_expected, (4, 6))) if limits.expected_size else ""}
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
@@ -134,8 +143,7 @@ table inet {NAME} {{
     }}
     chain knocked {{
         tcp dport @every_syn {_LOCAL} goto listen
-        meta nfproto ipv4 goto knocked4
-        meta nfproto ipv6 goto knocked6
+        {expected}
     }}
     chain begun {{
         tcp option 34 exists drop
@@ -218,7 +226,7 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
     yield _set("knock_ports", port, size, held["knock_ports"])
     yield _set("any_flags", "inet_service", size, held["any_flags"])
     yield _set("every_syn", "inet_service", f"{size}; flags timeout", held["every_syn"])
-    for name, fields in _FIELDS.items():
+    for name, fields in _FIELDS.items() if limits.expected_size else ():
         yield f"set {name} {{ typeof ip id . {fields}; size {limits.expected_size + SPARE}; }}\n"
     if limits.trial:
         yield _set(
@@ -288,7 +296,7 @@ def _scan(scan: Scan, nflog_group: int) -> str:
     counter packets_seen {{ }}
     counter connections_new {{ }}
     counter packets_dropped {{ }}
-    {_set("public", "inet_service", "flags interval; auto-merge", ", ".join(f"{a}-{b}" for a, b in scan.public))}
+    {_set("public", "inet_service", "flags interval; auto-merge", ", ".join(ports(*run) for run in scan.public))}
     {"".join(_rungs(scan, family, source, tell) for family, source in sources.items())}
     chain guarded {{
         {spare}

@@ -52,7 +52,12 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
     """Place everything, then be the helper. theirs: its end of `control`. Raises KnockError, OSError."""
     firewall = Firewall(chosen)
     try:
-        answer = DONE + firewall.prepare().text(chosen).encode()[:LONGEST_REASON]
+        said = firewall.prepare().text(chosen)
+        if chosen.expected_size != firewall.policy.expected_size:
+            said += (
+                "; this version of nftables cannot list what knocks can bear, so every SYN to a knock port is logged"
+            )
+        answer = DONE + said.encode()[:LONGEST_REASON]
         memory.keep(firewall)
         walls, version = chosen.locked_in, landlock.version()
         control.send(bytes([walls and version > 0]) + (seccomp.helper() if walls else b""))

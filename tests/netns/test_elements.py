@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import json
+import re
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knockknock.answers import unpack_counts
+from knockknock.errors import FirewallError
 from knockknock.grant import Grant, Order
 from knockknock.root import helper, netlink, nft
 from knockknock.root.firewall import Firewall
-from knockknock.root.policy import Policy, limits
+from knockknock.root.policy import Policy, Scan, limits
 
 from .lab import Lab, inside, until
 
@@ -75,7 +77,8 @@ def resident(firewall: Firewall) -> Helper:
 def listed(lab: Lab, name: str) -> list[Any]:
     """The elements of a set of ours, as nft says."""
     said = json.loads(lab.run("server", "nft", "-j", "-nn", "list", "set", "inet", "knockknock", name).stdout)
-    return [item.get("elem", item) for one in said["nftables"] for item in one.get("set", {}).get("elem", ())]
+    found = [item for one in said["nftables"] for item in one.get("set", {}).get("elem", ())]
+    return [item.get("elem", item) if isinstance(item, dict) else item for item in found]
 
 
 def test_as_nft_makes_them(lab: Lab, resident: Helper) -> None:
@@ -182,6 +185,34 @@ def test_taken_away_while_it_is_placed(
     firewall.prepare()
     until(lambda: firewall.heal(everything=True) == ("", False) and left == 0)
     assert listed(lab, "knock_ports")
+
+
+def test_nftables_that_takes_no_sets_of_what_knocks_bear(
+    lab: Lab, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ubuntu 22.04's, 1.0.2: the table is placed without them, and tells of every SYN."""
+    real = nft.run
+
+    def run(commands: str) -> None:
+        if "typeof" in commands:
+            raise FirewallError(
+                "nftables refused: can not use variable sized data types (integer) in concat expressions"
+            )
+        assert not re.search(r"\b(\d+)-\1\b", commands), "nor does that one take 22-22"
+        real(commands)
+
+    monkeypatch.setattr(nft, "run", run)
+    scan = Scan(3, 60, 600, 64, (), False, public=((80, 80), (90, 95)))
+    old = Firewall(firewall.policy._replace(knock_ports=((6, 4242),), protect=((6, 22, 22), (17, 5, 9)), scan=scan))
+    old.prepare()
+    assert old.policy.expected_size == 0
+    assert listed(lab, "every_syn") == [4242]
+    assert old.heal(everything=True) == ("", False)
+    old.follow(old.policy._replace(knock_ports=((6, 4243),), expected_size=1000))
+    assert listed(lab, "every_syn") == [4243]
+    lab.run("server", "nft", "delete table inet knockknock")
+    assert old.heal(everything=False)[1]
+    assert listed(lab, "every_syn") == [4243]
 
 
 def test_used_up_in_between(resident: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
