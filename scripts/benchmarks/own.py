@@ -19,10 +19,12 @@ class Own:
     kind, floods, drain = "syn", True, 1.0
     port = last = PROFILES["compact"][0]
 
-    def __init__(self, lab: Lab, source: str, firewall: str = "nftables", *, syslog: bool = False) -> None:
-        """syslog: with a syslog daemon that writes the file, else somebody else does."""
+    def __init__(
+        self, lab: Lab, source: str, firewall: str = "nftables", *, syslog: bool = False, every: bool = False
+    ) -> None:
+        """syslog: with a syslog daemon that writes the file, else somebody else does. every: it hears of every SYN."""
         self.name = f"knockknock, {source}" + (" by rsyslogd" if syslog else "")
-        self.lab, self.source, self.firewall, self._syslog = lab, source, firewall, syslog
+        self.lab, self.source, self.firewall, self._syslog, self._every = lab, source, firewall, syslog, every
         self.kern_log, self.config, self.log = (lab.directory / name for name in ("kern.log", "config", "daemon.log"))
         self.home = lab.directory / "home"
         self.profile = self.home / ".knockknock" / ADDRESS
@@ -40,6 +42,7 @@ class Own:
     def configure(self) -> None:
         settings = f"delay = {SECONDS}\nuser = nobody\nsource = {self.source}\nlog_file = {self.kern_log}\n"
         places = f"profiles = {self.lab.directory}/etc/profiles\nstate = {self.lab.directory}/state\ncontrol = off\n"
+        places += "expected_size = 0\n" if self._every else ""
         self.config.write_text(f"[main]\n{settings}{places}")
 
     @contextlib.contextmanager
