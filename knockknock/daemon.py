@@ -100,7 +100,7 @@ class Daemon:
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
         size = 0 if self._scans else config.expected_size  # who counts has to be told of every SYN
-        self._expected = Expected(keeper, size, helper.expect)
+        self._expected = Expected(keeper, size, helper.expect, lambda: helper.placed)
         self._work: Iterator[None] | None = None
         """What is left to do of a reload."""
 
@@ -290,6 +290,7 @@ class Daemon:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
+            self._helper.placed = True  # the set-up may have emptied the sets before it failed
             running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)

@@ -5,6 +5,7 @@ not all that is heard at a port can be listed, the kernel tells of every SYN the
 it does at all knock ports when our table is placed or the policy was read again, until everything is handed over.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator
 
 from .errors import FirewallError, GrantError
@@ -25,9 +26,12 @@ NAMED = 10
 class Expected:
     """What is in the kernel's sets."""
 
-    def __init__(self, keeper: Gatekeeper, size: int, change: Change) -> None:
-        """size: values that may be listed. change: may raise FirewallError and GrantError, as these methods do then."""
-        self._keeper, self._size, self._change = keeper, size, change
+    def __init__(self, keeper: Gatekeeper, size: int, change: Change, emptied: Callable[[], bool]) -> None:
+        """size: values that may be listed. change: may raise FirewallError and GrantError, as these methods do then.
+
+        emptied: whether the sets are others since the hand-over began, so that all is to be handed over again.
+        """
+        self._keeper, self._size, self._change, self._emptied = keeper, size, change, emptied
         self._firsts: dict[str, int] = {}
         """The first counter that is listed, by profile."""
         self._busy, self._late = False, set[str]()
@@ -56,16 +60,21 @@ class Expected:
             self._plan(needs)
             self._send(PORTS, [_port(port) for port in needs.keys() | self._every], [])
             yield from self._values()
-            self._send(PORTS, [], [_port(port) for port in needs if port not in self._every])
+            if not self._emptied():
+                self._send(PORTS, [], [_port(port) for port in needs if port not in self._every])
+            self._busy = False
+            while self._late:
+                self.follow(self._late.pop())
         except (FirewallError, GrantError):
             self.forget()
+            with contextlib.suppress(FirewallError, GrantError):
+                self._send(PORTS, [_port(port) for port in needs.keys() | self._every], [])
             places = self.every.keys() | {f"tcp/{port}" for port in needs}
             self.every = dict.fromkeys(places, "as what is expected was not taken")
             raise
         finally:
             self._busy = False
-        while self._late:
-            self.follow(self._late.pop())
+            self._late.clear()
 
     def _needs(self) -> Generator[None, None, dict[int, int]]:
         """By knock port, how many values there are for each counter; finds what cannot be listed."""

@@ -29,6 +29,7 @@ class Kernel:
         self.sets: dict[str, set[bytes]] = {name: set() for name in names}
         self.sizes: list[int] = []
         self.left = -1
+        self.emptied = False
 
     def change(self, name: str, come: list[bytes], go: list[bytes]) -> None:
         if not self.left:
@@ -69,7 +70,7 @@ def started(*profiles: Profile, size: int = 10_000, at: int = 0) -> tuple[Gateke
     for one in profiles:
         keeper.add(one, at)
     kernel.placed(*{one.knock_port.to_bytes(2, "big") for one in profiles})
-    expected = Expected(keeper, size, kernel.change)
+    expected = Expected(keeper, size, kernel.change, lambda: kernel.emptied)
     run(expected.hand_over())
     return keeper, kernel, expected
 
@@ -129,7 +130,7 @@ def test_a_sequence_at_the_same_port() -> None:
     keeper, kernel = Gatekeeper(Settings(15, WINDOW, True, RESYNC)), Kernel()
     keeper.add(profile(), 0)
     keeper.add(named(steps, "seq", {}), None)
-    expected = Expected(keeper, 10_000, kernel.change)
+    expected = Expected(keeper, 10_000, kernel.change, lambda: False)
     run(expected.hand_over())
     assert kernel.sets["every_syn"] == {port.to_bytes(2, "big") for port in (7001, 4242, 7003)}
     assert expected.every == {
@@ -203,6 +204,24 @@ def test_a_knock_while_it_is_handed_over(steps: int) -> None:
     run(work)
     end = 4 + WINDOW + RESYNC
     assert kernel.sets["compact"] == said(one, 4, end) | said(other, 4, end)
+    assert kernel.sets["every_syn"] == set()
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_table_that_is_replaced_while_it_is_handed_over(steps: int) -> None:
+    """What is half full is not gone by, until everything was handed over again."""
+    one, other = profile(), profile("bob", mac_key=b"b" * 16)
+    _, kernel, expected = started(one, other)
+    work = expected.hand_over()
+    for _ in range(steps):
+        next(work, None)
+    kernel.placed(PORT)
+    kernel.emptied = True
+    run(work)
+    assert kernel.sets["every_syn"] == {PORT}
+    kernel.emptied = False
+    run(expected.hand_over())
+    assert kernel.sets["compact"] == said(one, 0, WINDOW + RESYNC) | said(other, 0, WINDOW + RESYNC)
     assert kernel.sets["every_syn"] == set()
 
 

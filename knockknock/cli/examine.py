@@ -136,9 +136,10 @@ def live(settings: Config, profiles: Profiles, own: bytes, seconds: float) -> bo
 
 def _have_logged(ports: set[int], seconds: float) -> None:
     """Have the kernel tell of every SYN to knock ports for some time, whatever it bears; the kernel ends it."""
-    numbers = [port.to_bytes(2, "big") for port in ports]
     with contextlib.suppress(FirewallError, OSError):  # that there is no table is said at the end
-        connect().change(add("every_syn", *numbers, seconds=math.ceil(seconds + LINE)))
+        kernel = connect()
+        for port in ports:
+            kernel.change(add("doctor", port.to_bytes(2, "big"), seconds=math.ceil(seconds + LINE)))
 
 
 @contextlib.contextmanager

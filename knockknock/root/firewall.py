@@ -100,6 +100,8 @@ class Firewall:
         self._kernel, self.policy, self.digest = connect(), policy, digest
         self.late: list[str] = []
         """Chains that may refuse what a door lets in, as they were found last: "any", or protocol/port, and a text."""
+        self.anew = False
+        """Whether our sets were emptied, so that the daemon has to list anew what it expects."""
 
     def prepare(self) -> Survey:
         """Place our table, in the place of one that is there, and our rules where they are missing; what was found.
@@ -109,7 +111,7 @@ class Firewall:
         try:
             self._place()
         except FirewallError:
-            if not self.policy.expected_size:
+            if not self.policy.expected_size or self.digest:
                 raise
             self.policy = self.policy._replace(expected_size=0)
             self._place()
@@ -117,6 +119,7 @@ class Firewall:
         return self._accept()[0]
 
     def _place(self) -> None:
+        self.anew = True
         commands = _GONE + ruleset.table(self.policy, _established(self.policy))
         if self.digest:
             nft.run(commands)
@@ -153,20 +156,19 @@ class Firewall:
         self.late += [f"any {one.table}" for one in tables if one.problem]
         return found._replace(iptables=tuple(tables)), placed
 
-    def heal(self, everything: bool) -> tuple[str, bool]:
+    def heal(self, everything: bool) -> str:
         """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.
 
-        Also whether our table is a new one. everything: look at chains of others as well, if our own table is whole.
+        everything: look at chains of others as well, if our own table is whole.
         """
-        anew = not (listed := self._listed()) or self.digest not in ("", listed)
-        if anew:
+        if not (listed := self._listed()) or self.digest not in ("", listed):
             found = self.prepare()
             said = "somebody took our rules out of the firewall: placed again, doors that were open are lost"
         else:
             if not self.digest:
                 self.follow(self.policy)
             if not everything:
-                return "", False
+                return ""
             found, placed = self._accept()
             said = (
                 "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
@@ -175,7 +177,7 @@ class Firewall:
             said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
         elif said and not found.refuses and not self.policy.protect:
             said += "; no chain refuses input now, so every port is open: looked at again when the rules change"
-        return said, anew
+        return said
 
     def _listed(self) -> str:
         """A digest of chains, rules and sets of our table, without elements and what is counted; "": there is none."""
@@ -189,7 +191,7 @@ class Firewall:
 
     def follow(self, fresh: Policy) -> None:
         """Go over to what another policy says of the elements of our sets; all else takes a restart."""
-        old, scan = self.policy, self.policy.scan
+        old, scan, self.anew = self.policy, self.policy.scan, True
         if scan and fresh.scan:
             scan = scan._replace(allow=fresh.scan.allow, public=fresh.scan.public)
         same = fresh._replace(state=old.state, label=old.label, trial=old.trial, nflog_group=old.nflog_group, scan=scan)

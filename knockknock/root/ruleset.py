@@ -132,17 +132,15 @@ table inet {NAME} {{
     counter told {{ }}
     counter passed {{ }}
     counter refused {{ }}
-    chain heard {{
-        counter name told {told(limits.nflog_group)}
-    }}
     {"".join(map(_expected, (4, 6))) if limits.expected_size else ""}
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        goto heard
+        counter name told {told(limits.nflog_group)}
     }}
     chain knocked {{
         tcp dport @every_syn {_LOCAL} goto listen
+        tcp dport @doctor {_LOCAL} goto listen
         {expected}
     }}
     chain begun {{
@@ -225,7 +223,8 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
     size, port = f"size {SET_SIZE}", "inet_proto . inet_service"
     yield _set("knock_ports", port, size, held["knock_ports"])
     yield _set("any_flags", "inet_service", size, held["any_flags"])
-    yield _set("every_syn", "inet_service", f"{size}; flags timeout", held["every_syn"])
+    yield _set("every_syn", "inet_service", size, held["every_syn"])
+    yield _set("doctor", "inet_service", f"{size}; flags timeout")
     for name, fields in _FIELDS.items() if limits.expected_size else ():
         yield f"set {name} {{ typeof ip id . {fields}; size {limits.expected_size + SPARE}; }}\n"
     if limits.trial:
@@ -253,7 +252,7 @@ def _expected(family: int) -> str:
     """
     ident = {4: "ip id", 6: "@nh,16,16"}[family]
     rules = [
-        f"{'' if name == 'classic' else 'tcp ackseq 0 '}{ident} . {fields} @{name} {_LOCAL} goto heard"
+        f"{'' if name == 'classic' else 'tcp ackseq 0 '}{ident} . {fields} @{name} {_LOCAL} goto listen"
         for name, fields in _FIELDS.items()
     ]
     return f"chain knocked{family} {{\n" + "\n".join(rules) + "\ncounter name passed\n}\n"

@@ -72,7 +72,7 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
 def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
     """Heal, then go over to another policy; what was healed. Raises FirewallError."""
     firewall = memory.firewall()
-    said, _ = firewall.heal(everything=True)
+    said = firewall.heal(everything=True)
     firewall.follow(fresh)
     memory.keep(firewall)
     try:
@@ -85,11 +85,13 @@ def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
 def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
     """Place again what is missing; what was, or "". everything: not in our own table alone. Raises FirewallError."""
     firewall = memory.firewall()
-    said, placed = firewall.heal(everything)
-    memory.keep(firewall)
-    if everything or said:
-        with contextlib.suppress(OSError):  # to heal is more than to have the daemon told
-            _inform(control, firewall, (PLACED if placed else SURVEYED) + _late(firewall))
+    try:
+        said = firewall.heal(everything)
+        memory.keep(firewall)
+    finally:
+        if everything or firewall.anew:
+            with contextlib.suppress(OSError):  # to heal is more than to have the daemon told
+                _inform(control, firewall, (PLACED if firewall.anew else SURVEYED) + _late(firewall))
     return said
 
 

@@ -183,7 +183,7 @@ def test_taken_away_while_it_is_placed(
 
     monkeypatch.setattr(nft, "run", run)
     firewall.prepare()
-    until(lambda: firewall.heal(everything=True) == ("", False) and left == 0)
+    until(lambda: firewall.heal(everything=True) == "" and left == 0)
     assert listed(lab, "knock_ports")
 
 
@@ -207,11 +207,13 @@ def test_nftables_that_takes_no_sets_of_what_knocks_bear(
     old.prepare()
     assert old.policy.expected_size == 0
     assert listed(lab, "every_syn") == [4242]
-    assert old.heal(everything=True) == ("", False)
+    assert old.heal(everything=True) == ""
     old.follow(old.policy._replace(knock_ports=((6, 4243),), expected_size=1000))
     assert listed(lab, "every_syn") == [4243]
     lab.run("server", "nft", "delete table inet knockknock")
-    assert old.heal(everything=False)[1]
+    old.anew = False
+    assert old.heal(everything=False)
+    assert old.anew
     assert listed(lab, "every_syn") == [4243]
 
 

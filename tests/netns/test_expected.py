@@ -176,9 +176,45 @@ def test_a_doctor_has_everything_told_for_its_time(lab: Lab) -> None:
     daemon.says("refused unknown: knock from 10.77.0.2")
     said = doctor.communicate(timeout=20)[0]
     assert "knock" in said
-    until(lambda: elements(lab, "every_syn") == 0, 10)
+    until(lambda: elements(lab, "doctor") == 0, 10)
     send(lab, syns(KNOCK_PORT, [CLIENT], junk))
     assert counted(lab, "passed") == 1
+
+
+def test_a_doctor_leaves_what_cannot_be_listed_as_it_is(lab: Lab) -> None:
+    lab.mint("bound", "--bind-source")
+    lab.listen(22)
+    daemon = lab.daemon()
+    words = ["--config", lab.configure(), "--doctor", "--wait", "0.5"]
+    lab.run("server", *lab.program("knockknock-daemon"), *words, check=False)
+    until(lambda: elements(lab, "doctor") == 0, 10)
+    assert elements(lab, "every_syn") == 1
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+
+
+def test_what_is_beyond_the_window_is_limited_for_each_source(lab: Lab) -> None:
+    """It uses nothing up, so whoever has seen it may repeat it."""
+    lab.mint("laptop")
+    lab.daemon()
+    send(lab, syns(KNOCK_PORT, [CLIENT] * 2000, lambda: sealed(lab, 500)))
+    assert 1 <= counted(lab, "told") <= 100
+
+
+def test_a_reload_that_fails_half_way(lab: Lab) -> None:
+    """The sets were emptied by then; they are filled again."""
+    lab.mint("laptop")
+    lab.configure(protect="tcp/22")
+    lab.listen(22)
+    daemon = lab.daemon()
+    lab.gate.unlink()
+    lab.gate.mkdir()
+    daemon.reload()
+    daemon.says("not reloaded")
+    until(lambda: (elements(lab, "compact"), elements(lab, "every_syn")) == (AHEAD * 2, 0))
+    lab.knock(HOST)
+    assert lab.opens(HOST), daemon.log()
+    lab.gate.rmdir()
 
 
 def test_values_are_roots_alone(lab: Lab) -> None:
