@@ -104,7 +104,7 @@ class Expected:
                 self.every.setdefault(f"tcp/{port}", "because not all that is heard there can be listed")
             elif (room := room - needs[port] * settings.window) < 0:
                 self._every.add(port)
-                self.every[f"tcp/{port}"] = "as expected_size is too small"
+                self.every[f"tcp/{port}"] = "as expected_size is too small" if self._size else "as it is configured"
             else:
                 in_all += needs[port]
         self.ahead = min(settings.window + settings.resync, self._size // in_all) if in_all else 0

@@ -165,7 +165,7 @@ def test_more_ports_than_one_message_holds() -> None:
 def test_size_0_lists_nothing() -> None:
     _, kernel, expected = started(profile(), size=0)
     assert {name: held for name, held in kernel.sets.items() if held} == {"every_syn": {PORT}}
-    assert (len(expected), expected.every) == (0, {f"tcp/{KNOCK_PORT}": "as expected_size is too small"})
+    assert (len(expected), expected.every) == (0, {f"tcp/{KNOCK_PORT}": "as it is configured"})
 
 
 @pytest.mark.parametrize("left", range(4))
