@@ -784,3 +784,32 @@ def test_of_two_connections_that_stand_at_once_the_first_is_taken() -> None:
         return good
 
     assert [asyncio.run(race()) for _ in range(20)] == [True] * 20
+
+
+@pytest.mark.parametrize("later", range(6))
+def test_a_connection_that_stands_right_behind_the_first_is_closed(later: int) -> None:
+    """Whatever steps of the loop lie between the two."""
+
+    async def race() -> tuple[bool, int]:
+        sockets = [socket.socket(), socket.socket()]
+        stand = asyncio.Event()
+
+        async def attempt(number: int) -> socket.socket:
+            await stand.wait()
+            for _ in range(number * later):
+                await asyncio.sleep(0)
+            return sockets[number]
+
+        taken = asyncio.ensure_future(first([(0, partial(attempt, 0)), (0, partial(attempt, 1))], 5))
+        await asyncio.sleep(0.01)
+        stand.set()
+        good = await taken is sockets[0]
+        await asyncio.sleep(0.01)
+        left = sockets[1].fileno()
+        for one in sockets:
+            one.close()
+        return good, left
+
+    good, left = asyncio.run(race())
+    assert good
+    assert left == -1 or later > 1, "one that is cancelled before it stands is its own"

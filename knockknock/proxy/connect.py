@@ -54,7 +54,8 @@ async def first(attempts: Iterable[tuple[float, Attempt]], timeout: float, *, hu
                 done, running = await asyncio.wait(
                     running, timeout=None if left == inf else left, return_when=asyncio.FIRST_COMPLETED
                 )
-                good = [task for task in ended if task in done and not task.exception()]
+                # One may be done of which nobody has been told yet.
+                good = [task for task in [*ended, *done.difference(ended)] if task in done and not task.exception()]
                 if good:
                     running.update(good[1:])
                     return good[0].result()
