@@ -102,7 +102,7 @@ class Daemon:
         size = 0 if self._scans else config.expected_size  # who counts has to be told of every SYN
         self._expected = Expected(keeper, size, helper.expect, lambda: helper.placed)
         self._work: Iterator[None] | None = None
-        """What is left to do of a reload."""
+        """What is left to do of a reload, or of a hand-over."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
@@ -290,7 +290,8 @@ class Daemon:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
-            self._helper.placed = True  # the set-up may have emptied the sets before it failed
+            if isinstance(error, FirewallError):  # the set-up may have emptied the sets before it failed
+                self._helper.placed = True
             running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)

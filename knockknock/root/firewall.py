@@ -68,7 +68,7 @@ POINTLESS = (
 
 def _ports(run: tuple[int, int, int]) -> str:
     protocol, first, last = run
-    return f"{ruleset.NAMES[protocol]}/{first}" + (f"-{last}" if last > first else "")
+    return f"{ruleset.NAMES[protocol]}/{ruleset.ports(first, last)}"
 
 
 def _may_open(limits: Policy, run: tuple[int, int, int]) -> bool:

@@ -110,7 +110,7 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     say(daemon, held.answer)
     while True:
         ready = select.select([root, daemon], [], [])[0]
-        if not (message := ready[0].recv(limits.MOST)):
+        if not (message := ready[0].recv(limits.MOST if root in ready else limits.LONGEST)):
             return
         if root in ready:
             held = limits.unpack(message)

@@ -1,8 +1,8 @@
 """The text of our table, in the words of nft(8).
 
     prerouting, right behind conntrack
-        knocked            tells the daemon of SYNs to knock ports that bear what a knock can bear next
-        listen             tells it of all other packets to knock ports that it is to know of
+        knocked            passes over SYNs to knock ports that bear nothing that a knock can bear next
+        listen             tells the daemon of the others, and of other packets that it is to know of
         syn, rest          let in what has a door
         handshake          uses the door up
         guarded, count     the scan guard

@@ -44,6 +44,11 @@ def sealed(lab: Lab, counter: int, name: str = "laptop") -> Carried:
     return syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, 6, 22), CLIENT))
 
 
+def say(lab: Lab, fields: Carried, port: int = KNOCK_PORT, sender: str = "other") -> None:
+    """Send a SYN with some fields, from the client's address."""
+    send(lab, syns(port, [CLIENT], lambda: fields), sender=sender)
+
+
 def junk() -> Carried:
     bits = random.getrandbits
     return Carried(bits(16), bits(32), 0, bits(16))
@@ -103,9 +108,9 @@ def test_what_is_used_up_or_has_a_field_of_another_is_not_told_of(lab: Lab) -> N
         sealed(lab, 1 + AHEAD),
     ]
     for fields in changed:
-        send(lab, syns(KNOCK_PORT, [CLIENT], lambda fields=fields: fields))  # type: ignore[misc]  # a default
+        say(lab, fields)
     assert (counted(lab, "told"), counted(lab, "passed")) == (1, len(changed))
-    send(lab, syns(KNOCK_PORT, [CLIENT], lambda: good), sender="client")
+    say(lab, good, sender="client")
     assert lab.opens(HOST)
     assert counted(lab, "told") == 2
 
@@ -123,7 +128,7 @@ def test_everything_is_handed_over_to_a_new_table(lab: Lab, command: str) -> Non
     lab.guard("nftables")
     lab.knock(HOST)
     assert lab.opens(HOST), daemon.log()
-    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    say(lab, junk())
     assert counted(lab, "passed") == 1
 
 
@@ -141,7 +146,7 @@ def test_a_reload_hands_over_what_is_new(lab: Lab) -> None:
     lab.knock(HOST)
     assert lab.opens(HOST), daemon.log()
     for port in (KNOCK_PORT, KNOCK_PORT + 1):
-        send(lab, syns(port, [CLIENT], lambda: gone))
+        say(lab, gone, port)
     assert (counted(lab, "told"), counted(lab, "passed")) == (1, 1), "one is no knock port any more"
 
 
@@ -172,12 +177,12 @@ def test_a_doctor_has_everything_told_for_its_time(lab: Lab) -> None:
     assert doctor.stdout
     while "knock now" not in doctor.stdout.readline():
         pass
-    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    say(lab, junk())
     daemon.says("refused unknown: knock from 10.77.0.2")
     said = doctor.communicate(timeout=20)[0]
     assert "knock" in said
     until(lambda: elements(lab, "doctor") == 0, 10)
-    send(lab, syns(KNOCK_PORT, [CLIENT], junk))
+    say(lab, junk())
     assert counted(lab, "passed") == 1
 
 
@@ -197,7 +202,8 @@ def test_what_is_beyond_the_window_is_limited_for_each_source(lab: Lab) -> None:
     """It uses nothing up, so whoever has seen it may repeat it."""
     lab.mint("laptop")
     lab.daemon()
-    send(lab, syns(KNOCK_PORT, [CLIENT] * 2000, lambda: sealed(lab, 500)))
+    ahead = sealed(lab, 500)
+    send(lab, syns(KNOCK_PORT, [CLIENT] * 2000, lambda: ahead))
     assert 1 <= counted(lab, "told") <= 100
 
 
@@ -240,7 +246,7 @@ def test_a_restart_expects_what_comes_next(lab: Lab) -> None:
     assert daemon.stop() == 0
     lab.daemon()
     assert elements(lab, "compact") == AHEAD * 2
-    send(lab, syns(KNOCK_PORT, [CLIENT], lambda: sealed(lab, 1)))
+    say(lab, sealed(lab, 1))
     assert counted(lab, "told") == 0
     lab.knock(HOST)
     assert lab.opens(HOST)
