@@ -36,7 +36,7 @@ class Metrics:
         )
         self.passed = Gauge(
             "knockknock_syns_passed_over",
-            "SYNs to knock ports that bore nothing that is expected, since the rules were placed, until the last event",
+            "SYNs to any port that bore nothing that is expected, since the rules were placed, until the last event",
             registry=self._registry,
         )
         Gauge("knockknock_info", "1", ["version"], registry=self._registry).labels(version).set(1)

@@ -86,8 +86,8 @@ class Observers:
     def answer(self, now: Callable[[bytes], dict[str, Any]], passed: Callable[[], int]) -> int:
         """Answer clients by a function of an address (status.now); the descriptor to wait for.
 
-        It is readable when serve() has something to do; -1 without a control socket. passed: how many SYNs to knock
-        ports the kernel has passed over, for the metrics.
+        It is readable when serve() has something to do; -1 without a control socket. passed: how many SYNs the
+        kernel has passed over, for the metrics.
         """
         if self._metrics:
             self._metrics.passed.set_function(passed)

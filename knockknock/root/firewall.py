@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from ..errors import FirewallError
 from . import NAME, accept, legacy, lock, nft, ruleset
-from .listing import CHAINS, RULES, SETS, connect, dump, generation
+from .listing import CHAINS, RULES, SETS, TABLES, connect, dump, generation
 from .netlink import INET, Kernel, text
 from .policy import Policy
 
 _TABLE = 1
-"""NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
-_LASTING = {CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
-"""NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME: what is the same
-each time that the same table is placed, and while it is whole."""
+"""NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
+_LASTING = {TABLES: (4,), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
+"""NFTA_TABLE_HANDLE; NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME:
+what is the same while our table is whole. One that was saved and restored has another handle: its elements are old."""
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED, as /proc/net/tcp has it (include/net/tcp_states.h)."""
 
@@ -108,10 +108,11 @@ class Firewall:
 
         nftables before 1.0.6 takes no sets of what knocks can bear: then it is placed without, and the policy says so.
         """
+        first = not self.digest
         try:
             self._place()
         except FirewallError:
-            if not self.policy.expected_size or self.digest:
+            if not (first and self.policy.expected_size):
                 raise
             self.policy = self.policy._replace(expected_size=0)
             self._place()
@@ -120,11 +121,7 @@ class Firewall:
 
     def _place(self) -> None:
         self.anew = True
-        commands = _GONE + ruleset.table(self.policy, _established(self.policy))
-        if self.digest:
-            nft.run(commands)
-        else:
-            self._learn(commands)
+        self._learn(_GONE + ruleset.table(self.policy, _established(self.policy)))
 
     def _learn(self, commands: str) -> None:
         """Change our table, and note how it is then; anew if anybody changes rules or elements in between."""

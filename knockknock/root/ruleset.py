@@ -1,7 +1,7 @@
 """The text of our table, in the words of nft(8).
 
     prerouting, right behind conntrack
-        knocked            passes over SYNs to knock ports that bear nothing that a knock can bear next
+        knocked            finds SYNs that bear what a knock can bear next, and are to a knock port
         listen             tells the daemon of the others, and of other packets that it is to know of
         syn, rest          let in what has a door
         handshake          uses the door up
@@ -112,7 +112,7 @@ def elements(limits: Policy) -> dict[str, str]:
 
 def gate(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
     """The table of a daemon that does not run: it refuses, and what was let in goes on. kept: as in table()."""
-    return table(limits._replace(knock_ports=(), any_flags=(), scan=None), kept)
+    return table(limits._replace(knock_ports=(), any_flags=(), scan=None, expected_size=0), kept)
 
 
 def table(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
@@ -132,7 +132,7 @@ table inet {NAME} {{
     counter told {{ }}
     counter passed {{ }}
     counter refused {{ }}
-    {"".join(map(_expected, (4, 6))) if limits.expected_size else ""}
+    {_expected() if limits.expected_size else ""}
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
@@ -198,7 +198,7 @@ table inet {NAME} {{
     chain prerouting {{
         type filter hook prerouting priority {PRIORITY}; policy accept;
         {"meta iiftype != loopback jump guarded" if scan and scan.everything else ""}
-        {_SYN} {_PORT} @knock_ports jump knocked
+        {_SYN} jump knocked
         meta l4proto udp ct state != established {_PORT} @knock_ports {_LOCAL} jump listen
         tcp dport @any_flags tcp flags & (fin|syn|rst|ack) != syn ct state != established {_LOCAL} jump listen
         meta iiftype loopback accept
@@ -222,9 +222,10 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
     held = elements(limits)
     size, port = f"size {SET_SIZE}", "inet_proto . inet_service"
     yield _set("knock_ports", port, size, held["knock_ports"])
-    yield _set("any_flags", "inet_service", size, held["any_flags"])
-    yield _set("every_syn", "inet_service", size, held["every_syn"])
-    yield _set("doctor", "inet_service", f"{size}; flags timeout")
+    for name in ("any_flags", "every_syn", "doctor"):
+        # Not a bitmap, as sets of two bytes without timeouts are: each change of one walks through all that is in it
+        # (net/netfilter/nft_set_bitmap.c).
+        yield _set(name, "inet_service", f"{size}; flags timeout", held.get(name, ""))
     for name, fields in _FIELDS.items() if limits.expected_size else ():
         yield f"set {name} {{ typeof ip id . {fields}; size {limits.expected_size + SPARE}; }}\n"
     if limits.trial:
@@ -245,17 +246,20 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
             yield _set(single, f"{address} . {port}", f"{size}; flags dynamic, timeout")
 
 
-def _expected(family: int) -> str:
-    """What looks whether a SYN to a knock port is a knock: by all that is sealed, so that nothing can be had by parts.
+def _expected() -> str:
+    """What looks whether a SYN is a knock: by all that is sealed, so that nothing can be had by parts.
 
-    Only a classic knock has an acknowledgment. In IPv6 the identification is in the low bits of the flow label.
+    Every SYN is looked at and counted, and the port comes last: so a knock port answers no later than another. Only a
+    classic knock has an acknowledgment. In IPv6 the identification is in the low bits of the flow label.
     """
-    ident = {4: "ip id", 6: "@nh,16,16"}[family]
-    rules = [
-        f"{'' if name == 'classic' else 'tcp ackseq 0 '}{ident} . {fields} @{name} {_LOCAL} goto listen"
-        for name, fields in _FIELDS.items()
-    ]
-    return f"chain knocked{family} {{\n" + "\n".join(rules) + "\ncounter name passed\n}\n"
+    chains = [f"chain bears {{\n{_PORT} @knock_ports {_LOCAL} goto listen\n}}"]
+    for family, ident in {4: "ip id", 6: "@nh,16,16"}.items():
+        rules = [
+            f"{'' if name == 'classic' else 'tcp ackseq 0 '}{ident} . {fields} @{name} goto bears"
+            for name, fields in _FIELDS.items()
+        ]
+        chains.append(f"chain knocked{family} {{\n" + "\n".join(rules) + "\ncounter name passed\n}")
+    return "\n".join(chains)
 
 
 def _doors(family: int) -> str:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from .answers import Asker, Knocker, noise
+from ..statistics.pvalues import mann_whitney
+from .answers import Asker, Knocker, noise, timed_ports
 from .lab import ROOT, Daemon, Lab
 
 PORTS = {"compact": 4271, "classic": 4272, "stealth": 4273}
@@ -90,3 +91,9 @@ def test_same_answer(walled: Walled, format: str, family: int) -> None:
     assert len(set(answers.values())) == 1, answers
     assert (answers["a knock"] == "nothing") is (walled.way == "nothing")
     assert ("quotation" in answers["a knock"]) is (walled.way == "ICMP")
+
+
+@pytest.mark.parametrize("reject", [True, False])
+def test_as_soon_at_the_knock_port_as_elsewhere(reject: bool) -> None:
+    """A rule more that one of them meets is found by this: 20 nanoseconds in 12 microseconds by 10,000 SYNs each."""
+    assert mann_whitney(*timed_ports(4000, reject)) > 1e-5

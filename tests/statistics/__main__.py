@@ -47,7 +47,7 @@ def time_ports(number: int) -> None:
         found = timed_ports(number, reject)
         here, there = (1e6 * statistics.median(times) for times in found)
         p = pvalues.mann_whitney(*found)
-        z = statistics.NormalDist().inv_cdf(1 - p / 2) if p > 0 else float("inf")
+        z = -statistics.NormalDist().inv_cdf(p / 2) if p > 0 else float("inf")
         print(
             f"{way}: {number} SYNs each, median {here:.1f} us at the knock port, {there:.1f} elsewhere, |z| = {z:.2f}"
         )
