@@ -99,7 +99,7 @@ def hear_knocks(keeper: Gatekeeper) -> float:
     for counter in range(KNOCKS // len(names)):
         for name in names:
             one = keeper.profile(name)
-            assert one
+            assert isinstance(one, Profile)
             fields = syn.carry(one.format, syn.seal(one, counter, Request(Verb.OPEN, TCP, 22), SOURCE))
             knocks.append(Packet(SOURCE, 1, KNOCK_PORT, fields.ident, fields.sequence, 0, fields.window or 0))
     begin = time.process_time()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from tests.netns.lab import FIREWALLS, Lab
+from tests.netns.lab import Lab
 
 HOST = "10.77.0.1"
 PORTS = 1000
@@ -25,17 +25,14 @@ def scan(lab: Lab) -> tuple[float, int, int]:
     return took, listed.count('state="open"'), listed.count('state="closed" reason') + int(closed or 0)
 
 
-def measure(firewall: str, guard: str, times: int) -> dict[str, object]:
+def measure(guard: str, times: int) -> dict[str, object]:
     """The median of some scans of a fresh server."""
     took = []
     for _ in range(times):
         lab = Lab()
         try:
-            lab.guard(firewall)
-            if firewall == "nftables":
-                lab.run("server", "nft", f"insert rule inet guard input tcp dport 1-{PORTS} accept")
-            else:
-                lab.run("server", firewall, "-I", "INPUT", "-p", "tcp", "--dport", f"1:{PORTS}", "-j", "ACCEPT")
+            lab.guard("nftables")
+            lab.run("server", "nft", f"insert rule inet guard input tcp dport 1-{PORTS} accept")
             lab.listen(PUBLIC)
             lab.configure(scan_guard=guard)
             lab.mint("laptop", port=4242)
@@ -45,7 +42,6 @@ def measure(firewall: str, guard: str, times: int) -> dict[str, object]:
         finally:
             lab.close()
     return {
-        "firewall": firewall,
         "scan_guard": guard,
         "seconds": round(statistics.median(took), 2),
         "seen_open": opened,
@@ -58,19 +54,16 @@ def main() -> None:
     options.add_argument(
         "--times", type=int, default=3, help="scans for each figure, a median of (default %(default)s)"
     )
-    options.add_argument(
-        "--firewall", choices=FIREWALLS, default="nftables", help="of the server (default %(default)s)"
-    )
     options.add_argument("--json", action="store_true", help="for programs")
     wanted = options.parse_args()
     if wanted.times < 1:
         options.error("--times is 1 or more")
-    figures = [measure(wanted.firewall, guard, wanted.times) for guard in ("off", "on")]
+    figures = [measure(guard, wanted.times) for guard in ("off", "on")]
     if wanted.json:
         json.dump(figures, sys.stdout, indent=2)
         print()
         return
-    print(f"nmap -sS of {PORTS} ports, one of them open, {wanted.firewall}, median of {wanted.times}")
+    print(f"nmap -sS of {PORTS} ports, one of them open, median of {wanted.times}")
     print("scan_guard  seconds  seen open  seen closed")
     for one in figures:
         print(f"{one['scan_guard']:10}  {one['seconds']:7}  {one['seen_open']:9}  {one['seen_closed']:11}")
