@@ -22,7 +22,7 @@ class Program(NamedTuple):
 
 
 PROGRAMS = (
-    Program("start", "the daemon, until it is an ordinary user", "root", "cli.daemon", EVERYTHING),
+    Program("start", "the daemon, until it is an ordinary user", "root", "cli.serve", EVERYTHING),
     Program("start", "set-up, which then becomes the helper", "root, start's", "policy"),
     Program("run", "`root/watch.py`", "root, NET_ADMIN and NET_RAW", "root.watch"),
     Program("run", "the helper, `root/helper.py`", "nobody, NET_ADMIN, locked in", "root.helper"),

@@ -105,10 +105,11 @@ WHO_IMPORTS_ROOT = {
     "privsep": {"privileges"},
     "sandbox": {"landlock", "seccomp"},
     "cli.check": {"firewall", "listing"},
-    "cli.daemon": {"firewall", "privileges"},
+    "cli.daemon": {"firewall"},
     "cli.examine": {"", "listing", "netlink"},
     "cli.probe": {"listing", "nft", "ruleset"},
     "cli.scan": {"listing", "scan"},
+    "cli.serve": {"privileges"},
 }
 """And what of it; "" is the package, with its names and numbers. Commands run as root and end."""
 
@@ -177,7 +178,8 @@ SECRET = {"cryptography", "configparser", "knockknock.profile", "knockknock.stor
         ("knockknock.cli.knockknock", HEAVY | ASKED_FOR),
         ("knockknock.root.helper", HEAVY | SECRET | {"json", "subprocess", "knockknock.root.policy"}),
         ("knockknock.root.watch", HEAVY | SECRET | {"json", "subprocess", "knockknock.root.policy"}),
-        ("knockknock.cli.daemon", {"prometheus_client", "scapy"}),
+        ("knockknock.cli.daemon", HEAVY | {"cryptography", "knockknock.daemon", "knockknock.root", "subprocess"}),
+        ("knockknock.cli.serve", {"prometheus_client", "scapy", "tempfile", "knockknock.root.netlink"}),
         ("knockknock.runner", {"cryptography", "knockknock.store"}),
         ("knockknock.policy", {"cryptography", "scapy"}),
         ("knockknock.gatekeeper", {"socket", "subprocess", "scapy"}),

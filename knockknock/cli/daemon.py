@@ -1,31 +1,15 @@
-"""knockknock-daemon: opens the source, starts the root helper, gives up root, listens."""
+"""knockknock-daemon: its options, and the mode that they ask for: a module that is imported for it alone."""
 
 import argparse
-import fcntl
-import gc
-import logging
+import ipaddress
 import os
-import signal
 
-from .. import (
-    __version__,
-    config,
-    counters,
-    daemon,
-    loading,
-    observers,
-    ownership,
-    privsep,
-    running,
-    sandbox,
-    store,
-)
-from ..errors import KnockError, PrivilegeError
-from ..root import firewall, privileges
-from ..signals import Signals
-from . import doctor_server, formatter, run, scan, service, status
+from .. import __version__, config, store
+from ..errors import PrivilegeError
+from . import formatter, run
 
-log = logging.getLogger("knockknock")
+WAIT = 60.0
+"""Seconds that --doctor waits for a knock, unless told."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +27,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--check", action="store_true", help="say what is wrong with everything that a start needs, and end"
     )
-    status.add_options(options)
+    options.add_argument(
+        "--status", action="store_true", help="say what a daemon that runs has open and heard, and end"
+    )
+    options.add_argument("--json", action="store_true", help="with --status: for programs")
+    options.add_argument(
+        "--source", metavar="ADDRESS", help="with --status: only what is open for one source; status 1 if nothing is"
+    )
+    options.add_argument("--events", action="store_true", help="print a JSON object for each event, until ^C")
     options.add_argument(
         "--try",
         metavar="SECONDS",
@@ -57,8 +48,21 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="refuse nothing more by protect =, now and from the next boot on, and end",
     )
-    scan.add_options(options)
-    doctor_server.add_options(options)
+    options.add_argument("--blocked", action="store_true", help="list whom the scan guard has shut out, and end")
+    options.add_argument("--prometheus", action="store_true", help="with --blocked: print counts, for a .prom file")
+    options.add_argument("--unblock", metavar="ADDR", help="let an address or network in again that --blocked lists")
+    options.add_argument(
+        "--doctor", action="store_true", help="wait for a knock, and say why it opens or not; changes nothing"
+    )
+    options.add_argument("--pcap", metavar="FILE", help="with --doctor: the packets in a capture file (takes scapy)")
+    options.add_argument(
+        "--sent-from",
+        metavar="ADDRESS",
+        help="with --doctor: what the client takes for its own address, if it binds it",
+    )
+    options.add_argument(
+        "--wait", metavar="SECONDS", type=float, help=f"with --doctor: how long to wait (default {WAIT:.0f})"
+    )
     options.add_argument(
         "--daemonize", action="store_true", help="go to the background once it listens; for a SysV init"
     )
@@ -76,8 +80,44 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _check(options: argparse.Namespace) -> None:
+    """End the command where its options make no sense, or not together."""
+    error = parser().error
+    if options.pid_file and not options.daemonize:
+        error("--pid-file goes with --daemonize")
+    modes = (options.check, options.status, options.events, options.daemonize, options.blocked, options.unblock)
+    if (options.trial or options.open_gate) and (any(modes) or (options.trial and options.open_gate)):
+        error("--try and --open-gate are each used alone, or with --config")
+    if not options.doctor and (options.pcap or options.sent_from or options.wait is not None):
+        error("--pcap, --sent-from and --wait go with --doctor")
+    if options.doctor and (options.status or options.events or options.check or options.daemonize):
+        error("--doctor goes without --status, --events, --check and --daemonize")
+    if options.wait is not None and not 0 < options.wait <= 86400:
+        error("--wait: a number of seconds up to a day is expected")
+    if options.prometheus and not options.blocked:
+        error("--prometheus goes with --blocked")
+    others = (options.check, options.daemonize, options.status, options.events)
+    scan = options.blocked, options.unblock is not None
+    if any(scan) and sum([any(others), *scan]) > 1:
+        error("--blocked and --unblock are each used alone, or with --config")
+    if (options.json or options.source is not None) and not options.status:
+        error("--json and --source go with --status")
+    if sum(others) > 1:
+        error("--status, --events, --check and --daemonize exclude each other")
+    for name in ("sent_from", "source"):
+        text = getattr(options, name)
+        try:
+            setattr(options, name, ipaddress.ip_address(text) if text is not None else None)
+            if name == "source" and "%" in str(text):  # a zone, which a door has none of
+                raise ValueError
+        except ValueError:
+            error(f"--{name.replace('_', '-')}: {text!r} is no IP address")
+
+
 def open_gate(path: str) -> None:
     """Take away what refuses, of a daemon that does not run. Raises KnockError."""
+    from ..root import firewall
+
     settings = store.load_config(path)
     if os.geteuid() != 0:
         raise PrivilegeError("only root may change what is refused: use sudo")
@@ -85,119 +125,33 @@ def open_gate(path: str) -> None:
     print("nothing is refused by knockknock now; a daemon that starts refuses again what protect = names")
 
 
-def prepare_state(directory: str, uid: int, gid: int) -> int:
-    """Make the state directory, the daemon's own, and lock it as long as the descriptor lives. Raises KnockError."""
-    for complaint in ownership.state(directory, uid, gid):
-        raise KnockError(complaint)
-    real = os.path.realpath(directory)  # a link of root's is good (ownership.py), one that comes meanwhile is not
-    try:
-        os.makedirs(real, 0o700, exist_ok=True)
-        lock = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if os.fstat(lock).st_uid != uid:  # else systemd has made it so, and gives us no right to
-            os.fchown(lock, uid, gid)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = running.holder(lock)
-        raise KnockError(
-            f"another knockknock-daemon{f' (process {holder})' if holder else ''} has the state directory {directory}: "
-            "stop it, or give this one another"
-        ) from None
-    except OSError as error:
-        raise KnockError(f"the state directory {directory} cannot be made: {error.strerror}") from None
-    return lock
-
-
-def serve(path: str, pid_file: str | None, trial: int) -> None:
-    """Everything from root to the end.
-
-    pid_file: of the background process, None to stay in the foreground. trial: seconds after which to end, 0: never.
-    """
-    settings = store.load_config(path)
-    if os.geteuid() != 0:
-        raise PrivilegeError(
-            "it must be started as root: it opens the log and starts the root helper, then gives root up"
-        )
-    ownership.check(path, settings)
-    privileges.no_core()
-    user = privsep.find_user(settings.user)
-    ready = service.background() if pid_file else lambda: None
-    signals = Signals()
-    if pid_file:
-        service.write_pid(pid_file)
-    unswapped = privsep.lock_memory()
-    messages = service.logger("syslog" if pid_file else settings.log)
-    lock = prepare_state(settings.state, user.pw_uid, user.pw_gid)
-    source = service.open_source(settings, user)
-    found = loading.look(settings, source.GIVES, recall=False)
-    for profile, _ in found.changes:
-        counters.adopt(settings.state, settings.profiles, profile, lambda: privsep.acting_as(user))
-    observers.check(settings)
-    privsep.prefer()
-    helper = privsep.Helper(path, settings.state, quiet=pid_file is not None, trial=trial)
-    signal.alarm(trial)
-    told = None
-    try:
-        told = observers.Observers(settings, user, quiet=pid_file is not None)
-        reads = [path, settings.profiles, *([] if source.path.startswith("/dev/") else [source.path])]
-        enter = sandbox.prepare(settings.sandbox, reads, [settings.state, *told.writes], messages, told.listener)
-        privsep.drop(user.pw_uid, user.pw_gid, [source.group] if source.group is not None else [])
-        log.info("%s", helper.summary)
-        keeper = loading.start(settings, found)  # reads what is the daemon's own, so not as root
-        gc.freeze()  # to walk through a hundred thousand profiles takes a while, and nothing of them can be garbage
-        gc.enable()
-        for key in settings.obsolete:
-            log.warning("%s has no effect any more: remove it from %s", key, path)
-        log.info("reading %s", source.path)
-        if complaint := source.complaint():
-            log.warning("%s", complaint)
-        daemon.report(keeper, found.bad)
-        if unswapped:
-            log.warning("%s", unswapped)
-        notify = service.notifier()
-
-        def listening() -> None:
-            if pid_file:
-                service.detach()
-            enter()
-            notify("READY=1")
-            ready()
-
-        daemon.Daemon(path, settings, keeper, source, helper, told, signals).run(listening)
-        log.info("the trial is over: nothing is refused by protect = any more" if trial else "stopped")
-    except KnockError as error:
-        log.critical("%s", error)
-        raise
-    finally:
-        if told:
-            told.stop()
-        helper.stop()
-        os.close(lock)
-
-
 def command(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     path = os.path.abspath(options.config)
-    if options.pid_file and not options.daemonize:
-        parser().error("--pid-file goes with --daemonize")
-    modes = (options.check, options.status, options.events, options.daemonize, options.blocked, options.unblock)
-    if (options.trial or options.open_gate) and (any(modes) or (options.trial and options.open_gate)):
-        parser().error("--try and --open-gate are each used alone, or with --config")
-    if doctor_server.asked(parser(), options):
-        from . import examine  # imported only when asked for
+    _check(options)
+    if options.doctor:
+        from . import examine
 
         examine.show(path, options)
-    elif not scan.asked(parser(), options) and status.asked(parser(), options):
-        status.show(store.load_config(path).control, options)
-    elif scan.asked(parser(), options):
+    elif options.blocked or options.unblock is not None:
+        from . import scan
+
         scan.show(path, options)
+    elif options.status or options.events:
+        from . import status
+
+        status.show(store.load_config(path).control, options)
     elif options.open_gate:
         open_gate(path)
     elif options.check:
-        from . import check  # as above
+        from . import check
 
         check.check(path)
     else:
-        serve(path, (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None, options.trial)
+        from . import serve
+
+        pid_file = (options.pid_file or "/run/knockknock-daemon.pid") if options.daemonize else None
+        serve.serve(path, pid_file, options.trial)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from ..root.listing import connect
 from ..root.netlink import add
 from ..schemes.synprofile import Profile
 from ..sources import nfpacket
-from .doctor_server import WAIT
+from .daemon import WAIT
 
 LINE = 2.0
 """Seconds to wait for its line in the log."""

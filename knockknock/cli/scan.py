@@ -14,25 +14,6 @@ PREFIX = "knockknock_scan_"
 """Of the names of counts."""
 
 
-def add_options(options: argparse.ArgumentParser) -> None:
-    """What the command takes for the scan guard."""
-    options.add_argument("--blocked", action="store_true", help="list whom the scan guard has shut out, and end")
-    options.add_argument("--prometheus", action="store_true", help="with --blocked: print counts, for a .prom file")
-    options.add_argument("--unblock", metavar="ADDR", help="let an address or network in again that --blocked lists")
-
-
-def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
-    """Whether that is what is to be done."""
-    if options.prometheus and not options.blocked:
-        parser.error("--prometheus goes with --blocked")
-    if not options.blocked and options.unblock is None:
-        return False
-    others = (options.check, options.daemonize, options.status, options.events)
-    if any(others) or (options.blocked and options.unblock is not None):
-        parser.error("--blocked and --unblock are each used alone, or with --config")
-    return True
-
-
 def show(path: str, options: argparse.Namespace) -> None:
     """Do it. Raises KnockError."""
     if os.geteuid() != 0:

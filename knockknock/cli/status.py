@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import ipaddress
 import json
 import socket
 import sys
@@ -20,34 +19,6 @@ UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError,
 """What an answer of another form leads to."""
 MOST, WIDEST = 1000, 2000
 """Rows of a table that are printed, and characters of a cell."""
-
-
-def add_options(options: argparse.ArgumentParser) -> None:
-    """What the daemon's command takes for this."""
-    options.add_argument(
-        "--status", action="store_true", help="say what a daemon that runs has open and heard, and end"
-    )
-    options.add_argument("--json", action="store_true", help="with --status: for programs")
-    options.add_argument(
-        "--source", metavar="ADDRESS", help="with --status: only what is open for one source; status 1 if nothing is"
-    )
-    options.add_argument("--events", action="store_true", help="print a JSON object for each event, until ^C")
-
-
-def asked(parser: argparse.ArgumentParser, options: argparse.Namespace) -> bool:
-    """Whether one of them is given; ends the command where they make no sense together."""
-    if (options.json or options.source is not None) and not options.status:
-        parser.error("--json and --source go with --status")
-    if sum([options.status, options.events, options.check, options.daemonize]) > 1:
-        parser.error("--status, --events, --check and --daemonize exclude each other")
-    if options.source is not None:
-        try:
-            options.source = ipaddress.ip_address(options.source)
-            if "%" in str(options.source):  # a zone, which a door has none of
-                raise ValueError
-        except ValueError:
-            parser.error(f"--source: {options.source!r} is no IP address")
-    return bool(options.status or options.events)
 
 
 def show(path: str, options: argparse.Namespace) -> None:
