@@ -1,4 +1,4 @@
-"""The answers of the root helper that are more than a word, as the daemon reads them."""
+"""Unpacks the root helper's longer answers: open doors, and counts of packets."""
 
 from .errors import GrantError
 from .grant import MOST_DOORS, RECORD, Grant, Order, unpack

@@ -1,4 +1,4 @@
-"""The time of day, which nothing here goes by but the counters of profiles that say so (PROTOCOL.md step 1)."""
+"""The time of day, for profiles whose counter is the clock (PROTOCOL.md step 1); nothing else may use it."""
 
 import time
 

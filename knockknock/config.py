@@ -1,4 +1,4 @@
-"""The daemon's configuration: text -> values."""
+"""The daemon's configuration: text to values."""
 
 from typing import NamedTuple
 

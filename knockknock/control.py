@@ -1,4 +1,4 @@
-"""The control socket: what the daemon does, told to programs on this machine. A Unix socket, never a network one.
+"""The control socket: a Unix socket at which the daemon tells local programs its state and its events.
 
 A client sends one line, `status`, `status ADDRESS` or `events`. It gets one line of JSON and the end, or one line for
 each event until it goes. Nothing that it sends changes anything. Who is slow is dropped, not waited for.

@@ -1,4 +1,4 @@
-"""What is used up, on disk: the counters of clients, and what a server remembers of each profile; locks and syncs."""
+"""Stores used counters on disk, the client's and the server's, with locks and fsync."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""The only loop: source -> gatekeeper -> helper."""
+"""The event loop of the daemon: source to gatekeeper to root helper."""
 
 import gc
 import heapq

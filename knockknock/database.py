@@ -1,4 +1,4 @@
-"""Profiles as rows of one SQLite file, for servers with many clients.
+"""Reads profiles from rows of one SQLite file, for servers with many clients.
 
     profile (name, cipher_key, mac_key, config)     config: the text of a profile directory's file config
 

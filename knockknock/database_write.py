@@ -1,4 +1,4 @@
-"""Changes to a database of profiles, by root: in the file or, where a reader keeps it locked, in its place."""
+"""Changes a database of profiles, as root: in place, or by a new file where a reader holds it locked."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Notices that the firewall logs packets of which nothing is heard. No I/O: who asks the kernel is handed in.
+"""Notices that the kernel logs packets which the daemon does not hear. Pure; its caller asks the kernel.
 
 A log file that nobody writes to, or lines with a front that is not understood, look like a quiet day. So what the rule
 has counted is held against what was heard, whenever something else has woken the daemon.

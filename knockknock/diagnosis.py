@@ -1,4 +1,4 @@
-"""Why a packet at a knock port opens, or does not: held against one profile, field by field. Pure; changes nothing.
+"""Explains field by field why a packet at a knock port is a knock of a profile or not. Pure.
 
 The gatekeeper asks whether a packet is good, as fast as it can. Here it may take its time, and look where a knock is
 never good: far behind and far ahead, with other formats, and with fields that something on the way has written anew.

@@ -1,4 +1,4 @@
-"""Which profile has opened which door, so that nobody shuts another's. Pure."""
+"""Remembers which profile opened which door, so that none shuts another's. Pure."""
 
 import heapq
 from collections import deque

@@ -1,4 +1,4 @@
-"""The line that carries a profile to its client: text <-> profile and first counter. Pure.
+"""The enrolment line: a profile and its first counter as one line of text, and back. Pure.
 
     knockknock1:BASE32    of bytes, numbers in network order:
 

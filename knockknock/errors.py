@@ -1,4 +1,4 @@
-"""What can go wrong. The text of each is one sentence for a person: what, where, and the way out."""
+"""Errors; the text of each is one sentence for a person: what failed, where, and the way out."""
 
 
 class KnockError(Exception):

@@ -1,4 +1,4 @@
-"""What a packet at a knock port has led to."""
+"""Events: the results of a packet at a knock port, as values."""
 
 from enum import Enum
 from typing import NamedTuple

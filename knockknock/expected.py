@@ -1,4 +1,4 @@
-"""Keeps in the kernel what knocks can bear next, so that it tells of nothing else at their ports.
+"""Keeps the values that knocks can bear next in sets of the kernel, which logs nothing else at knock ports.
 
 For each profile those are the values of the look-ahead window and of what is beyond it, as far as there is room. Where
 not all that is heard at a port can be listed, the kernel tells of every SYN there, within a limit for each source. So

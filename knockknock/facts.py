@@ -1,4 +1,4 @@
-"""What has happened, as words and numbers: for the log, for who listens at the control socket, for hooks."""
+"""Describes events in words and numbers, for the log, the control socket and hooks."""
 
 import ipaddress
 import json

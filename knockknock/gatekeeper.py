@@ -1,4 +1,4 @@
-"""A packet comes in, an event goes out: hands each packet to who listens at its port. No I/O, no clock."""
+"""Hands each packet to the listener of its port, and returns an event. No I/O, no clock."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable

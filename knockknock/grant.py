@@ -1,4 +1,4 @@
-"""All that crosses the privilege line: records of 24 bytes, values that knocks may bear, answers, and notices.
+"""All that crosses the privilege line: records of 24 bytes, expected values, answers, notices.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 

@@ -1,4 +1,4 @@
-"""Programs of the administrator's that are run when a door opens or shuts.
+"""Runs the administrator's programs when a door opens or shuts.
 
 The daemon may not execute anything (sandbox), so it hands facts of a fixed size to a process that was started before
 (runner), which knows the programs and takes nothing but facts.

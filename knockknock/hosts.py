@@ -1,4 +1,4 @@
-"""~/.knockknock/config: what a client keeps for each host, in the grammar of ssh_config(5)."""
+"""The client's settings by host, ~/.knockknock/config, in the grammar of ssh_config(5)."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""INI text with one [main] section -> values, each error with its file and line."""
+"""Parses INI text with one section [main]; each error names its file and line."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""What knockknock 0.8 has left: profiles in root's own home, and profiles with names that can be none now."""
+"""Finds what knockknock 0.8 left: profiles in root's home, and profiles with names that are refused now."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""From what is on disk to what is heard: at a start in one go, at a reload in small steps between packets."""
+"""Loads profiles: at once at the start, in small steps between packets at a reload."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Keeps the commands of root that change profiles apart, by a file that nobody else can open.
+"""Locks the commands of root that change profiles against each other, by a file that nobody else can open.
 
 A lock on the directory or the database itself could be taken, and kept, by whoever may read it: by the daemon's user.
 """

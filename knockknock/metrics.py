@@ -1,4 +1,4 @@
-"""Counts for Prometheus, in a file that node_exporter's textfile collector reads. Imported where `textfile` is set."""
+"""Counts events for Prometheus, in a file for node_exporter's textfile collector."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Profiles come, go and change on the server, each whole or not at all."""
+"""Makes, changes and removes profiles on the server, each whole or not at all."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Points in time as people write them, always UTC. Pure: none of it is the time of day."""
+"""Parses and prints points in time, always UTC. Pure."""
 
 import re
 from datetime import UTC, datetime

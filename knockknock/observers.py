@@ -1,4 +1,4 @@
-"""Whoever is told what happens: the control socket, hooks, metrics; and the counts that --status shows."""
+"""Tells events to the control socket, hooks and metrics, and counts them for --status."""
 
 import grp
 import heapq

@@ -1,4 +1,4 @@
-"""Whether an address is that of one other host: asked of the kernel's routes, over netlink, as `ip route get` does.
+"""Tells whether an address belongs to another host, by the kernel's routes (rtnetlink(7)).
 
 The daemon opens the socket before it locks itself in, and has no right to change a route by it.
 """

@@ -1,4 +1,4 @@
-"""Who may widen the policy: configuration, profiles and all above them must be root's, and nobody else's to write.
+"""Checks that nobody but root can change the configuration, the profiles, or any directory above them.
 
 Looks, and opens nothing. Where all is as it must be, only root can change it between this look and a read.
 """

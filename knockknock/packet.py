@@ -1,4 +1,4 @@
-"""One packet, as any source saw it."""
+"""Packet: the fields of one packet, as any source saw it."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Sends the knocks that need no raw socket: connects and datagrams, in order, by anybody."""
+"""Sends knocks that need no raw socket: TCP connects and UDP datagrams, in their order."""
 
 import contextlib
 import os

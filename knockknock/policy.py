@@ -1,4 +1,4 @@
-"""What the root helper may do, from the configuration and the profiles' configs: read by a set-up, as root, which ends.
+"""Reads what the root helper may do from the configuration and the profiles' configs, in a process that ends.
 
 So no parser is ever loaded into a process that keeps root, and no key into any.
 """

@@ -1,4 +1,4 @@
-"""The privilege line: starts what keeps rights of root, gives up root for good, and proves that it is gone."""
+"""Privilege separation: starts what keeps rights of root, gives up root for good, and proves it."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Profiles as text: names, keys, and configs, of which each scheme knows its own keys. No I/O."""
+"""Profiles as text: names, keys and configs, whose keys each scheme knows. No I/O."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Becomes another program, with nothing in its hands that ours had."""
+"""Becomes another program, with none of our descriptors, signals or rights."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Hands knocks over to `knockknock --send` (sendservice.py), for a client that may have no raw socket."""
+"""Hands knocks to `knockknock --send` (sendservice.py), for a client that has no raw socket."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What a client may ask: a verb, a transport protocol, a port; and the allow-list that it is held against."""
+"""Requests: a verb, a transport protocol and a port; and allow-lists of ports."""
 
 from collections.abc import Iterable
 from enum import Enum

@@ -1,4 +1,4 @@
-"""The ways to a host: its addresses, and which of ours a connection to it would have."""
+"""Resolves a host, and finds the source address that a connection to each of its addresses would have."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""The process that runs hooks: facts of a fixed size in, one of two programs out, as the daemon's user.
+"""The process that runs hooks: reads facts of a fixed size, starts one of two programs as the daemon's user.
 
 Started by hooks as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It is told at
 its start which programs. AT_ONCE of them run at most; until one more may, it does not read, so that the kernel's buffer

@@ -1,4 +1,4 @@
-"""The daemon that runs on this machine, as other commands of root find it: by its lock on the state directory."""
+"""Finds the daemon that runs on this machine, by its lock on the state directory."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the daemon still can do once it listens: its job. For the day when somebody else's code runs in it.
+"""Confines the listening daemon to its job, with Landlock and seccomp.
 
 Two of the kernel's means, each optional: Landlock says which files, seccomp which system calls. prepare() makes all
 ready, as root, because the daemon's user may not be able to read this Python; what it returns puts it in force,

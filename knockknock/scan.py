@@ -1,4 +1,4 @@
-"""Counts who tries ports, as the kernel does it where it counts by itself (root.scan): pure and bounded."""
+"""Counts ports that sources try, where the daemon counts instead of the kernel (root/scan.py). Pure, bounded."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 

@@ -1,4 +1,4 @@
-"""When to try the door: a firewall that drops what comes too early makes the kernel wait a second for the next try."""
+"""Times at which the client tries the door; the kernel's own next SYN would come a second later."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Sends SYNs on behalf of clients that have no raw socket: `knockknock --send`, started by systemd's socket or by sudo.
+"""Sends SYNs for clients that have no raw socket: `knockknock --send`, started by systemd's socket or by sudo.
 
 A client writes whole packets, one after the other. The answer to each is one line: empty, or why it was not sent. What
 is sent is what the client itself would send with a raw socket, and nothing else: the SYN that this machine's kernel

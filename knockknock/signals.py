@@ -1,4 +1,4 @@
-"""Signals that come at any time, from the first moment on, and are obeyed when there is time for them."""
+"""Catches signals from the first moment on, and holds them until the daemon has time for them."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""A counter as the text of a file: a number, or two slots that are written in turns. Pure.
+"""A counter as the text of a file: one number, or two slots that are written in turns. Pure.
 
 To put a new file in place durably takes two syncs, and somebody waits at the door for it; to write over a part of one
 takes one. So a server keeps the last two counters of a client, each in a line with its CRC-32: what a crash leaves half

@@ -1,4 +1,4 @@
-"""What --status shows: made by the daemon when somebody asks, and kept nowhere."""
+"""Builds the answer to --status when somebody asks."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Profiles on disk, and how a file is put in place: permissions, fsync, rename."""
+"""Reads and writes profiles on disk: permissions, fsync, rename."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Log messages to the syslog daemon, through one socket that is opened once."""
+"""Sends log messages to the syslog daemon, through one socket that is opened once."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Header fields -> the bytes of one SYN. Pure: the kernel's own SYN comes in as a template."""
+"""Builds the bytes of a SYN from header fields and the kernel's own SYN as a template. Pure."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""What of a SYN's TCP options a knock can be carried in. Pure; each length in them is one that the sender chose."""
+"""Finds the TCP options of a SYN that carry a knock; trusts no length in them. Pure."""
 
 
 def timestamp(options: bytes) -> int | None:

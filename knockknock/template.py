@@ -1,4 +1,4 @@
-"""Learns what SYN this machine's kernel would send to a host next; sends nothing but on the loopback.
+"""Learns what SYN this machine's kernel would send to a host next; sends only on the loopback.
 
 Two things are asked of the kernel. kernel_syn() has it make a SYN, to ourselves over the loopback: that has the options
 and flags of any connection. unsent() has it prepare a connection to the host itself, as TCP Fast Open does before there

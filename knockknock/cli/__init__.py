@@ -1,4 +1,4 @@
-"""The commands, one file each. Here: how each of them begins, and how it ends with a sentence and a status."""
+"""Starts each command, and turns an error into one sentence and an exit status."""
 
 import _signal as signal  # type: ignore[import-not-found]  # typeshed has none; what wraps it takes 2 ms to import
 import os

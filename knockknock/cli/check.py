@@ -1,4 +1,4 @@
-"""knockknock-daemon --check: what is wrong with everything that a start needs."""
+"""Checks everything that a start needs, for knockknock-daemon --check."""
 
 import sys
 

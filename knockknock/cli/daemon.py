@@ -1,4 +1,4 @@
-"""knockknock-daemon: its options, and the mode that they ask for: a module that is imported for it alone."""
+"""Parses the options of knockknock-daemon, and imports the mode that they ask for."""
 
 import argparse
 import ipaddress

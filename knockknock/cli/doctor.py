@@ -1,4 +1,4 @@
-"""knockknock --doctor HOST: what a knock needs on this machine, a line for each. Sends nothing, uses up no counter."""
+"""Checks what a knock needs on this machine, for knockknock --doctor HOST; sends nothing, uses no counter up."""
 
 import argparse
 import contextlib

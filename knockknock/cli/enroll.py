@@ -1,4 +1,4 @@
-"""knockknock --enroll: a pasted line becomes a profile, whole or not at all."""
+"""Makes a profile of a pasted enrolment line, whole or not at all, for knockknock --enroll."""
 
 import argparse
 import contextlib

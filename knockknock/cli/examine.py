@@ -1,4 +1,4 @@
-"""knockknock-daemon --doctor: why a knock that arrived did or did not open. It opens nothing and uses up nothing."""
+"""Explains why a knock that arrived opens or not, for knockknock-daemon --doctor; opens nothing, uses nothing up."""
 
 import argparse
 import contextlib

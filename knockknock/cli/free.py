@@ -1,4 +1,4 @@
-"""Whether a port of this machine is free to be knocked at."""
+"""Tells whether a service of this machine uses a port that is to be a knock port."""
 
 import socket
 

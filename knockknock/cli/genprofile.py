@@ -1,4 +1,4 @@
-"""knockknock-genprofile: makes, lists, rotates and revokes the profiles of a server."""
+"""Makes, lists, rotates and revokes the profiles of a server: the command knockknock-genprofile."""
 
 import argparse
 import os

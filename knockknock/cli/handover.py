@@ -1,4 +1,4 @@
-"""How knockknock-genprofile hands a new profile over: one line, printed, drawn, or in a file."""
+"""Prints, draws or writes the enrolment line of a new profile, for knockknock-genprofile."""
 
 import argparse
 import contextlib

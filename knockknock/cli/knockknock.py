@@ -1,4 +1,4 @@
-"""knockknock: sends a knock; connects, or runs a program, when the door is open."""
+"""Sends a knock, then connects or runs a program: the command knockknock."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""knockknock-genprofile --list, --revoke, --rotate, --show-line."""
+"""Lists, revokes and rotates profiles, and shows their lines again, for knockknock-genprofile."""
 
 import argparse
 import os

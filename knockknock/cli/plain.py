@@ -1,4 +1,4 @@
-"""knockknock-genprofile --sequence, --one-time and --scheme otp: profiles that no enrolment line can hold."""
+"""Makes profiles of port sequences and one-time passwords, which no enrolment line can hold."""
 
 import argparse
 import base64

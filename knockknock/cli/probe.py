@@ -1,4 +1,4 @@
-"""One packet through the kernel's log, to see whether it would be heard."""
+"""Sends one packet through the kernel's log, to see whether the daemon would hear it."""
 
 import contextlib
 import select

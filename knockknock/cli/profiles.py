@@ -1,4 +1,4 @@
-"""knockknock --list: the profiles of a client, without their keys."""
+"""Lists the profiles of a client without their keys, for knockknock --list."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""knockknock-proxy: opens the raw sockets and its port, gives up root, serves."""
+"""Opens the raw sockets and the port, gives up root, serves: the command knockknock-proxy."""
 
 import argparse
 import asyncio

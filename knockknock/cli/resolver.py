@@ -1,4 +1,4 @@
-"""What --doctor asks the resolver, which may be dead, and the prefixes of NAT64 that it tells."""
+"""Asks the resolver, which may be dead, and finds the NAT64 prefixes that it announces, for --doctor."""
 
 import contextlib
 import ipaddress

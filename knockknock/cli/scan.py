@@ -1,4 +1,4 @@
-"""knockknock-daemon --blocked and --unblock: what the scan guard has shut out, from the kernel itself; root alone."""
+"""Lists and lets in again what the scan guard has shut out, for --blocked and --unblock; takes root."""
 
 import argparse
 import os

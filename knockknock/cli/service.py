@@ -1,4 +1,4 @@
-"""What the daemon's command has in common with every service: its log, its manager, its background."""
+"""Connects the daemon to its log, its service manager, and the background."""
 
 import logging
 import os

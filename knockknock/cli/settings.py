@@ -1,4 +1,4 @@
-"""What ~/.knockknock/config says of a host, filled into the options of knockknock."""
+"""Fills the settings of ~/.knockknock/config for a host into the options of knockknock."""
 
 import argparse
 import socket

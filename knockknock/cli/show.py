@@ -1,4 +1,4 @@
-"""Shows a knock, for --dry-run, --explain and --pcap; the last two by scapy."""
+"""Shows a knock for --dry-run, --explain and --pcap; the last two by scapy."""
 
 import argparse
 import logging

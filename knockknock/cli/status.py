@@ -1,4 +1,4 @@
-"""knockknock-daemon --status and --events: what a daemon that runs says at its control socket."""
+"""Shows what a running daemon says at its control socket, for knockknock-daemon --status and --events."""
 
 import argparse
 import contextlib

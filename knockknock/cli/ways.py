@@ -1,4 +1,4 @@
-"""The two ways to put a knock on the wire: SYNs of our own making, and what any program may send."""
+"""Sends a knock by raw SYNs or by ordinary sockets, as the profile's scheme takes."""
 
 import argparse
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""SOCKS and HTTP CONNECT on loopback, a knock before each connection to a host that has a profile.
+"""SOCKS and HTTP CONNECT on loopback, with a knock before each connection to a host that has a profile.
 
 A client speaks one of two dialects, and its first byte tells which. A dialect does no I/O: it hears bytes and says what
 to answer, so that it can be tried on any bytes at all.

@@ -1,4 +1,4 @@
-"""Connections that are tried side by side; the first that stands is taken."""
+"""Tries connections side by side, and takes the first that is established."""
 
 import asyncio
 import contextlib

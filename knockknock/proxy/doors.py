@@ -1,4 +1,4 @@
-"""Who wants to a host with a profile: knocks, then connects.
+"""Knocks at hosts that have a profile, then connects to them.
 
 A door that lets one connection in cannot tell whose knock opened it. So knock and connection are a pair, and the next
 pair for the same address and port begins when the connection of the one before stands or has failed.

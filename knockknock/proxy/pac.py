@@ -1,4 +1,4 @@
-"""The proxy auto-configuration file: which hosts a browser reaches through us. Pure."""
+"""The proxy auto-configuration file, which names the hosts that a browser reaches through the proxy. Pure."""
 
 import json
 from collections.abc import Iterable

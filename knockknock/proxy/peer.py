@@ -1,4 +1,4 @@
-"""The other end of a connection: a user of this machine, or an address."""
+"""Finds who is at the other end of a connection: a user of this machine, or an address."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""Joins two connections: what one end says, the other hears, ends included."""
+"""Copies between two connections, both ways, ends included."""
 
 import asyncio
 import contextlib

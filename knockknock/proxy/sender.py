@@ -1,4 +1,4 @@
-"""What puts the proxy's knocks on the wire."""
+"""Sends the proxy's knocks, by raw sockets of its own or by systemd's sender."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The proxy: accepts, hears what is wanted, connects, joins."""
+"""The proxy's server: accepts, reads the request, connects, relays."""
 
 import asyncio
 import contextlib

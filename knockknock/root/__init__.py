@@ -1,4 +1,4 @@
-"""All that has rights of root: one nftables table of ours, and one rule in each chain of others.
+"""Programs and values that have rights of root: one nftables table, and one rule in each chain of others.
 
 watch stays root and runs setup, which places both and ends; helper, which setup becomes at the start, opens doors.
 """

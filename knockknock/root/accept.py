@@ -1,4 +1,4 @@
-"""Rules of ours in chains of others: to accept a packet in one base chain does not undo a drop in a later one.
+"""Places one accept rule at the head of each base chain of others, for what a door let in.
 
 Each base chain at the input hook gets one rule at its head, which accepts what bears our label; nobody has to find out
 whether it refuses anything. At the prerouting hook only those that can refuse get it: others there choose routes by

@@ -1,4 +1,4 @@
-"""What a daemon has in the kernel: our table, and one rule in each chain of others that a door must pass."""
+"""Places, heals and removes our table and the accept rules in chains of others."""
 
 import contextlib
 import hashlib

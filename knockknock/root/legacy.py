@@ -1,4 +1,4 @@
-"""Our rule in the tables of legacy iptables, which nf_tables knows nothing of."""
+"""Places the accept rule in the tables of legacy iptables, which nf_tables does not know."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""What a record may ask for: made by the set-up from root's own files, checked by the helper for every record."""
+"""Limits of what a record may ask for: made by the set-up from root's files, checked by the helper."""
 
 import ipaddress
 import struct

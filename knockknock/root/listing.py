@@ -1,4 +1,4 @@
-"""What set-up and commands ask the kernel's nf_tables for beside elements: tables, chains, rules, sets."""
+"""Lists tables, chains, rules and sets of nf_tables, for the set-up and commands."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Files that are locked: our own, by which one daemon has the table of a network namespace, and legacy iptables'."""
+"""Locks one file for each network namespace, so that one daemon has the table; and legacy iptables' own file."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""Messages of our own to the kernel's nf_tables, for what libnftables does too slowly.
+"""Netlink messages to the kernel's nf_tables, for what libnftables does too slowly.
 
 libnftables asks for all tables, chains and sets before each command, and somebody waits at the door; before it lists
 anything it asks for all elements of all sets of others, too. The layout is that of

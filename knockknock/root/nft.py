@@ -1,4 +1,4 @@
-"""libnftables, which the nft command itself is made of, through ctypes."""
+"""Runs nft(8) commands by libnftables, through ctypes."""
 
 import ctypes
 import functools

@@ -1,4 +1,4 @@
-"""What our table is to hold and what the daemon may ask for, as the set-up has it from root's own files."""
+"""The policy: contents of our table and limits of the daemon, as values that one process hands to another."""
 
 import json
 from typing import NamedTuple

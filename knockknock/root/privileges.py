@@ -1,4 +1,4 @@
-"""What a process may keep of root: capabilities, and no way to more of them (capabilities(7), prctl(2))."""
+"""Drops capabilities and every way to gain them again (capabilities(7), prctl(2))."""
 
 import ctypes
 import errno

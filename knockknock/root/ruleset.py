@@ -1,4 +1,4 @@
-"""The text of our table, in the words of nft(8).
+"""The text of our table, in the language of nft(8).
 
     prerouting, right behind conntrack
         knocked            finds SYNs that bear what a knock can bear next, and are to a knock port

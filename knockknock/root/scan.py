@@ -1,4 +1,4 @@
-"""The scan guard: who tries too many ports is shut out, by counting in the kernel alone.
+"""The scan guard: shuts out a source that tries too many ports, by counting in the kernel alone.
 
 For each source the first SYN to a port puts (source, port) into the set `seen`, and the source into the first of the
 sets rung1, rung2 ... that it is not in. Elements of both live for the same time, so how many rungs a source is in is

@@ -1,4 +1,4 @@
-"""seccomp: which system calls there are, by libseccomp's Python binding; and those of the resident helper."""
+"""seccomp filters by libseccomp's Python binding, for the daemon and the resident helper."""
 
 import contextlib
 import errno

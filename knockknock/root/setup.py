@@ -1,4 +1,4 @@
-"""The set-up: places our table and the rules in chains of others, says what it found, and ends.
+"""The set-up: places our table and the accept rules, says what it found, and ends.
 
 Run as root by root.watch: at the start, at a reload, to heal, and to take all away. What the next one has to know is
 in a file without a name (memfd_create(2)), that of the policy which is in force. What it prints is for the daemon; it

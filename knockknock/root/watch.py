@@ -1,4 +1,4 @@
-"""What stays root: runs the set-up at the start, at a reload, and when somebody else has changed the firewall's rules.
+"""The watch: runs the set-up at the start, at a reload, and when others change the firewall's rules.
 
 Started by the daemon while that is still root, with one end of a pair as standard input, by which it speaks and from
 which it never reads: that is the resident helper's, which the first set-up becomes. From the helper comes no more than

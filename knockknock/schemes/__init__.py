@@ -1,4 +1,4 @@
-"""How a knock is said and heard: a profile's `scheme` -> the module that knows it, imported when asked for.
+"""The table of schemes, and the protocols that they keep; a scheme's module is imported when a profile names it.
 
 docs/DESIGN.md, "How to add a scheme", goes through what such a module offers.
 """

@@ -1,4 +1,4 @@
-"""What a profile of any scheme may say of the doors that it opens. Pure."""
+"""Config keys of doors that all schemes share. Pure."""
 
 from collections.abc import Iterable
 

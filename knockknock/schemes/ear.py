@@ -1,4 +1,4 @@
-"""One profile as SynListener listens to it: where its window is, what it can say next, what it has said. Pure."""
+"""The state of one profile for SynListener: its window, its expected values, its used counters. Pure."""
 
 import hmac
 from collections.abc import Container, Iterator, Sequence

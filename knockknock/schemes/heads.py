@@ -1,4 +1,4 @@
-"""Which profiles may have said the packet that begins like this: a multimap from 32-bit heads to small numbers.
+"""A multimap from the first 32 bits of sealed values to profiles, so that junk costs one look-up.
 
 Tables with open addressing and linear probing: 8 bytes a place where a dict of lists takes some 200. A table that is
 full is never copied into a larger one, which would take seconds for millions of pairs, and nobody is heard meanwhile: a

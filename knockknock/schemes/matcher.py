@@ -1,4 +1,4 @@
-"""One sequence and one source: a table of (state, knock) -> (state, action). Pure.
+"""The automaton of one sequence and one source: a table of (state, knock) to (state, action). Pure.
 
 docs/PROTOCOL.md, "Port sequences", says the same in words.
 """

@@ -1,4 +1,4 @@
-"""One-time passwords by UDP: a datagram with an HMAC of who sends it and when. Pure.
+"""One-time passwords by UDP: a datagram with an HMAC of its sender and minute. Pure.
 
 xt_pknock's clients can be heard, too (otp_layout = pknock). PROTOCOL.md, "One-time passwords", has the layouts.
 """

@@ -1,4 +1,4 @@
-"""Hears one-time passwords: whose they are, and that each is obeyed once. Pure."""
+"""Recognises one-time passwords, and obeys each once. Pure."""
 
 import hmac
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Port sequences: a profile's config, and what is to be sent. How they are heard is in sequences.py. Pure.
+"""Port sequences: a profile's config, and the packets to send (sequences.py recognises them). Pure.
 
 How they are written is in steps.py; what the keys mean is in PROTOCOL.md, "Port sequences".
 """

@@ -1,4 +1,4 @@
-"""Hears port sequences: who has come how far, bounded in number and time. Pure.
+"""Recognises port sequences; the state of half-finished ones is bounded in number and time. Pure.
 
 State of a source: for each sequence that it has begun, an Attempt. What a source is remembered for ends with the times
 of the profiles. Sources that have made one knock and sources that are further each have a place of their own, and when

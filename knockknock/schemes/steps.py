@@ -1,4 +1,4 @@
-"""The notation of port sequences and of TCP flags; knockd's (`2001:udp`) is taken, too. Pure."""
+"""The notation of port sequences and TCP flags; takes knockd's notation (`2001:udp`), too. Pure."""
 
 from ..errors import ConfigError
 from ..packet import ACK, FIN, PSH, RST, SYN, URG

@@ -1,4 +1,4 @@
-"""The encrypted SYN: PROTOCOL.md steps 1 to 7. Pure functions of a profile, a counter and a packet."""
+"""Seals and carries the encrypted SYN: PROTOCOL.md steps 1 to 7, as pure functions."""
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence

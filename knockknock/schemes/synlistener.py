@@ -1,4 +1,4 @@
-"""Hears encrypted SYNs: keys, counters, look-ahead and replays live here; no I/O, no clock (PROTOCOL.md step 9)."""
+"""Recognises encrypted SYNs: keys, counters, look-ahead window, replays (PROTOCOL.md step 9). No I/O, no clock."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

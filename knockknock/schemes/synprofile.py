@@ -1,4 +1,4 @@
-"""The encrypted SYN's profile: keys, knock port, format, what it may open; and how it is written. Pure.
+"""The encrypted SYN's profile: keys, knock port, format, allow-list, and its text. Pure.
 
 This is what the table of schemes names. What a knock is made of is in syn.py, how it is heard in synlistener.py: who
 needs neither is not made to import it.

@@ -1,4 +1,4 @@
-"""Where packets come from: a configuration word -> the module that knows it, imported when asked for."""
+"""The table of sources of packets; a source's module is imported when the configuration names it."""
 
 from collections.abc import Iterator
 from importlib import import_module

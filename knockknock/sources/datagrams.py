@@ -1,4 +1,4 @@
-"""Many datagrams read with one call, recvmmsg(2), which Python's own socket does not offer."""
+"""Reads many datagrams with one recvmmsg(2), which Python's socket does not offer."""
 
 import ctypes
 import errno

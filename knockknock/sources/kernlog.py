@@ -1,4 +1,4 @@
-"""A log file that a syslog daemon writes: followed by inotify, through every way of rotating it.
+"""Follows a log file that a syslog daemon writes, by inotify, through every way of rotating it.
 
 inotify only wakes us; what to do is read off the files themselves, so a lost or merged event does no harm. A rotated
 file is left only when its successor has something in it: until then the syslog daemon may still write to the old one.

@@ -1,4 +1,4 @@
-"""/dev/kmsg: the kernel's own ring of messages; no syslog daemon needed (Documentation/ABI/testing/dev-kmsg)."""
+"""Reads /dev/kmsg, the kernel's own ring of messages (Documentation/ABI/testing/dev-kmsg)."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A line of the kernel's packet log -> Packet. One anchored expression; pure; linear in the length of the line.
+"""Parses a line of the kernel's packet log into a Packet, in linear time. Pure.
 
 The grammar is that of net/netfilter/nf_log_syslog.c, in its order and spelling, behind what syslog daemons,
 journalctl, dmesg and /dev/kmsg put in front. A line that differs anywhere is not ours: there is no search for keys, so

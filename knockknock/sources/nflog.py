@@ -1,4 +1,4 @@
-"""The kernel's packet logger (NFLOG), by netlink: whole packets, from a socket that only the kernel can send to.
+"""Receives whole packets from the kernel's packet logger (NFLOG), by netlink.
 
 The messages that configure it are those of include/uapi/linux/netfilter/nfnetlink_log.h. They are packed here because
 a netlink library would cost more than the rest of the daemon together, in memory and at start.

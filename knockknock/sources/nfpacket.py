@@ -1,4 +1,4 @@
-"""A message of the kernel's packet logger (NFLOG) -> Packet. Pure; no length in it is believed before it is checked.
+"""Parses a message of the kernel's packet logger (NFLOG) into a Packet; checks each length first. Pure.
 
 The layout is that of net/netfilter/nfnetlink_log.c, __build_packet_message(), and of the header
 include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are as a stranger sent them. What is taken

@@ -1,4 +1,4 @@
-"""Whether a program still writes to a log file, as far as the file and the kernel tell."""
+"""Tells whether a program still writes to a log file."""
 
 import fcntl
 import os
