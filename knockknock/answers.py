@@ -15,7 +15,7 @@ def unpack_counts(answer: bytes) -> tuple[int, int]:
 
 
 def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
-    """What pack_doors() made: how many there are, and those that had room. Raises GrantError."""
+    """Unpack what pack_doors() made: the number of doors, and those that had room. Raises GrantError."""
     number, records = int.from_bytes(answer[:4], "big"), answer[4:]
     doors = [unpack(records[at : at + RECORD.size], listed=True) for at in range(0, len(records), RECORD.size)]
     if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):

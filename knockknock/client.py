@@ -65,7 +65,7 @@ def open_raw(user: int = -1) -> dict[int, socket.socket]:
 
 @contextlib.contextmanager
 def sender(seconds: float) -> Iterator[Callable[[Knock], None]]:
-    """What puts a knock on the wire and raises SendError: a raw socket, or somebody who may have one. Raises SendError.
+    """Return what sends a knock: a raw socket, or the sender. Raises SendError, and so does what it returns.
 
     Nothing of it is left afterwards. seconds: in which somebody else must have answered, counted from now. More knocks
     than a server hears at once leave at its rate.
@@ -108,7 +108,7 @@ def _paced(put: Callable[[Knock], None]) -> Callable[[Knock], None]:
 
 
 def become_invoker() -> str:
-    """Give up the root that sudo gave, for good; the home directory of whom we are now. Raises SendError."""
+    """Give up the root that sudo gave, for good; return the user's home directory. Raises SendError."""
     invoker = os.environ.get("SUDO_UID") or "0"
     if os.geteuid() != 0 or invoker == "0":
         return os.path.expanduser("~")
@@ -137,7 +137,7 @@ def check_own(path: str) -> None:
 
 
 def _is_private(gid: int) -> bool:
-    """Whether nobody but the user is in a group: where each has one of his own, as on Debian, the umask may be 002."""
+    """Return whether a group has no member but the user, as on Debian, where the umask may therefore be 002."""
     import grp  # seldom needed
 
     try:
@@ -156,7 +156,7 @@ def check_profile(directory: str) -> None:
 
 
 def find_profile(profiles: str, host: str, *others: str) -> Profile:
-    """As find_any(), for those who can send encrypted SYNs only."""
+    """Find a profile as find_any() does, for callers that can send encrypted SYNs only."""
     found = find_any(profiles, host, *others)
     if not isinstance(found, Profile):
         raise ProfileError(f"{profiles}/{found.name}: only the command knockknock can knock by {found.kind}")

@@ -101,7 +101,7 @@ KEYS: ini.Keys = {
 
 
 class Config(NamedTuple):
-    """What config/knockknock.conf documents, with its defaults."""
+    """The settings that config/knockknock.conf documents, with their defaults."""
 
     delay: int = 15
     """Seconds for which an opened port lets new connections in."""
@@ -127,16 +127,16 @@ class Config(NamedTuple):
     log: str = "stderr"
     sandbox: str = "auto"
     doors_per_minute: int = 600
-    """How many doors the root helper opens in a minute, for all profiles together."""
+    """Doors that the root helper opens in a minute at most, for all profiles together."""
     control: str = "/run/knockknock/control"
     """The socket for --status and --events, or `off`."""
     control_group: str = ""
-    """Who may use it beside root; empty: the group of the daemon's user."""
+    """The group that may use it beside root; empty: the group of the daemon's user."""
     on_open: str = ""
     """Hooks: programs that the daemon's user runs."""
     on_close: str = ""
     textfile: str = ""
-    """For the textfile collector of Prometheus' node_exporter."""
+    """Path of a file for the textfile collector of Prometheus' node_exporter."""
     resync_window: int = 1000
     """Counters beyond the look-ahead window in which two knocks in a row are obeyed (RFC 4226 section 7.4); 0: none."""
     expected_size: int = 100_000

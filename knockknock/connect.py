@@ -34,7 +34,7 @@ class Trial(NamedTuple):
     begin: float
     """Monotonic time of the first knock, in seconds."""
     plan: Iterator[tuple[float, bool]]
-    """What schedule.attempts() gives for the time that was left then."""
+    """Attempts that schedule.attempts() gives for the time that was left then."""
 
 
 class Dialer:

@@ -27,7 +27,7 @@ BACKLOG = 1 << 16
 
 
 class Request(NamedTuple):
-    """What a client asks for."""
+    """A request of a client."""
 
     events: bool
     address: bytes = b""
@@ -176,7 +176,7 @@ class Control:
             self._send(client)
 
     def _send(self, client: _Client) -> None:
-        """As much as goes without waiting."""
+        """Send as much as goes without waiting."""
         try:
             client.waiting = client.waiting[client.socket.send(client.waiting) :]
         except BlockingIOError:

@@ -102,7 +102,7 @@ def _written_over(path: str, counter: int) -> bool:
 
 
 def server_memory(state: str, profiles: str, profile: Profile, latest: int = 0) -> Any:
-    """What the server knows of a profile's used knocks; latest: as in schemes.Scheme.recall(). Raises CounterError.
+    """Read a profile's used knocks on the server; latest: see schemes.Scheme.recall(). Raises CounterError.
 
     A profile that knockknock 0.8 made brings its counter along. What is damaged is logged.
     """

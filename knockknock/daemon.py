@@ -102,7 +102,7 @@ class Daemon:
         size = 0 if self._scans else config.expected_size  # who counts has to be told of every SYN
         self._expected = Expected(keeper, size, helper.expect, lambda: helper.placed)
         self._work: Iterator[None] | None = None
-        """What is left to do of a reload, or of a hand-over."""
+        """Steps that are left of a reload, or of a hand-over."""
 
     def run(self, ready: Callable[[], None]) -> None:
         """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""

@@ -59,7 +59,7 @@ def _locked(error: Exception) -> bool:
 
 
 def rows(path: str, query: str, *values: str) -> Iterator[Any]:
-    """What a query finds, row by row; None while somebody else writes. Raises ProfileError.
+    """Rows that a query finds; None while another process writes. Raises ProfileError.
 
     A file that is not there, or empty, as a first mint that was killed leaves it, holds none.
     """
@@ -126,7 +126,7 @@ def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: 
 
 
 def _good(scheme: schemes.Scheme, key: bytes) -> bool:
-    """Whether a secret is one that could be in a file, too."""
+    """Return whether a secret could stand in a file, too."""
     try:
         return scheme.read_key(scheme.write_key(key), "") == key
     except ProfileError:

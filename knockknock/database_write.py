@@ -57,7 +57,7 @@ def _execute(path: str, statement: str, values: Sequence[object]) -> int:
 
 
 def _written(path: str) -> bool:
-    """Whether another process has a lock that only who may write can have, and so is at work in the file."""
+    """Return whether another process holds a lock for writing, and so is at work in the file."""
     with open(path, "rb") as file:
         answer = fcntl.fcntl(file, fcntl.F_GETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, *_LOCKED_BYTES, 0))
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)

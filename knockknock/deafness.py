@@ -15,7 +15,7 @@ LATE = 5.0
 
 
 class Deafness:
-    """What was logged and what was heard since both were last seen to agree."""
+    """Counts of logged and of heard packets since both were last seen to agree."""
 
     def __init__(self, path: str, logged: Callable[[], int]) -> None:
         """path: of the source, for people. logged: asks the kernel how many packets the rule has logged.
@@ -31,7 +31,7 @@ class Deafness:
         """When it was first seen that they do not agree."""
 
     def notice(self, hearing: tuple[bool, str], now: float) -> str:
-        """What is wrong, once, in a sentence; "" for nothing, or where the kernel was asked not long ago.
+        """Return what is wrong, once, in a sentence; "" for nothing, or if the kernel was asked not long ago.
 
         hearing: what the source says of itself (sources.Source.hearing). now: seconds on a monotonic clock.
         """
@@ -48,7 +48,7 @@ class Deafness:
         return problem
 
     def now(self, now: float) -> str:
-        """What is wrong at this moment; at first a line that never comes looks like one that is on its way."""
+        """Return what is wrong now; at first a line that never comes looks like one that is on its way."""
         try:
             count = self._ask()
         except (FirewallError, GrantError):  # who opens a door says it

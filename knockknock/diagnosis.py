@@ -21,22 +21,22 @@ REQUESTS = 64
 ENOUGH = 32
 """Bits of a knock that must be right for the others to be called rewritten."""
 FIELDS = {"ident": 16, "sequence": 32, "acknowledgment": 32, "window": 16, "timestamp": 32}
-"""What can carry a part of a knock, and its size in bits; of the acknowledgment, classic knocks use all."""
+"""Fields that can carry a part of a knock, with their sizes in bits; classic knocks use all of the acknowledgment."""
 
 
 class Finding(NamedTuple):
-    """What a packet has to do with one profile."""
+    """The relation of a packet to one profile."""
 
     ours: bool
     """Whether it is a knock of that profile, as sent or as it came out of the network."""
     good: bool
     """Whether it opens what it asks for."""
     text: str
-    """For a person."""
+    """An explanation for a person."""
 
 
 def explain(packet: Packet, profile: Profile, next_counter: int, settings: Settings, now: int, own: bytes) -> Finding:
-    """What one packet at a profile's knock port is to it.
+    """Explain one packet at a profile's knock port.
 
     next_counter: the first that the server accepts. now: seconds since 1970. own: the address that the client itself
     has, 4 or 16 bytes, where that is known and not the packet's source; else empty.
@@ -113,7 +113,7 @@ def _requests(profile: Profile) -> Iterator[Request]:
 
 
 def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings) -> str:
-    """Which fields of a knock are not what was sent, if enough of the others are."""
+    """Names of the fields of a knock that are not as they were sent, if enough of the others are."""
     scheme = syn
     asked = [request for request, _ in zip(_requests(profile), range(REQUESTS), strict=False)]
     for counter in _window(profile, centre, settings):

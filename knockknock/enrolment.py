@@ -27,7 +27,7 @@ MAX_TEXT = 16384
 """Characters of a paste that are looked at."""
 _WORD = re.compile(r"knockknock([0-9]{1,3}):", re.IGNORECASE)
 _QUOTING = re.compile(r"[\s>|\"'`*\u00a0\u200b\ufeff]+")
-"""What mail programs, chats and shells put around and into a line; nothing of it can be a part of one."""
+"""Characters that mail programs, chats and shells put around and into a line; none can be a part of one."""
 _AGAIN = "paste the whole line, as knockknock-genprofile has printed it"
 
 
@@ -72,7 +72,7 @@ def _characters(size: int) -> int:
 
 
 def _bytes(text: str) -> bytes:
-    """What the characters after the prefix stand for. Raises ProfileError."""
+    """Decode the characters after the prefix. Raises ProfileError."""
     if len(text) > MAX_TEXT:
         raise ProfileError(f"that is more than one line: {_AGAIN}")
     text = _QUOTING.sub("", text)

@@ -10,7 +10,7 @@ from .schemes import Profile, Settings
 
 
 class Reason(Enum):
-    """Why a packet at a knock port opened nothing; the value is the word in the log."""
+    """Reasons why a packet at a knock port opened nothing; the value is the word in the log."""
 
     REPLAY = "replay"
     NOT_PERMITTED = "not permitted"
@@ -25,11 +25,11 @@ class Accepted(NamedTuple):
 
     profile: str
     counter: int | None
-    """That it had; None for a scheme that has none."""
+    """The counter that the knock had; None for a scheme that has none."""
     request: Request
     grant: Grant
     memory: int | str | None = None
-    """What the profile's file in the state directory must hold before the knock is obeyed: a counter, or a text.
+    """Contents of the profile's file in the state directory before the knock is obeyed: a counter, or a text.
 
     None: as it is.
     """
@@ -43,12 +43,12 @@ class Refused(NamedTuple):
     reason: Reason
     packet: Packet
     profile: str = ""
-    """Whose knock it was; empty where that is unknown."""
+    """The name of the profile; empty if it is unknown."""
     counter: int | None = None
     """The counter that is now used up (NOT_PERMITTED, EXPIRED), else None."""
     request: Request | None = None
     memory: int | str | None = None
-    """As in Accepted."""
+    """See Accepted."""
 
 
 class Quiet(NamedTuple):

@@ -24,7 +24,7 @@ NAMED = 10
 
 
 class Expected:
-    """What is in the kernel's sets."""
+    """The expected values in the kernel's sets."""
 
     def __init__(self, keeper: Gatekeeper, size: int, change: Change, emptied: Callable[[], bool]) -> None:
         """size: values that may be listed. change: may raise FirewallError and GrantError, as these methods do then.

@@ -13,7 +13,7 @@ Facts = dict[str, str | int]
 
 
 def of(event: Accepted | Refused | Quiet) -> Facts:
-    """What was heard: `accepted`, `refused` or `ignored`."""
+    """Describe a packet at a knock port: `accepted`, `refused` or `ignored`."""
     if isinstance(event, Quiet):
         return {"event": "ignored", "packets": event.packets}
     if isinstance(event, Accepted):
@@ -38,7 +38,7 @@ def _asked(request: Request) -> Facts:
 
 
 def obeyed(profile: str, grant: Grant, but: str = "") -> Facts:
-    """What became of an accepted knock: `opened`, or `closed` because that was asked for.
+    """Describe the result of an accepted knock: `opened`, or `closed` because that was asked for.
 
     but: chains of others that may refuse what the door lets in.
     """

@@ -32,7 +32,7 @@ class Gatekeeper:
         self._profiles: dict[str, Profile] = {}
         self._places: Counter[str] = Counter()
         self._watchers: dict[KnockPort, Counter[str]] = {}
-        """How many profiles of each scheme knock at a port."""
+        """Numbers of profiles that knock at a port, by scheme."""
         self._at: dict[int, Hear] = {}
         """By protocol << 16 | port: cheaper than a pair, for each packet of a flood."""
 
@@ -40,7 +40,7 @@ class Gatekeeper:
         return len(self._profiles)
 
     def names(self) -> set[str]:
-        """Of the profiles, now."""
+        """Names of the profiles, as they are now."""
         return set(self._profiles)
 
     @property
@@ -89,7 +89,7 @@ class Gatekeeper:
         self._watch(profile, -1)
 
     def next(self, name: str) -> Next | None:
-        """What a profile's knocks can bear next; None if that cannot be listed, or there is no such profile."""
+        """The values that a profile's knocks can bear next; None if they cannot be listed, or for no such profile."""
         profile = self._profiles.get(name)
         return self._listeners[profile.scheme].next(name) if profile else None
 
@@ -121,7 +121,7 @@ class Gatekeeper:
                 listener.move(clock)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """What to do about one packet; None: nothing, and nothing to say.
+        """Return the event of one packet; None: there is nothing to do or to say.
 
         now: seconds on any monotonic clock. A knock in it is used up from here on, whatever is done about the event.
         """
@@ -130,7 +130,7 @@ class Gatekeeper:
 
 
 def _all(hears: list[Hear]) -> Hear:
-    """What tells all listeners of a packet; where there is one, itself, for that is nearly always and costs nothing."""
+    """Return a listener that tells several of a packet; one alone is returned itself, which costs nothing."""
 
     def hear(packet: Packet, now: float) -> Event | None:
         return reduce(both, [one(packet, now) for one in hears])

@@ -22,10 +22,10 @@ from .errors import GrantError
 RECORD = struct.Struct("!BBBxHH16s")
 
 DONE, FAILED = b"\x00", b"\x01"
-"""How the helper's answer to a record begins: the kernel has it; or has refused it, and then why, as text."""
+"""First byte of the helper's answer to a record: the kernel has it; or refused it, with the reason behind as text."""
 NOTICE, SURVEYED, PLACED = b"\x02", b"\x03", b"\x04"
-"""How that begins which is said without having been asked: text to be logged; the chains that may refuse what a door
-lets in, one a line, each behind "any" or PROTOCOL/PORT and a space; the same, and our table is a new one."""
+"""First bytes of unsolicited messages: text to be logged; chains that may refuse what a door lets in, one a line, each
+behind "any" or PROTOCOL/PORT and a space; the same, and our table is a new one."""
 
 EXPECTED = {8: ("every_syn", 2), 9: ("compact", 12), 10: ("stealth", 12), 11: ("classic", 16)}
 """Sets, and the bytes of their values: TCP knock ports of which every SYN is logged; what a knock of a format can bear,
@@ -67,7 +67,7 @@ class Grant(NamedTuple):
     """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS, BLOCK and LOGGED."""
     port: int
     seconds: int
-    """How long new connections may begin; 0 where it is not an OPEN, and in the answer to a STATUS for ever."""
+    """Seconds for which new connections may begin; 0 if it is no OPEN, and in the answer to a STATUS for ever."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
@@ -103,6 +103,6 @@ def unpack(record: bytes, *, listed: bool = False) -> Grant:
 
 
 def pack_doors(doors: list[Grant]) -> bytes:
-    """How many doors are open, and the first MOST_DOORS of them."""
+    """Pack the number of open doors, and the first MOST_DOORS of them."""
     listed = [door._replace(seconds=min(door.seconds, MOST_SECONDS)) for door in doors[:MOST_DOORS]]
     return len(doors).to_bytes(4, "big") + b"".join(map(pack, listed))

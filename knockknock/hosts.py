@@ -12,10 +12,10 @@ MAX_TIMEOUT = 3600.0
 
 
 class Host(NamedTuple):
-    """What the file says of one host; None where it says nothing."""
+    """Settings of one host; None for each that the file does not set."""
 
     host_name: str | None = None
-    """What to resolve in the place of the host that was asked for."""
+    """The name to resolve instead of the host that was asked for."""
     profile: str | None = None
     """The directory in ~/.knockknock."""
     ports: tuple[tuple[int, int], ...] | None = None
@@ -71,7 +71,7 @@ KEYWORDS = ("Host", "HostName", "Profile", "Ports", "Timeout", "Source", "Addres
 
 
 def parse(text: str, where: str, host: str) -> Host:
-    """What a configuration says of a host: of each key the first value that applies. Raises ConfigError.
+    """The settings of a host: for each key the first value that applies. Raises ConfigError.
 
     where: the file's path, for messages. Lines that do not apply are checked all the same.
     """
@@ -118,7 +118,7 @@ def _value(keyword: str, words: list[str]) -> tuple[str, Any]:
 
 
 def _applies(patterns: list[str], host: str) -> bool:
-    """Whether one of the patterns is the host, and none with a ! before it."""
+    """Return whether one of the patterns matches the host, and none with a ! before it."""
     if not patterns:
         raise ConfigError("Host: a pattern is expected")
     hits = [pattern for pattern in patterns if _matches(pattern.removeprefix("!"), host)]
@@ -126,7 +126,7 @@ def _applies(patterns: list[str], host: str) -> bool:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """Whether * (any characters) and ? (any one) make the pattern the host; case does not count. Linear in memory."""
+    """Match a host with * (any characters) and ? (any one); case does not count. Linear in memory."""
     pattern, host = pattern.lower(), host.lower()
     reach = {0}
     for char in re.sub(r"\*+", "*", pattern):

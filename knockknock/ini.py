@@ -41,7 +41,7 @@ def items(text: str, where: str) -> dict[str, str]:
 
 
 def made(text: str, where: str, keys: Keys, key: str, value: str) -> Any:
-    """What is made of the value of one key. Raises ConfigError, as read()."""
+    """Convert the value of one key. Raises ConfigError, as read()."""
     line = _line(text, rf"{re.escape(key)}\s*[=:]")
     if key not in keys:
         raise ConfigError(f"{where}:{line}: there is no key '{key}'; the keys are {', '.join(keys)}")

@@ -6,7 +6,7 @@ import re
 
 _PLACE = "/root/.knockknock"
 _found: list[str] = []
-"""What was in it while we were root."""
+"""Names in root's own directory of profiles, read while we were root."""
 
 
 def look() -> None:
@@ -18,7 +18,7 @@ def look() -> None:
 
 
 def way_out(place: str, name: str = "") -> str:
-    """How to move root's profiles; the empty text if we saw none, or none of a name. place: where ours have to be."""
+    """Say how to move root's profiles; "" if none was seen, or none of a name. place: where ours have to be."""
     if not _found or (name and name not in _found):
         return ""
     import shlex  # only for who has a problem
@@ -31,7 +31,7 @@ def way_out(place: str, name: str = "") -> str:
 
 
 def renamed(place: str, name: str) -> str:
-    """How to give a profile of a directory a name that it can have."""
+    """Say how to rename a profile's directory to a name that it can have."""
     import shlex  # as above
 
     fitting = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:60] or "profile"

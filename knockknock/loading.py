@@ -12,20 +12,20 @@ from .gatekeeper import Gatekeeper, Settings
 from .schemes import Profile
 
 _ = legacy, moment, shlex
-"""For names of knockknock 0.8, and profiles that expire; imported now, as a sandboxed daemon cannot do it later."""
+"""Modules for names of knockknock 0.8 and profiles that expire; a sandboxed daemon cannot import them later."""
 
 
 ANY_SOURCE = frozenset({"tcp timestamps", "payload"})
-"""What some source gives (sources.GIVES), for who looks at profiles whatever the source is."""
+"""Everything that some source gives (sources.GIVES), for readers of profiles that know of no source."""
 
 
 class Found(NamedTuple):
-    """What is on disk, as far as it is another thing than what is heard."""
+    """The differences between profiles on disk and those that are heard."""
 
     gone: set[str]
     """The names of profiles that are to be heard no more."""
     changes: list[tuple[Profile, Any]]
-    """Those that are new or not as they were, each with what is known of its used knocks."""
+    """Profiles to add or replace, each with its used knocks."""
     bad: dict[str, KnockError]
     """By name, what is wrong with the profiles that cannot be used, or are kept as they were."""
 
@@ -105,7 +105,7 @@ class _Twins:
         return younger
 
     def _age(self, name: str, profile: Profile, secret: Hashable) -> tuple[Any, ...]:
-        """What sorts the older one first; profile: one that has the secret, too. In a database the first row wins."""
+        """The key that sorts the older profile first; profile: one with the same secret. In a database: by rows."""
         scheme, before = schemes.load(profile.scheme), self._keeper.profile(name)
         heard = before is not None and before.scheme == profile.scheme and secret in scheme.unshared(before)
         if store.is_database(self._config.profiles):
@@ -122,7 +122,7 @@ class _Twins:
 
 
 def recalled(config: Config, profile: Profile) -> Any:
-    """What is known of a profile's used knocks: for most, the next counter that is acceptable. Raises CounterError."""
+    """Read a profile's used knocks: for most schemes the next counter that the server accepts. Raises CounterError."""
     latest = clock.seconds() + config.clock_skew + 1
     return counters.server_memory(config.state, config.profiles, profile, latest)
 
@@ -141,7 +141,7 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
 
 
 def _readable(directory: str) -> bool:
-    """Whether we may read all that is in a directory."""
+    """Return whether we may read all that is in a directory."""
     try:
         return all(os.access(f"{directory}/{file}", os.R_OK) for file in os.listdir(directory))
     except OSError as error:

@@ -65,7 +65,7 @@ def _wait(fd: int, path: str, end: float) -> None:
 
 
 def _current(fd: int, path: str) -> bool:
-    """Whether the file is still the one of its name, and not what somebody had before it was removed."""
+    """Return whether a file still has its name, and was not removed and made anew."""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:

@@ -129,7 +129,7 @@ class Observers:
                     self.tell(facts.ended(opened))
 
     def _heard(self) -> bool:
-        """Whether anybody wants to know when a door's time is over."""
+        """Return whether anybody wants to know when a door's time is over."""
         return bool((self._hooks and self._hooks.wants_end) or (self._control and self._control.heard))
 
     def wait(self, now: float) -> float | None:

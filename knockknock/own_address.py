@@ -13,7 +13,7 @@ from .errors import FirewallError
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=8BI")
 _TYPE = _HEADER.size + 7
-"""Where struct rtmsg has its rtm_type in an answer."""
+"""Offset of rtm_type in a struct rtmsg of an answer."""
 _REQUEST, _NEW_ROUTE, _GET_ROUTE, _DESTINATION = 1, 24, 26, 1
 _OURS = {2, 3, 4}
 """RTN_LOCAL, RTN_BROADCAST (of a network that we are in), RTN_ANYCAST."""

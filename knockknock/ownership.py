@@ -106,7 +106,7 @@ def _profile(directory: str) -> Iterator[Found]:
 
 
 def _complaint(path: str, status: os.stat_result, *, shared: bool) -> Iterator[str]:
-    """What is wrong with a file or directory. shared: others may make files of their own beside it, as in /tmp."""
+    """Say what is wrong with a file or directory. shared: others may make files beside it, as in /tmp."""
     mode, quoted = stat.S_IMODE(status.st_mode), shlex.quote(path)
     ways_out = [f"chown -h root {quoted}"] if status.st_uid else []
     if not stat.S_ISLNK(status.st_mode):

@@ -23,12 +23,11 @@ class Packet(NamedTuple):
     sequence: int
     acknowledgment: int
     window: int
-    """As on the wire, not scaled."""
+    """The window as on the wire, not scaled."""
     options: bytes = b""
-    """Of TCP, as they came: not more than 40 bytes, of which the sender chose each."""
+    """TCP options as they came: at most 40 bytes, each of the sender's choice."""
     payload: bytes = b""
-    """What follows the TCP or UDP header, as far as the source copied it; always empty from a source that does not give
-    it."""
+    """Bytes after the TCP or UDP header, as many as the source copied; empty from a source that gives none."""
     protocol: int = TCP
     """6 (TCP) or 17 (UDP)."""
     flags: int = SYN

@@ -21,7 +21,7 @@ once."""
 def packets(
     directory: str, profile: Profile, verb: Verb, source: bytes, *, dry: bool, end: float | None = None
 ) -> Iterator[list[Sending]]:
-    """What says a verb, with a counter durably used up if the scheme has one. Raises KnockError.
+    """Packets that say a verb, with a counter durably used up if the scheme has one. Raises KnockError.
 
     Nobody takes the next counter until this ends.
 
@@ -41,7 +41,7 @@ def packets(
 
 
 def leaves(profile: Profile, address: tuple[int, str], source: str) -> str:
-    """Which of this machine's addresses a knock to an address leaves from. Raises SendError.
+    """The address of this machine from which a knock to an address leaves. Raises SendError.
 
     source: which one to take, or "" for the kernel's choice; behind NAT that which the server will see.
     """

@@ -42,7 +42,7 @@ class Helper:
         self._late: list[tuple[str, str]] = []
         """Chains that may refuse what a door lets in, each behind "any" or PROTOCOL/PORT."""
         self.placed = False
-        """Whether there is a new table, without what was listed in it. For who has listed it to set back."""
+        """The table is a new one, without expected values. The daemon lists them and sets this back."""
         self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None
         """Called every WAIT seconds while the helper is at work."""
@@ -65,7 +65,7 @@ class Helper:
         return self._pair.fileno()
 
     def notices(self, more: bool) -> list[str]:
-        """What the helper has said without having been asked; more: read what there is. Raises PrivilegeError."""
+        """Sentences that the helper said without having been asked; more: read what there is. Raises PrivilegeError."""
         if more:
             self._note(self._receive())
         told, self._notices = self._notices, []
@@ -86,11 +86,11 @@ class Helper:
         self._send(grant.VALUES.pack(number, len(come)) + b"".join((*come, *go)))
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
-        """How many doors the kernel has open for an address (b"": for all), and the first. Raises as obey() does."""
+        """The number of open doors of an address (b"": of all), and the first ones. Raises as obey() does."""
         return answers.unpack_doors(self._ask(Grant(Order.STATUS, address, 0, 0, 0)))
 
     def logged(self) -> tuple[int, int]:
-        """How many packets our rules have logged, and passed over, since they were placed. Raises as obey() does."""
+        """Counts of packets that our rules logged and passed over since they were placed. Raises as obey() does."""
         return answers.unpack_counts(self._ask(Grant(Order.LOGGED, b"", 0, 0, 0)))
 
     def _ask(self, order: Grant) -> bytes:
@@ -190,7 +190,7 @@ def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
 
 
 def could_open(user: pwd.struct_passwd, groups: list[int], path: str) -> bool:
-    """Whether a user with some supplementary groups could open a file that is made at a path; asked as that user.
+    """Return whether a user with some groups could open a file that is made at a path; asked as that user.
 
     Who is not root cannot ask, and gets True.
     """

@@ -63,7 +63,7 @@ def _parse(text: str, where: str) -> Profile:
 
 
 def named(draft: Profile, name: str, secrets: Mapping[str, bytes], **more: bool) -> Profile:
-    """What parse_config() has made, whole; secrets: by field, as the scheme's SECRETS."""
+    """Make a profile of a config that parse_config() read, with secrets by field, as the scheme's SECRETS."""
     return cast(Profile, cast(Any, draft)._replace(name=name, **secrets, **more))
 
 

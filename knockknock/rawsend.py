@@ -12,14 +12,14 @@ from . import client
 from .errors import SendError
 
 SOCKET = "/run/knockknock-send.sock"
-"""Where systemd listens (config/knockknock-send.socket)."""
+"""Path of the socket at which systemd listens (config/knockknock-send.socket)."""
 TOO_FAST = "more knocks a second were asked for than are sent: wait, and try again"
-"""What it answers to a packet above the rate, which may be given once more."""
+"""The sender's answer to a packet above the rate, which may be sent once more."""
 
 
 @contextlib.contextmanager
 def borrow(reason: str, timeout: float, *, sudo: bool = True) -> Iterator[Callable[[client.Knock], None]]:
-    """What sends a knock by somebody who may: systemd's socket, or sudo. Raises SendError with the reason if nobody is.
+    """Return a function that sends a knock by systemd's socket, or by sudo. Raises SendError if neither can.
 
     reason: why we may not ourselves. timeout: seconds from now in which all of it ends: a counter is locked meanwhile.
     sudo: whether that may be asked, by who is the command knockknock and may gain rights.
@@ -55,7 +55,7 @@ def by_socket(timeout: float = 5.0) -> socket.socket | None:
 
 
 def sudo_may(seconds: float) -> bool:
-    """Whether sudo says in time that it sends knocks without a password."""
+    """Return whether sudo says in time that it sends knocks without a password."""
     import subprocess  # only here: it takes longer than all of a knock
 
     quiet = subprocess.DEVNULL

@@ -13,7 +13,7 @@ PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
 class Verb(Enum):
-    """What to do with a port; the value is its byte in the authenticated message (PROTOCOL.md step 4)."""
+    """The action on a port; the value is its byte in the authenticated message (PROTOCOL.md step 4)."""
 
     OPEN = b"O"
     CLOSE = b"C"
@@ -49,7 +49,7 @@ class Ports(NamedTuple):
 
 
 ANY_TCP = (Ports(TCP, 1, 65535),)
-"""What a profile without an allow-list may open, as in knockknock 0.8."""
+"""The ports that a profile without an allow-list may open, as in knockknock 0.8."""
 
 
 def port_number(text: str) -> int:
@@ -96,5 +96,5 @@ def parse_ports(text: str) -> tuple[Ports, ...]:
 
 
 def permitted(ports: Iterable[Ports], protocol: int, port: int) -> bool:
-    """Whether an allow-list names a port."""
+    """Return whether an allow-list names a port."""
     return any(one.protocol == protocol and one.first <= port <= one.last for one in ports)

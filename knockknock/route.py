@@ -8,8 +8,8 @@ from typing import Any
 from .errors import SendError
 
 MOST_ADDRESSES = 4
-"""Of a host that are knocked at. With --stdio each costs up to three knocks, and all of them must stay in the server's
-look-ahead window if none arrives: its default is 20."""
+"""Addresses of a host that are knocked at. With --stdio each costs up to three knocks, and all of them must stay in the
+server's look-ahead window if none arrives: its default is 20."""
 _IP_MTU, _IPV6_MTU = 14, 24
 """include/uapi/linux: in.h, in6.h."""
 
@@ -44,7 +44,7 @@ def text(address: tuple[Any, ...]) -> str:
 
 
 def end(address: str, port: int) -> tuple[Any, ...]:
-    """What connect(), bind() and sendto() take for an address, with its zone, and a port."""
+    """The tuple that connect(), bind() and sendto() take for an address, with its zone, and a port."""
     host, _, zone = address.partition("%")
     if not zone:
         return host, port
@@ -113,5 +113,5 @@ def packed(family: int, address: str) -> bytes:
 
 
 def same(family: int, one: str, other: str) -> bool:
-    """Whether two texts are one address."""
+    """Return whether two texts are one address."""
     return packed(family, one) == packed(family, other)

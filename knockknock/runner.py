@@ -53,7 +53,7 @@ class Running:
         self.fd = os.pidfd_open(self._process.pid)
 
     def over(self) -> bool:
-        """Whether it has ended, or is ended now because its time is over."""
+        """Return whether it has ended, or is ended now because its time is over."""
         late = time.monotonic() >= self.end
         # Not waited for yet, so that its number is nobody else's.
         if not late and os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:

@@ -30,7 +30,7 @@ def holder(fd: int) -> int:
 
 
 def _has_open(pid: str, status: os.stat_result) -> bool:
-    """Whether a process has a file open; another one may have the same number on another disk."""
+    """Return whether a process has a file open; another one may have the same number on another disk."""
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):

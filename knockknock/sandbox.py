@@ -43,7 +43,7 @@ Enter = Callable[[], None]
 def prepare(
     mode: str, reads: Iterable[str], writes: Iterable[str], syslog: int | None, listener: int | None = None
 ) -> Enter:
-    """What puts the sandbox in force. Raises PrivilegeError if it is required and something is missing.
+    """Return a function that enters the sandbox. Raises PrivilegeError if it is required and something is missing.
 
     mode: `auto` (what is missing is logged), `required` or `off`. reads: the files and directories that are read
     after the start; of a file its directory, because it may be replaced. writes: the directories that are written to.

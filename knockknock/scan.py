@@ -13,7 +13,7 @@ Source = IPv4Network | IPv6Network
 
 
 class Counter:
-    """Who has tried what in the last seconds: a port counts for so long after its first SYN, whatever comes later."""
+    """Ports that sources tried in the last seconds; each counts from its first SYN on, whatever comes later."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -22,7 +22,7 @@ class Counter:
         self._seen: dict[tuple[Source, int], tuple[float, bool]] = {}
         """When, and whether it counts, by source and port; the oldest first, as all stay for the same time."""
         self._ports: dict[Source, int] = {}
-        """How many of them count."""
+        """Number of those that count."""
         self._shut: dict[Source, float] = {}
         """When one of these was last to be shut out."""
 

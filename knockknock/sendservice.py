@@ -50,12 +50,12 @@ def later(full: float, rate: int = RATE) -> float:
 
 
 def both(own: float, every: float) -> tuple[float, float]:
-    """What later() gives for a user and for all together. Raises SendError, which takes nothing of either."""
+    """Times that later() gives for a user and for all together. Raises SendError, which takes nothing of either."""
     return later(own), later(every, ALL * RATE)
 
 
 def shared_pace() -> Take:
-    """What counts a packet in all processes that sudo starts for a user. Raises SendError."""
+    """Count a packet in all processes that sudo starts for a user. Raises SendError."""
     if os.geteuid():
         raise SendError("--send is for sudo and for systemd's knockknock-send.socket (the unit without an @)")
     files = [_pace_file(os.environ.get("SUDO_UID") or "0"), _pace_file("all")]
@@ -128,7 +128,7 @@ def check(packet: bytes) -> tuple[int, str, str]:
 
 
 def own_address(family: int, address: str) -> bool:
-    """Whether an address is this machine's, and not the loopback's: only then a connection to it comes from it.
+    """Return whether an address is this machine's, and not the loopback's: only then a connection to it comes from it.
 
     bind() does not tell: with net.ipv4.ip_nonlocal_bind it takes any.
     """
@@ -170,7 +170,7 @@ class Client(NamedTuple):
     near: socket.socket
     user: int
     data: bytearray
-    """What was read and is no whole packet yet."""
+    """Bytes that were read and are no whole packet yet."""
 
 
 class Service:
@@ -179,7 +179,7 @@ class Service:
     def __init__(self, sender: Sender, listener: socket.socket) -> None:
         self._sender, self._listener = sender, listener
         self._paces: dict[int, float] = {}
-        """What later() gave for each user."""
+        """Times that later() gave for each user."""
         self._every = 0.0
         """The same for all together."""
         self._clients: dict[int, tuple[Client, float]] = {}
@@ -246,7 +246,7 @@ class Service:
 
     @staticmethod
     def _say(near: socket.socket, line: bytes) -> bool:
-        """Whether a client takes a line at once; one that does not is not waited for."""
+        """Return whether a client takes a line at once; one that does not is not waited for."""
         try:
             return near.send(line) == len(line)
         except OSError:

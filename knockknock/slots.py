@@ -43,12 +43,12 @@ def slot(counter: int) -> bytes:
 
 
 def damaged(text: str) -> bool:
-    """Whether one of two slots, and not both, fails its CRC."""
+    """Return whether one of two slots, and not both, fails its CRC."""
     return len({value is None for value in _slots(text)}) == 2
 
 
 def places(data: bytes, counter: int) -> list[int]:
-    """Where in a file the slots begin that a counter is to be written into, in this order; none if it has no slots."""
+    """Offsets of the slots in a file that a counter is to be written into, in this order; none if it has no slots."""
     values = [-1 if value is None else value for value in _slots(data.decode("latin-1"))]
     if not values or max(values) < 0:
         return []

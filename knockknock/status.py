@@ -19,7 +19,7 @@ PROFILES, PORTS = 1000, 100
 
 
 def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, Any]:
-    """What has been since the start, so many seconds ago. counts: of events by name and reason."""
+    """Counts of events since the start, so many seconds ago. counts: of events by name and reason."""
     refused = {reason.value: counts.get(("refused", reason.value), 0) for reason in Reason}
     refused["unexamined"] = counts.get(("ignored", ""), 0)
     knocks = {
@@ -40,7 +40,7 @@ def now(
     helper: Helper,
     address: bytes,
 ) -> dict[str, Any]:
-    """What is at this moment. Raises PrivilegeError.
+    """The state at this moment. Raises PrivilegeError.
 
     state: the directory of the counters. profiles: those to be listed, of so many in all. deaf: what is wrong with
     the source, or "". expected: what the kernel tells of. address: list the doors of this source only, if not empty.

@@ -83,7 +83,7 @@ def load_draft(directory: str) -> Profile:
 
 
 def key_file(field: str) -> str:
-    """Where a key of a profile (schemes.Scheme.SECRETS) is kept in its directory."""
+    """The path of a key of a profile (schemes.Scheme.SECRETS) in its directory."""
     return field.replace("_", ".")
 
 
@@ -110,7 +110,7 @@ def names(directory: str) -> Iterator[str]:
 
 
 def _may_be_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a directory, or a link of which that cannot be said: who reads it says what is wrong."""
+    """Return whether an entry is a directory, or a link that cannot be followed: its reader says what is wrong."""
     try:
         return entry.is_dir()
     except OSError:
@@ -118,7 +118,7 @@ def _may_be_directory(entry: os.DirEntry[str]) -> bool:
 
 
 def is_database(place: str) -> bool:
-    """Whether `profiles` of the configuration names a database, and not a directory."""
+    """Return whether `profiles` of the configuration names a database, and not a directory."""
     return place.endswith(".db")
 
 

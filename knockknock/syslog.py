@@ -12,8 +12,10 @@ _SEVERITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 
 
 class Handler(logging.Handler):
-    """Where logging's own SysLogHandler makes a new socket when the syslog daemon was restarted, this one connects the
-    old one again, because the sandbox lets no socket be made. Where no syslog daemon is, nobody is told."""
+    """A logging handler that connects its one socket again when the syslog daemon was restarted.
+
+    logging's own SysLogHandler makes a new socket then, which the sandbox forbids. Without a daemon lines are lost.
+    """
 
     def __init__(self, path: str = PATH) -> None:
         super().__init__()

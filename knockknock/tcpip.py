@@ -59,7 +59,7 @@ def like(template: bytes, port: int, hops: int, timestamp: int) -> bytes:
 
 
 def _timestamp(packet: bytes | bytearray, start: int) -> int:
-    """Where the TCP timestamps option begins in a packet whose TCP header begins at start; 0 if there is none."""
+    """The offset of the TCP timestamps option in a packet whose TCP header begins at start; 0 if there is none."""
     at, end = start + 20, start + (packet[start + 12] >> 4) * 4
     while at < end and packet[at]:
         if packet[at] == _TIMESTAMPS:

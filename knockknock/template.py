@@ -24,7 +24,7 @@ _MAX_MAXSEG = 32767
 
 
 class Unsent(NamedTuple):
-    """What a connection to a host would have."""
+    """The fields that a connection to a host would have."""
 
     source: str
     """The address of this machine; a link-local one with its zone behind it (RFC 4007)."""

@@ -21,7 +21,7 @@ gc.disable()
 
 
 class Complaints(io.TextIOWrapper):
-    """Standard error: what cannot be written there is lost, as there is nowhere to say so."""
+    """Standard error; a line that cannot be written is lost, as there is nowhere to say so."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):

@@ -23,7 +23,7 @@ CARRIED = {
 }
 CLAT = ipaddress.ip_network("192.0.0.0/29")
 SLIRP = ipaddress.ip_network("10.0.2.0/24")
-"""What slirp4netns and QEMU's user network give to who is inside; the second address is their gateway's."""
+"""Networks that slirp4netns and QEMU's user network give to their guests; the second address is the gateway's."""
 NEAR = 1280
 """Bytes; a smaller MTU is a tunnel's (RFC 8200 section 5)."""
 
@@ -94,7 +94,7 @@ def _settings(options: argparse.Namespace, place: str) -> hosts.Host:
 
 
 def raw() -> tuple[bool, str]:
-    """Whether a raw packet may be sent, and how or why not."""
+    """Check whether a raw packet may be sent, and say how, or why not."""
     try:
         for one in client.open_raw().values():
             one.close()
@@ -228,7 +228,7 @@ def _gateways() -> list[str]:
 
 
 def _bound(profile: AnyProfile) -> bool:
-    """Whether a knock is good from one address only."""
+    """Return whether a knock is good from one address only."""
     return profile.bind_source if isinstance(profile, Profile) else schemes.load(profile.scheme).BOUND
 
 
@@ -256,7 +256,7 @@ def fields(packet: bytes, port: int) -> str:
 
 
 def path(doctor: Doctor, profile: Profile) -> None:
-    """What may happen on the way, which only the other end can see."""
+    """Say what may happen to packets on the way, which only the other end can see."""
     doctor.note(
         f"format {profile.format} is carried in {CARRIED[profile.format]}. Where something on the way writes one of "
         "them anew (NAT and firewalls that number packets themselves, proxies, some VPNs), the server logs 'refused "

@@ -28,7 +28,7 @@ def command(options: argparse.Namespace) -> None:
 
 
 def _may_knock() -> bool:
-    """Whether a knock needs no sudo here."""
+    """Return whether a knock needs no sudo here."""
     from .doctor import raw  # imported only here: it looks at every way to send
 
     return raw()[0]
@@ -47,7 +47,7 @@ def _rest() -> str:
 
 
 def paste() -> tuple[Profile, int]:
-    """What is pasted into a terminal, which does not show it; more lines, as long as they do not make a whole one.
+    """Read what is pasted into a terminal, without showing it; several lines, until they make a whole one.
 
     Raises ProfileError.
     """

@@ -110,7 +110,7 @@ def from_file(path: str) -> Iterator[Packet]:
 
 
 def arrived() -> socket.socket:
-    """What sees all packets that come in, before the firewall does. Raises KnockError."""
+    """Open a socket that sees all packets that come in, before the firewall does. Raises KnockError."""
     try:
         return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
     except PermissionError:
@@ -168,7 +168,7 @@ def _next(wire: socket.socket, ports: set[int], end: float) -> Packet | None:
 
 
 def _logged(log: sources.Source, packet: Packet) -> bool:
-    """Whether the kernel's line about a packet comes."""
+    """Return whether the kernel's line about a packet comes."""
     end = time.monotonic() + LINE
     while time.monotonic() < end:
         for line in log.read():
@@ -195,7 +195,7 @@ def _surroundings(settings: Config, heard: bool, looked: bool) -> bool:
 
 
 def _rule() -> bool:
-    """Whether our table is there, with its rule that logs."""
+    """Return whether our table is there, with its rule that logs."""
     try:
         connect().packets(NAME, "told")
     except (FirewallError, OSError):

@@ -14,7 +14,7 @@ from ..schemes.synprofile import FORMATS, Profile
 from . import formatter, free, handover, run
 
 GRACE = "7d"
-"""How long the old keys are good after a rotation."""
+"""Time that the old keys stay good after a rotation."""
 FOR_NEW = {
     "scheme": "syn",
     "otp_layout": otp.LAYOUTS[0],

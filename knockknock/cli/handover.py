@@ -12,7 +12,7 @@ from ..schemes.synprofile import Profile
 
 
 def server(options: argparse.Namespace) -> str:
-    """What the client calls this server. Raises ProfileError."""
+    """The client's name for this server. Raises ProfileError."""
     return enrolment.check_server(options.server or socket.gethostname())
 
 
@@ -66,7 +66,7 @@ def handed_over(options: argparse.Namespace, profile: Profile) -> Iterator[str]:
 
 
 def steps(options: argparse.Namespace, profile: Profile, line: str, *, replace: bool, heard: bool) -> str:
-    """What is left to do, ending with the line. replace: the client has a profile of this server. heard: reloaded."""
+    """Say what is left to do, ending with the line. replace: the client has an older profile. heard: reloaded."""
     reload = (
         ""
         if heard

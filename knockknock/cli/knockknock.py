@@ -32,7 +32,7 @@ GOES_WITH: "dict[str, set[str]]" = {
     "doctor": {"host", "ports", "family", "source"},
     "send": set(),
 }
-"""What can be asked for that is no knock, and the options that go with each."""
+"""Modes that send no knock, and the options that go with each."""
 
 
 def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
@@ -147,7 +147,7 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
 
 
 def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
-    """What to ask for. Raises SendError for what the profile cannot."""
+    """The requests that the options name. Raises SendError for one that the profile cannot make."""
     verb = Verb.CLOSE if options.close else Verb.OPEN
     if not options.ports:
         return [Request(verb, one.protocol, one.first) for one in profile.ports[:1]]

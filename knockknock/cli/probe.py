@@ -86,7 +86,7 @@ def _send(port: int) -> None:
 
 
 def _wait(source: sources.Source, port: int, seconds: float) -> tuple[bool, str]:
-    """Whether the packet came, and else how a line began that was not understood, or ""."""
+    """Return whether the packet came, and else the front of a line that was not understood, or ""."""
     end, front = time.monotonic() + seconds, ""
     while (left := end - time.monotonic()) > 0:
         if port in [packet.port for packet in source.read() if packet]:

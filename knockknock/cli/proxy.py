@@ -145,7 +145,7 @@ def at(address: tuple[str, int]) -> str:
 
 
 def become(name: str | None) -> str:
-    """Give up root and all capabilities, for good; the home directory of whom we are now. Raises KnockError.
+    """Give up root and all capabilities, for good; return the user's home directory. Raises KnockError.
 
     name: of the user to become; None: who called sudo, or who we are.
     """
@@ -175,7 +175,7 @@ def _number(name: str) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Whether the port may be opened to whom it would be. Raises SystemExit as a usage error."""
+    """Check that the port may be opened to those who could reach it. Raises SystemExit as a usage error."""
     if ipaddress.ip_address(options.listen[0]).is_loopback:
         return
     if not options.listen_beyond_loopback:
@@ -233,7 +233,7 @@ def command(arguments: list[str]) -> None:
 
 
 def _seen(address: tuple[str, int]) -> tuple[str, int]:
-    """Where this machine's own browser finds a listener."""
+    """The address at which this machine's own browser finds a listener."""
     unspecified = ipaddress.ip_address(address[0]).is_unspecified
     return ("::1" if ":" in address[0] else "127.0.0.1", address[1]) if unspecified else address
 

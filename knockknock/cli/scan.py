@@ -11,7 +11,7 @@ from ..root.listing import connect
 from ..root.scan import Address
 
 PREFIX = "knockknock_scan_"
-"""Of the names of counts."""
+"""Prefix of the names of counts."""
 
 
 def show(path: str, options: argparse.Namespace) -> None:

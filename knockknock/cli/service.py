@@ -37,7 +37,7 @@ def logger(where: str) -> int | None:
 
 
 def notifier() -> Callable[[str], None]:
-    """What tells systemd, if it asked to be told (sd_notify(3)); connected now, as later no socket can be made.
+    """Return a function that tells systemd, if it asked to be told (sd_notify(3)); later no socket can be made.
 
     Raises KnockError, and so does what this returns.
     """

@@ -16,7 +16,7 @@ PATIENCE = 10.0
 LONGEST = 4 << 20
 """Bytes of an answer, or of an event: who has taken the daemon over may send without end."""
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""What an answer of another form leads to."""
+"""Errors that an answer of another form leads to."""
 MOST, WIDEST = 1000, 2000
 """Rows of a table that are printed, and characters of a cell."""
 
@@ -85,7 +85,7 @@ def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, 
 
 
 def page(said: dict[str, Any], one: bool) -> str:
-    """For people. one: only doors were asked for."""
+    """The page for people. one: only doors were asked for."""
     if not said["running"]:
         return "knockknock-daemon is not running"
     doors = [
@@ -135,7 +135,7 @@ def page(said: dict[str, Any], one: bool) -> str:
 
 
 def expected(listed: dict[str, int], every: list[str]) -> str:
-    """Of what the kernel tells the daemon."""
+    """Say of which packets the kernel tells the daemon."""
     parts = [f"every SYN to {', '.join(every)} is logged"] if every else []
     if listed["profiles"] or not every:
         told = f"{listed['ahead']} knocks ahead of {listed['profiles']} profile(s)"
@@ -156,7 +156,7 @@ def plain(value: object) -> str:
 
 
 def still(seconds: int) -> str:
-    """How long a door stays open."""
+    """The time that a door stays open, as text."""
     return f"{seconds} s" if seconds else "for ever"
 
 

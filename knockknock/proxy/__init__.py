@@ -11,7 +11,7 @@ MAX_HEAD = 8192
 
 
 class Target(NamedTuple):
-    """Where a client wants to be connected to."""
+    """The host and port that a client wants to be connected to."""
 
     host: str
     """A name or an address, as the client wrote it."""
@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 class Login(NamedTuple):
-    """What a client has to say first, as bytes. Its repr shows neither."""
+    """The user name and password that a client has to say first, as bytes. The repr shows neither."""
 
     user: bytes
     password: bytes
@@ -43,12 +43,12 @@ class Refused(Exception):
 
 
 class Dialect(Protocol):
-    """How a client asks for a connection."""
+    """A request for a connection."""
 
     target: Target | None
     """Set once the request is complete."""
     rest: bytes
-    """What the client said beyond its request: it belongs to the connection."""
+    """Bytes that the client sent behind its request: they belong to the connection."""
 
     def hear(self, data: bytes) -> bytes:
         """Take what the client said, never nothing; what to answer now. Raises Refused."""

@@ -77,7 +77,7 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """Where a name in ASCII leads, in the resolver's order (RFC 6724), families taking turns. Raises OSError.
+    """Resolve a name in ASCII, in the resolver's order (RFC 6724), families taking turns. Raises OSError.
 
     A thread of the loop waits for the resolver. An address is found without one.
     """

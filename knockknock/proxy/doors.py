@@ -61,7 +61,7 @@ class _Door:
 
 
 class _Way(NamedTuple):
-    """How to get to a host with a profile."""
+    """The way to a host with a profile."""
 
     profile: Profile
     settings: Host
@@ -85,7 +85,7 @@ class Doors:
         self._timeout = timeout
         self._doors: WeakValueDictionary[Address, _Door] = WeakValueDictionary()
         self._sent: dict[tuple[str, str], float] = {}
-        """By address of a server, or profile, and limit: when all knocks so far would have been sent at that rate."""
+        """Times at which all knocks so far would have been sent at that rate, by address or profile, and limit."""
         self._best: dict[str, int] = {}
         """By profile: the address family that was the first to connect, the last time."""
         self._threads = defaultdict[str, ThreadPoolExecutor](partial(ThreadPoolExecutor, 1, "knock"))
@@ -96,7 +96,7 @@ class Doors:
         return sorted(store.names(self._profiles))
 
     def find(self, target: Target) -> tuple[Profile, Host] | None:
-        """What to knock with for a target, and how; None: connect as if we were not there. Raises KnockError."""
+        """Find the profile and the way to knock for a target; None: connect without a knock. Raises KnockError."""
         host = target.host.rstrip(".")
         settings = self._settings(host)
         names = [settings.profile] if settings.profile else [host, *filter(None, [settings.host_name])]
@@ -106,7 +106,7 @@ class Doors:
         return (profile, settings) if profile.permits(Request(Verb.OPEN, TCP, target.port)) else None
 
     def _settings(self, host: str) -> Host:
-        """What the user's configuration says of a host, as for the command knockknock. Raises ConfigError."""
+        """The user's settings of a host, as for the command knockknock. Raises ConfigError."""
         path = f"{self._profiles}/config"
         try:
             if os.stat(path).st_mode & 0o002:
@@ -195,7 +195,7 @@ class Doors:
         return await first(((at, partial(attempt, again)) for at, again in timing), way.timeout)
 
     def _pause(self, profile: Profile, destination: str) -> float:
-        """How long the next knock to an address has to wait, in seconds; counts it (a leaky bucket)."""
+        """Count the next knock to an address, and return the seconds that it has to wait (a leaky bucket)."""
         now, pause = asyncio.get_running_loop().time(), 0.0
         most = min(profile.doors_per_minute or SHARE, _MOST)  # half of them at once, so that no minute has more
         limits = {(destination, "pace"): _PACE, (profile.name, "share"): (most / 120, most / 2)}
@@ -232,7 +232,7 @@ def _text(error: Exception) -> str:
 
 
 def _explained(error: Exception, target: Target, timeout: float) -> Exception:
-    """What to tell, about a host with a profile."""
+    """The sentence to log about a host with a profile."""
     if isinstance(error, TimeoutError):
         return TimeoutError(
             f"{target} did not open within {timeout:g} s, though it was knocked for up to three times: "

@@ -87,7 +87,7 @@ class Http:
         raise Refused("/proxy.pac was read", answer)
 
     def _knows(self, credentials: bytes) -> bool:
-        """Whether credentials (RFC 7617 section 2) are those of the login."""
+        """Return whether credentials (RFC 7617 section 2) are those of the login."""
         scheme, _, encoded = credentials.partition(b" ")
         try:
             said = base64.b64decode(encoded.strip(), validate=True)
@@ -128,7 +128,7 @@ def _authority(target: bytes) -> Target:
 
 
 def _is_loopback(host: bytes) -> bool:
-    """Whether a Host header names the loopback itself."""
+    """Return whether a Host header names the loopback itself."""
     name = host.decode("latin-1").lower()
     name = name.partition("]")[0][1:] if name.startswith("[") else name.partition(":")[0]
     try:

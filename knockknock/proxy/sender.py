@@ -13,7 +13,7 @@ PATIENCE = 2.0
 
 
 def sender(user: int = -1) -> Callable[[client.Knock], None]:
-    """What puts a knock on the wire: raw sockets that are opened now, or else systemd's socket, asked for each knock.
+    """Return a function that sends a knock by raw sockets opened now, or by systemd's socket, asked for each knock.
 
     Raises SendError, and so does what it is. user: as client.open_raw() has it.
     """

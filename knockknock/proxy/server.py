@@ -36,7 +36,7 @@ _DEAF = 1.0
 
 
 class Limits(NamedTuple):
-    """What a client may take."""
+    """Limits of a client."""
 
     connections: int
     """At a time; a further one is refused, or takes the place of one that was idle for long."""
@@ -47,7 +47,7 @@ class Limits(NamedTuple):
 
 
 class Server:
-    """What all connections share."""
+    """State that all connections share."""
 
     def __init__(self, doors: Doors, address: str, login: Login | None, limits: Limits) -> None:
         """address: HOST:PORT under which a browser on this machine finds us."""
@@ -56,7 +56,7 @@ class Server:
         self._login = login
         self._limits = limits
         self._unfinished: dict[asyncio.Task[None], None] = {}
-        """Those who have not said yet what they want, the oldest first."""
+        """Clients that have not said yet what they want, the oldest first."""
         self._joined: dict[asyncio.Task[None], float] = {}
         """When something was last said on each connection, by the loop's clock."""
         self._complaints: dict[str, float] = {}
@@ -115,7 +115,7 @@ class Server:
             await asyncio.sleep(0)  # whose request is here already is no longer unfinished when the next one comes
 
     def _complain(self, sentence: str, who: str = "") -> None:
-        """Log a sentence, unless that was done within a minute. who: one of any number of whom it can be said."""
+        """Log a sentence, unless that was done within a minute. who: its subject, of any number of them."""
         now = asyncio.get_running_loop().time()
         self._complaints = {said: at for said, at in self._complaints.items() if now - at < _COMPLAINT}
         sentence = f"{who}{sentence}"
@@ -146,7 +146,7 @@ class Server:
                 await self._connect(client, who, dialect, target)
 
     def _room(self) -> bool:
-        """Whether there is room for one more connection; one that was idle for long makes some."""
+        """Return whether there is room for one more connection; one that was idle for long makes some."""
         if len(self._joined) < self._limits.connections:
             return True
         task, last = min(self._joined.items(), key=lambda one: one[1])
@@ -178,7 +178,7 @@ class Server:
             self._paid.pop(guesser, None)
 
     async def _hear(self, client: socket.socket, host: str, guesser: str) -> tuple[Dialect, Target]:
-        """What the client wants. Raises Refused, OSError."""
+        """Read the client's request. Raises Refused, OSError."""
         loop = asyncio.get_running_loop()
         dialect: Dialect | None = None
         while dialect is None or dialect.target is None:
@@ -216,7 +216,7 @@ class Server:
 
 
 def _gone(client: socket.socket) -> bool:
-    """Whether a client that waits for its connection has gone; one that has closed its own end alone may listen."""
+    """Return whether a client that waits for its connection has gone; one that closed its own end alone may listen."""
     poll = select.poll()
     poll.register(client, 0)  # POLLHUP and POLLERR are always told
     return bool(poll.poll(0))

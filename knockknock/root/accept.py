@@ -31,7 +31,7 @@ _L4PROTO = b"meta", 16
 _DESTINATION_PORT = b"payload", 2, 2, 2
 """Expressions that load these: NFT_META_L4PROTO; base (the transport header), offset and length."""
 _REFUSING_TARGETS = {b"REJECT", b"TARPIT", b"NFQUEUE"}
-"""Of iptables; its DROP is a verdict."""
+"""Targets of iptables that refuse; its DROP is a verdict."""
 
 
 class Chain(NamedTuple):
@@ -46,7 +46,7 @@ class Chain(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a kernel's rules are to a door."""
+    """The relation of a kernel's rules to a door."""
 
     wanted: tuple[Chain, ...]
     """Base chains that are to have our rule."""
@@ -75,7 +75,7 @@ class _Rule(NamedTuple):
 
 
 def look(kernel: Kernel, label: int) -> Look:
-    """What is in the kernel now, without anything of our own table. Raises OSError."""
+    """List the kernel's chains and rules, without our own table. Raises OSError."""
     owned = {
         (family, _text(found[_NAME]))
         for family, found in dump(kernel, TABLES)
@@ -154,7 +154,7 @@ def _chain(family: int, found: dict[int, bytes], table: int, name: int) -> Chain
 
 
 def _refuses(chain: Chain, rules: dict[Chain, list[_Rule]]) -> bool:
-    """Whether a rule that can be reached from a chain may refuse; one that looks a verdict up may."""
+    """Return whether a rule that can be reached from a chain may refuse; one that looks a verdict up may."""
     reached, todo = {chain}, [chain]
     while todo:
         one = todo.pop()
@@ -177,7 +177,7 @@ def _expressions(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _untracks(expressions: bytes) -> bool:
-    """Whether a rule takes packets out of connection tracking: by nft, or as iptables' CT --notrack."""
+    """Return whether a rule takes packets out of connection tracking: by nft, or as iptables' CT --notrack."""
     for name, data in _expressions(expressions):
         found = dict(attributes(data))
         if name == b"notrack" or (name == b"target" and found[1].rstrip(b"\0") == b"CT" and _no_track(found[3])):
@@ -259,7 +259,7 @@ def _labelled(label: int) -> bytes:
 
 
 def _is_ours(rule: _Rule, label: int) -> bool:
-    """Whether a rule is one of ours, by all that it does and not by its comment alone."""
+    """Return whether a rule is one of ours, by all that it does and not by its comment alone."""
     if b"connlabel" not in rule.expressions and b"ct" not in rule.expressions:
         return False
     found = _compared(rule.expressions)

@@ -25,7 +25,7 @@ _ESTABLISHED = "01"
 
 
 class Survey(NamedTuple):
-    """What others' rules are to a door."""
+    """The relation of others' rules to a door."""
 
     nft: accept.Look
     iptables: tuple[legacy.Look, ...]
@@ -36,7 +36,7 @@ class Survey(NamedTuple):
         return self.nft.refuses or any(one.refuses for one in self.iptables)
 
     def text(self, limits: Policy) -> str:
-        """What an administrator should know of it, in a sentence."""
+        """Say in a sentence what an administrator should know of it."""
         into = [*map(str, self.nft.wanted), *(str(one.table) for one in self.iptables if not one.problem)]
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
@@ -57,7 +57,7 @@ class Survey(NamedTuple):
 _TRIES = 5
 """Times that our table is placed anew because others change rules meanwhile."""
 GATE = os.environ.get("KNOCKKNOCK_GATE", "/var/lib/knockknock.gate")
-"""Where what refuses is kept for the next boot, whatever the state directory: knockknock-gate.service has it."""
+"""The file that keeps what refuses for the next boot, whatever the state directory: knockknock-gate.service has it."""
 _GONE = f"add table inet {NAME}\ndelete table inet {NAME}\n"
 """To delete what is not there would be an error."""
 POINTLESS = (
@@ -72,7 +72,7 @@ def _ports(run: tuple[int, int, int]) -> str:
 
 
 def _may_open(limits: Policy, run: tuple[int, int, int]) -> bool:
-    """Whether some profile may open some port of a run, or some network needs none."""
+    """Return whether some profile may open some port of a run, or some network needs none."""
     protocol, first, last = run
     doors = [*limits.doors, *(timed[:3] for timed in limits.timed)]
     return bool(limits.protect_allow) or any(one[0] == protocol and one[1] <= last and first <= one[2] for one in doors)

@@ -16,10 +16,10 @@ _ASK_VERSION, _PATH_BENEATH = 1, 1
 WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8, 1 << 14
 READ = READ_FILE | READ_DIR
 KEEP = READ | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE
-"""What it takes to put files in place in a directory, whole."""
+"""Rights that it takes to put files in place in a directory, whole."""
 
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""How many rights over files there are, by the version that brought the last of them."""
+"""Numbers of rights over files, by the version of Landlock that brought the last of them."""
 _TCP_BIND_AND_CONNECT, _TCP_SINCE = 0b11, 4
 _ABSTRACT_SOCKETS_AND_SIGNALS, _SCOPES_SINCE = 0b11, 6
 
@@ -30,7 +30,7 @@ def version() -> int:
 
 
 class Ruleset:
-    """What is allowed of all that this kernel can refuse; everything else is refused after restrict()."""
+    """Rules that allow some of all that this kernel can refuse; everything else is refused after restrict()."""
 
     def __init__(self, version: int) -> None:
         """version: of Landlock, at least 1. Raises PrivilegeError."""

@@ -13,7 +13,7 @@ from . import NAME
 from .lock import XTABLES
 
 _TABLES = ("filter", "mangle", "security")
-"""Those that can refuse what comes in."""
+"""Tables that can refuse what comes in."""
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a table holds."""
+    """The contents of a table."""
 
     table: Table
     placed: bool
@@ -39,7 +39,7 @@ class Look(NamedTuple):
     refuses: bool
     """Whether something that INPUT leads to may refuse; one that cannot be read may."""
     problem: str = ""
-    """Why it cannot be read, or takes no rule of ours, in a sentence."""
+    """The reason why it cannot be read, or takes no rule of ours, in a sentence."""
 
 
 def tables() -> list[Table]:
@@ -53,7 +53,7 @@ def tables() -> list[Table]:
 
 
 def look(label: int) -> list[Look]:
-    """What those tables hold."""
+    """Look at all loaded tables that can refuse."""
     found = []
     for table in tables():
         try:
@@ -91,7 +91,7 @@ def _rule(label: int) -> str:
 
 
 def _refuses(lines: list[str]) -> bool:
-    """Whether the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
+    """Return whether the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
     if any(line.startswith(":INPUT DROP") for line in lines):
         return True
     reached, todo = {"INPUT"}, ["INPUT"]
@@ -120,7 +120,7 @@ def _command(family: int) -> str:
 
 
 def _run(command: list[str]) -> str:
-    """What a command prints. Raises FirewallError."""
+    """Run a command, and return what it prints. Raises FirewallError."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=30, check=False

@@ -15,7 +15,7 @@ HEAD, RUN = struct.Struct("!IIBBI"), struct.Struct("!BHHH")
 
 
 class Limits(NamedTuple):
-    """What the helper knows of the policy."""
+    """The policy as the helper knows it."""
 
     answer: bytes
     """To be passed on to the daemon, once this is in force; b"": nothing."""

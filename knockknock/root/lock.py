@@ -9,7 +9,7 @@ from ..errors import FirewallError
 from . import NAME
 
 XTABLES = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
-"""What every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
+"""The file that every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
 LOCK = "/run/knockknock"
 """Begins the name of our own, which says who holds it; the number of the network namespace follows."""
 

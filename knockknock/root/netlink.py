@@ -65,7 +65,7 @@ class Kernel:
             raise OSError(failed, os.strerror(failed))
 
     def ask(self, kind: int, flags: int, family: int = 0, body: bytes = b"", tries: int = 20) -> list[Object]:
-        """What the kernel has of a kind: the family and the attributes of each object.
+        """List the kernel's objects of a kind: the family and the attributes of each.
 
         flags: DUMP for all of them; ACK for one. tries: times to ask because something has changed meanwhile.
         """
@@ -84,13 +84,13 @@ class Kernel:
         return self.ask(kind, flags, family, body, tries - 1) if interrupted else found
 
     def packets(self, table: str, counter: str) -> int:
-        """What a named counter has counted."""
+        """The packets that a named counter has counted."""
         asked = text(_OBJECT_TABLE, table) + text(_OBJECT_NAME, counter) + attribute(_OBJECT_TYPE, _COUNTER)
         ((_, found),) = self.ask(_OBJECT, ACK, INET, asked)
         return int.from_bytes(dict(attributes(found[_OBJECT_DATA]))[_PACKETS], "big")
 
     def elements(self, name: str) -> Iterator[tuple[bytes, int]]:
-        """What is in a set of our table: key, and seconds that are left, rounded up; 0: for ever."""
+        """The elements of a set of our table: key, and seconds that are left, rounded up; 0: for ever."""
         for _, found in self.ask(_ELEMENTS, DUMP, INET, text(_TABLE, NAME) + text(_SET, name)):
             for _, one in attributes(found.get(_LIST, b"")):
                 element = dict(attributes(one))
@@ -147,7 +147,7 @@ def text(kind: int, name: str) -> bytes:
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """What attribute() packed, one behind the other: kind, without the flag for nesting, and data."""
+    """Unpack attributes that attribute() packed one behind the other: kind, without the flag for nesting, and data."""
     while len(data) >= 4:
         size, kind = struct.unpack_from("=HH", data)
         yield kind & ~NESTED, data[4:size]

@@ -53,7 +53,7 @@ class Policy(NamedTuple):
     """Seconds after which the kernel refuses nothing more by itself; 0: it does until it is asked for in words."""
     doors_per_minute: int = 600
     nflog_group: int = 0
-    """Where packets to knock ports are logged to; 0: the kernel's log."""
+    """The NFLOG group that packets to knock ports are logged to; 0: the kernel's log."""
     any_flags: tuple[int, ...] = ()
     """TCP knock ports of which not SYNs alone are logged."""
     expected_size: int = 100_000
@@ -67,7 +67,7 @@ class Policy(NamedTuple):
 
 
 def limits(policy: Policy, answer: bytes = b"") -> Limits:
-    """What the helper is to know of a policy; answer: as there."""
+    """The limits of a policy, for the helper; answer: see Limits."""
     scan = policy.scan
     runs = [*policy.timed, *((*door, policy.seconds) for door in policy.doors)]
     if scan and scan.by_daemon:
@@ -78,7 +78,7 @@ def limits(policy: Policy, answer: bytes = b"") -> Limits:
 
 
 def message(limits: Limits) -> bytes:
-    """What hands limits to the helper. Raises FirewallError if it would be too long."""
+    """Pack limits for the helper. Raises FirewallError if the message would be too long."""
     answer, *numbers, runs = limits
     made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer])
     if len(made) > MOST:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from ..errors import PrivilegeError
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
-"""What `python -I -c` is given: the folder of the package comes first, and nothing from the environment counts."""
+"""Code for `python -I -c`: the folder of the package comes first, and nothing from the environment counts."""
 DAC_OVERRIDE, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = 1, 6, 7, 8, 12, 13
 """Capabilities (include/uapi/linux/capability.h)."""
 

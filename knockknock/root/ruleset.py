@@ -21,11 +21,11 @@ from . import NAME, sets
 from .policy import Policy, Scan
 
 PREFIX = "knockknock "
-"""What the rule that logs writes before a packet (sources.logline and sources.nfpacket read it)."""
+"""Prefix of the rule that logs, before each packet (sources.logline and sources.nfpacket read it)."""
 COPY = 512
 """Bytes of a packet that a rule hands to an NFLOG group (sources.nflog.COPY)."""
 PRIORITY = -199
-"""Of our base chain at the prerouting hook: right behind conntrack, before all that filters but what is at raw.
+"""Priority of our base chain at the prerouting hook: right behind conntrack, before all that filters but raw.
 
 include/uapi/linux/netfilter_ipv4.h: conntrack is at -200, mangle at -150, destination NAT at -100.
 """
@@ -59,7 +59,7 @@ def told(nflog_group: int) -> str:
 
 
 def comment(state: str) -> str:
-    """What our table bears, by which a daemon knows another one's; state: its state directory."""
+    """The comment of our table, by which a daemon knows another one's; state: its state directory."""
     return f"doors of the knockknock daemon with {state}"[:127]
 
 
@@ -90,12 +90,12 @@ def ports(first: int, last: int) -> str:
 
 
 def networks(listed: Iterable[str], family: int) -> str:
-    """Those of a family as elements of a set."""
+    """Networks of one family as elements of a set."""
     return ", ".join(network for network in listed if ipaddress.ip_network(network).version == family)
 
 
 def elements(limits: Policy) -> dict[str, str]:
-    """What a reload may change: the elements of each set whose elements are set by the policy."""
+    """The elements of each set that a reload may change."""
     found = {"knock_ports": knock_ports(limits), "any_flags": any_flags(limits)}
     # Until the daemon has handed over what it expects.
     found["every_syn"] = ", ".join(str(port) for protocol, port in limits.knock_ports if protocol == TCP)
@@ -247,7 +247,7 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
 
 
 def _expected() -> str:
-    """What looks whether a SYN is a knock: by all that is sealed, so that nothing can be had by parts.
+    """The chains that look for knocks: by all sealed fields, so that nothing can be guessed by parts.
 
     Every SYN is looked at and counted, and the port comes last: so a knock port answers no later than another. Only a
     classic knock has an acknowledgment. In IPv6 the identification is in the low bits of the flow label.
@@ -263,7 +263,7 @@ def _expected() -> str:
 
 
 def _doors(family: int) -> str:
-    """What lets a SYN in, what uses a door up as a handshake is completed, and what does both for a datagram."""
+    """The chains that let a SYN in, use a door up as a handshake is completed, and do both for a datagram."""
     key = f"{_ADDRESS[family]} . {_PORT}"
     slots = sets(family)[1:]
     used = [f"{key} @{name} delete @{name} {{ {key} }}" for name in slots]

@@ -34,12 +34,12 @@ class Counts(NamedTuple):
 
     packets: int
     new: int
-    """Those that began a connection."""
+    """Packets that began a connection."""
     dropped: int
 
 
 def blocked(kernel: Kernel) -> list[Blocked] | None:
-    """Who is shut out now; None if there is no guard. Raises FirewallError."""
+    """List the sources that are shut out now; None if there is no guard. Raises FirewallError."""
     try:
         return [
             Blocked(ipaddress.ip_address(key), seconds)
@@ -64,7 +64,7 @@ def unblock(kernel: Kernel, one: Address) -> None:
 
 
 def counts(kernel: Kernel) -> Counts:
-    """What came by. Raises FirewallError."""
+    """Read the guard's counters. Raises FirewallError."""
     try:
         return Counts(*[kernel.packets(NAME, name) for name in ("packets_seen", "connections_new", "packets_dropped")])
     except OSError as error:

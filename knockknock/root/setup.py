@@ -30,13 +30,13 @@ _APART = 512
 
 
 class Memory:
-    """What one set-up leaves to the next."""
+    """State that one set-up leaves to the next."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def firewall(self) -> Firewall:
-        """As it was left. Raises FirewallError."""
+        """Load the firewall's state as it was left. Raises FirewallError."""
         if not os.fstat(self._fd).st_size:
             raise FirewallError("the first set-up did not come to its end")
         digest, _, text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().partition("\n")

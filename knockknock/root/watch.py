@@ -30,7 +30,7 @@ BUSY, LONGEST = 1.0, 32.0
 """Seconds between two looks at most, when rules change all the time; and when somebody takes ours away as fast as we
 place them."""
 SHARE = 3
-"""How many times longer than a look takes the pause before the next one is at least, for the processor's sake."""
+"""The pause before the next look, as a multiple of the time that a look takes, for the processor's sake."""
 _START = {*(_STAY := {privileges.NET_ADMIN, privileges.NET_RAW}), privileges.SETPCAP, privileges.SETUID}
 _START |= {privileges.SETGID, privileges.DAC_OVERRIDE}
 """Capabilities for the start, when the first set-up becomes another user, and for later."""
@@ -89,7 +89,7 @@ class SetUp:
         return pid
 
     def asked(self) -> bool:
-        """Whether the helper is still there. All that it has sent is one question, however often it asks."""
+        """Return whether the helper is still there. All that it sends is one question, however often it asks."""
         with contextlib.suppress(ConnectionError):
             try:
                 while self.control.recv(64, socket.MSG_DONTWAIT):
@@ -193,7 +193,7 @@ def say(daemon: socket.socket, kind: bytes, text: str) -> None:
 
 
 def announced(changes: socket.socket) -> Iterator[str]:
-    """What the kernel has announced: a change of "ours" or "others"; that our table is "gone", or is "there" now."""
+    """Names of what the kernel has announced: a change of "ours" or "others"; our table is "gone", or "there" now."""
     while True:
         try:
             data = changes.recv(1 << 16)
@@ -214,7 +214,7 @@ def messages(data: bytes) -> Iterator[bytes]:
 
 
 def meaning(message: bytes) -> str:
-    """What a message is to us, as announced() says, or "".
+    """The meaning of a message to us, by the names of announced(), or "".
 
     Elements of sets are nothing: they come and go with every knock, and with every ban of others. The name of the
     table is the first attribute of each object.

@@ -28,18 +28,18 @@ KnockPort = tuple[int, int]
 
 
 class Settings(NamedTuple):
-    """What all profiles have in common."""
+    """Settings that all profiles have in common."""
 
     delay: int
     """Seconds that a door stays open."""
     window: int
     """The look-ahead W, in counters."""
     single_use: bool
-    """For profiles that do not say."""
+    """Seconds that doors stay open, for profiles that do not say."""
     resync: int = 0
-    """How far beyond the window two knocks in a row are obeyed, in counters."""
+    """Counters beyond the window in which two knocks in a row are obeyed."""
     skew: int = 60
-    """How far the clock of a client may be off, in seconds."""
+    """Seconds by which the clock of a client may be off."""
 
 
 class Sending(NamedTuple):
@@ -48,7 +48,7 @@ class Sending(NamedTuple):
     protocol: int
     port: int
     payload: bytes = b""
-    """Of a datagram."""
+    """Payload of a datagram."""
 
 
 class Carried(NamedTuple):
@@ -63,7 +63,7 @@ class Carried(NamedTuple):
 
 
 class Next(NamedTuple):
-    """What a profile's knocks can bear next, if the kernel can be told of all of it."""
+    """The values that a profile's knocks can bear next, if the kernel can be told of all of them."""
 
     set: str
     """One of grant.EXPECTED."""
@@ -76,7 +76,7 @@ class Next(NamedTuple):
 
 
 class Profile(Protocol):
-    """What every profile says of itself: one client of one server. Its repr shows no secret."""
+    """A profile: one client of one server. Its repr shows no secret."""
 
     @property
     def name(self) -> str: ...
@@ -90,11 +90,11 @@ class Profile(Protocol):
 
     @property
     def ports(self) -> "tuple[Ports, ...]":
-        """What it may open."""
+        """Ports that it may open."""
 
     @property
     def knock_ports(self) -> Collection[KnockPort]:
-        """Where its knocks arrive: SYNs (RFC 9293) and UDP datagrams to these ports are logged."""
+        """Ports at which its knocks arrive: SYNs (RFC 9293) and UDP datagrams to these are logged."""
 
     @property
     def tries(self) -> int:
@@ -102,7 +102,7 @@ class Profile(Protocol):
 
     @property
     def where(self) -> str:
-        """Where it knocks, for people and logs: nothing secret."""
+        """Its knock ports, for people and logs: nothing secret."""
 
     @property
     def any_flags(self) -> bool:
@@ -110,7 +110,7 @@ class Profile(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What a source must give (sources.GIVES) for it to be heard."""
+        """Features that a source must give (sources.GIVES) for it to be heard."""
 
     @property
     def file(self) -> str:
@@ -126,7 +126,7 @@ class Profile(Protocol):
 
     @property
     def doors_per_minute(self) -> int | None:
-        """How many doors it opens in a minute at most; None: SHARE."""
+        """Doors that it opens in a minute at most; None: SHARE."""
 
     @property
     def expires(self) -> int | None:
@@ -155,14 +155,14 @@ class Listener(Protocol):
         """Take notice of the time of day, in seconds since 1970."""
 
     def next(self, name: str) -> Next | None:
-        """What a profile's knocks can bear next; None if that cannot be listed. Raises KeyError for no such name."""
+        """Values that knocks of a profile can bear next; None if they cannot be listed. Raises KeyError."""
 
     def hear(self, packet: "Packet", now: float) -> "Event | None":
-        """What to do about a packet to a knock port of some of its profiles; now: seconds on a monotonic clock."""
+        """The event of a packet to a knock port of some of its profiles; now: seconds on a monotonic clock."""
 
 
 class Scheme(Protocol):
-    """What each of these modules offers. All of it is pure."""
+    """The protocol of a scheme's module. All of it is pure."""
 
     KEYS: "Keys"
     """The keys that a profile's config may have besides `scheme`."""
@@ -171,7 +171,7 @@ class Scheme(Protocol):
     itself the secret, and not everybody may read it."""
 
     KEY: str
-    """What a secret must be, for people who put one in a database."""
+    """Form of a secret, for people who put one in a database."""
 
     def read_key(self, text: str, where: str) -> bytes:
         """A secret from the text of its file. Raises ProfileError, without the text."""
@@ -218,7 +218,7 @@ class Scheme(Protocol):
         """
 
     def listener(self, settings: Settings, expected: int) -> Listener:
-        """Who hears this scheme; expected: the number of profiles that are about to be added."""
+        """Make the listener of this scheme; expected: the number of profiles that are about to be added."""
 
 
 @lru_cache

@@ -25,7 +25,7 @@ class _Table:
         self.places = memoryview(memory).cast("Q")
         self.mask = size - 1
         self.room = int(_FULL * size)
-        """How many more pairs it takes."""
+        """Pairs for which there is room."""
 
     def put(self, place: int) -> None:
         places, mask = self.places, self.mask

@@ -20,7 +20,7 @@ class State(Enum):
 
 
 class Knock(Enum):
-    """What a packet is to a sequence, and to how far a source has come in it."""
+    """The relation of a packet to a sequence, and to the steps that a source has done."""
 
     STEP = auto()
     """The awaited one; more than one is missing after it."""
@@ -33,7 +33,7 @@ class Knock(Enum):
     OTHER = auto()
     """To a port that is watched, for this sequence or another."""
     COPY = auto()
-    """Of one that was counted: a retransmission, or duplicated on the way."""
+    """A copy of one that was counted: a retransmission, or duplicated on the way."""
     LATE = auto()
     """Too late to be anything but a first knock, as which it is looked at next."""
 
@@ -73,14 +73,14 @@ LENIENT: Table = STRICT | {
     for knock in (Knock.FIRST, Knock.FIRST_OF_TWO, Knock.OTHER)
     if (state, knock) in STRICT
 }
-"""What is wrong is passed over."""
+"""Packets that are wrong are passed over."""
 
 Copy = tuple[int, int, int, int]
-"""What is the same in a packet and its copies: protocol, port, source port, and sequence number or identification."""
+"""The fields that a packet and its copies share: protocol, port, source port, and sequence number or identification."""
 
 
 class Attempt(NamedTuple):
-    """How far a source has come in one sequence."""
+    """The progress of a source in one sequence."""
 
     state: State
     done: int
@@ -97,7 +97,7 @@ class Track(NamedTuple):
     verb: Verb
     steps: Steps
     number: int | None
-    """Of a one-time sequence."""
+    """The counter of a one-time sequence."""
     table: Table
 
 
@@ -105,7 +105,7 @@ NOTHING = Attempt(State.IDLE, 0, 0.0, 0.0, ())
 
 
 def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple[Attempt, bool]:
-    """What an attempt becomes by a packet, and whether the sequence is complete."""
+    """Advance an attempt by a packet; return it, and whether the sequence is complete."""
     identity = packet.sequence if packet.protocol == TCP else packet.ident
     copy = packet.protocol, packet.port, packet.source_port, identity
     # A flow label is that of all datagrams of a socket, and so is an identification of 0 (RFC 6864).
@@ -126,7 +126,7 @@ def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple
 
 
 def classify(track: Track, attempt: Attempt, copy: Copy, now: float, sure: bool) -> Knock:
-    """What a packet is to a sequence; sure: no other packet has what its copies have in common."""
+    """Classify a packet for a sequence; sure: no other packet has the fields that its copies share."""
     profile, steps = track.profile, track.steps
     under_way = attempt.state is not State.IDLE
     if attempt.counted and (

@@ -42,14 +42,14 @@ MAX_USED = 1024
 TOLERANCE = 1
 """Minutes by which a datagram's may differ from the server's, either way."""
 SPARE = b"\n"
-"""What the pknock layout has behind the digits; xt_pknock hears nothing that does not have a byte more."""
+"""Bytes of the pknock layout behind the digits; xt_pknock hears nothing that does not have a byte more."""
 
 Used = tuple[Verb, int, bytes]
-"""Of a datagram that was obeyed: what it asked for, its Unix minute, its source."""
+"""A datagram that was obeyed: its request, its Unix minute, its source."""
 
 
 class Memory(NamedTuple):
-    """What a profile has used up."""
+    """Everything that a profile has used up."""
 
     floor: int
     """The first Unix minute of which a datagram may still be obeyed."""
@@ -114,7 +114,7 @@ class Profile(NamedTuple):
         return False
 
     def secrets(self) -> tuple[tuple[Verb, bytes], ...]:
-        """What each secret asks for."""
+        """The request of each secret."""
         return (Verb.OPEN, self.opensecret), (Verb.CLOSE, self.closesecret)
 
     def requests(self, verb: Verb) -> list[Request]:
@@ -182,7 +182,7 @@ def counter(_profile: Profile) -> None:
 
 
 def recall(profile: Profile, text: str | None, where: str, latest: int) -> Memory:
-    """What is used up. Raises ProfileError for secrets that must not be used, CounterError for text that is no memory.
+    """A profile's memory. Raises ProfileError for secrets that must not be used, CounterError for text that is none.
 
     latest: seconds since 1970, not before now. Without a file all that is valid until then counts as used, so that the
     profile is heard two or three minutes later.
@@ -197,7 +197,7 @@ _MEMORY = re.compile(
 
 
 def read_memory(text: str, where: str) -> Memory:
-    """What write_memory() has written; the first versions wrote no checksum. Raises CounterError."""
+    """Parse what write_memory() wrote; the first versions wrote no checksum. Raises CounterError."""
     found = _MEMORY.fullmatch(text)
     if not found or (found[2] and int(found[2], 16) != crc32(found[1].encode())):
         raise CounterError(
@@ -225,7 +225,7 @@ _PAYLOAD = re.compile(rb"[0-9a-f]{64}.?", re.DOTALL)
 
 
 def message(layout: str, source: bytes, minute: int, order: Literal["little", "big"] = sys.byteorder) -> bytes | None:
-    """What the HMAC covers; None: the layout has no such source.
+    """The bytes that the HMAC covers; None: the layout has no such source.
 
     source: 4 or 16 bytes, network order. minute: since 1970. order: of the server's machine, for the pknock layout.
     """
@@ -245,7 +245,7 @@ def sends(profile: Profile, verb: Verb, _counter: int, source: bytes, clock: int
 
 
 def listener(settings: Settings, _expected: int) -> "OtpListener":
-    """Who hears one-time passwords."""
+    """Make the listener of one-time passwords."""
     from .otplistener import OtpListener  # a client does not listen
 
     return OtpListener(settings)

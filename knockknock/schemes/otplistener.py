@@ -54,7 +54,7 @@ class OtpListener:
         """A password is in the payload, of which the kernel's sets know nothing."""
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """What to do about one packet; None: nothing, and nothing to say. now: seconds on any monotonic clock."""
+        """The event of one packet; None: there is nothing to do or to say. now: seconds on any monotonic clock."""
         at_port = self._ports.get(packet.port)
         if not at_port or packet.protocol != UDP:
             return None
@@ -78,7 +78,7 @@ class OtpListener:
         return quiet
 
     def _find(self, source: bytes, digest: bytes, profiles: Iterable[Profile]) -> tuple[Profile, Verb, int] | None:
-        """Whose an HMAC is, what it asks for, and of which Unix minute it is."""
+        """Find the profile of an HMAC, its request, and its Unix minute."""
         for ahead in (0, *(way * minutes for minutes in range(1, TOLERANCE + 1) for way in (-1, 1))):
             minute = self._minute + ahead
             covered = {layout: otp.message(layout, source, minute) for layout in otp.LAYOUTS if 0 <= minute < 1 << 32}

@@ -64,7 +64,7 @@ class Profile(NamedTuple):
     one_time: str = ""
     """The file that the sequences are in, each good once."""
     sequences: tuple[Steps, ...] = ()
-    """What is in it."""
+    """Contents of a one-time list."""
     delay: int | None = None
     """Seconds; None: as the daemon's configuration says."""
     doors_per_minute: int | None = None
@@ -189,7 +189,7 @@ counter = first
 
 
 def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
-    """How many one-time sequences are used up. Raises CounterError, also when all are."""
+    """The number of one-time sequences that are used up. Raises CounterError, also when all are."""
     if not profile.one_time:
         return None
     if text is None:
@@ -201,7 +201,7 @@ def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int 
 
 
 def sends(profile: Profile, verb: Verb, counter: int, _source: bytes, _clock: int) -> list[Sending]:
-    """What a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
+    """Packets that a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
     if profile.any_flags:
         raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")
     return [Sending(*step) for step in _steps(profile, verb, counter)]
@@ -220,7 +220,7 @@ def _steps(profile: Profile, verb: Verb, counter: int) -> Steps:
 
 
 def listener(settings: Settings, _expected: int) -> "SequenceListener":
-    """Who hears sequences."""
+    """Make the listener of sequences."""
     from .sequences import SequenceListener  # a client does not listen
 
     return SequenceListener(settings)

@@ -117,7 +117,7 @@ class SequenceListener:
 
 
 class Sources:
-    """What is known of sources, in the order in which they were heard last; the oldest goes when there are too many."""
+    """Attempts by source, in the order in which they were heard last; the oldest goes when there are too many."""
 
     def __init__(self, most: int) -> None:
         """most: attempts, of all sources together."""

@@ -54,7 +54,7 @@ def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
 
 
 def _before(profile: Profile, kind: Kind) -> bytes:
-    """What stands before the counter in the message (step 4)."""
+    """The bytes before the counter in the message (step 4)."""
     return b"" if profile.format == "classic" else LABEL + kind[0].value + bytes([kind[1]])
 
 
@@ -91,7 +91,7 @@ def seal(profile: Profile, counter: int, request: Request, source: bytes) -> byt
 
 
 def sealed(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[bytes]:
-    """What seal() makes of each of some requests with each of count counters from first on.
+    """Seal each of some requests with each of count counters from first on.
 
     For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
     """

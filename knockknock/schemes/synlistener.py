@@ -12,10 +12,10 @@ from .heads import Heads
 from .synprofile import Profile
 
 EXPLAINED_PER_SECOND = 10
-"""How many refused packets a second are told of one by one, with the reason as far as the table knows it."""
+"""Refused packets a second that are told of one by one, with the reason as far as the table knows it."""
 SEARCHED_PER_SECOND = 2
-"""For how many of these it is searched beyond the table, which costs a thousand times a plain refusal: for ports that
-are not permitted, and for counters far ahead."""
+"""Packets of these that are searched for beyond the table, which costs a thousand times a plain refusal: for ports
+that are not permitted, and for counters far ahead."""
 EXPLAINED_PROFILES = 30
 """Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
 
@@ -25,7 +25,7 @@ class _Format(NamedTuple):
 
     all: dict[str, Ear]
     untabled: dict[str, Ear]
-    """Those whose knocks are too many to be computed ahead: each is tried with every packet."""
+    """Profiles whose knocks are too many to be computed ahead: each is tried with every packet."""
 
 
 class SynListener:
@@ -35,7 +35,7 @@ class SynListener:
         self.settings = settings
         self._ports: dict[int, dict[str, _Format]] = {}
         self._untabled: set[int] = set()
-        """Those of these ports where profiles knock whose knocks are in no table: a tenth of junk's time saved."""
+        """Ports at which profiles knock whose knocks are in no table: a tenth of junk's time saved."""
         self._ears: dict[str, Ear] = {}
         self._numbered: list[Ear | None] = []
         self._free: list[int] = []
@@ -104,7 +104,7 @@ class SynListener:
             self._swap(ear.number, *ear.move(clock))
 
     def next(self, name: str) -> Next | None:
-        """What a profile's knocks can bear next; None if that depends on more than a counter that counts knocks."""
+        """Values that knocks of a profile can bear next; None if they depend on more than a counter of knocks."""
         ear = self._ears[name]
         if ear.profile.clock or not ear.requests:
             return None
@@ -117,7 +117,7 @@ class SynListener:
             self._heads.add(head, number)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """What to do about one packet; None: nothing, and nothing to say.
+        """The event of one packet; None: there is nothing to do or to say.
 
         now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
         counter.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .synlistener import SynListener
 
 FORMATS = ("compact", "classic", "stealth")
-"""Which header fields carry the knock (PROTOCOL.md step 6)."""
+"""Header fields that carry the knock (PROTOCOL.md step 6)."""
 SECRETS = ("cipher_key", "mac_key")
 KEY = "a blob of 16 or 32 bytes"
 read_key = parse_key
@@ -101,7 +101,7 @@ class Profile(NamedTuple):
         return ""
 
     def permits(self, request: Request) -> bool:
-        """Whether the allow-list names the request's port."""
+        """Return whether the allow-list names the request's port."""
         return permitted(self.ports, request.protocol, request.port)
 
     def __repr__(self) -> str:
@@ -177,7 +177,7 @@ def recall(profile: Profile, text: str | None, where: str, latest: int) -> int:
 
 
 def listener(settings: Settings, expected: int) -> "SynListener":
-    """Who hears encrypted SYNs."""
+    """Make the listener of encrypted SYNs."""
     from .synlistener import SynListener  # a client does not listen
 
     return SynListener(settings, expected)

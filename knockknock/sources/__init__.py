@@ -18,12 +18,12 @@ SOURCES = {
 
 
 class Source(Protocol):
-    """What each of these modules' open_source() returns."""
+    """The protocol of a source: open_source() of each of these modules returns one."""
 
     GIVES: frozenset[str]
-    """What a format may need (schemes.Scheme.needs)."""
+    """Features that a format may need (schemes.Scheme.needs)."""
     path: str
-    """Where the packets come from, for people."""
+    """The place where the packets come from, for people."""
     group: int | None
     """A group that the daemon must stay in to read on after root is gone, or None."""
 
@@ -31,7 +31,7 @@ class Source(Protocol):
         """A descriptor that is readable when read() has something."""
 
     def read(self) -> "Iterator[Packet | None]":
-        """The packets that have come, until there are no more; does not wait. Raises SourceError if it cannot go on.
+        """Yield the packets that have come; do not wait. Raises SourceError if it cannot go on.
 
         None for each thing read that is no packet of ours, so that whoever reads can stop, and go on, anywhere.
         """
@@ -40,13 +40,13 @@ class Source(Protocol):
         """Take in what could be lost before the next read(). Raises SourceError."""
 
     def hearing(self) -> tuple[bool, str]:
-        """Whether anything of ours was understood since the last call, and how a line began of which it was not.
+        """Whether a line of ours was understood since the last call, and the front of one that was not.
 
         The latter is text for people, or "": what came before the words of our rule, and nothing of the packet.
         """
 
     def complaint(self) -> str:
-        """What was lost since the last call, in a sentence; empty for nothing."""
+        """Say in a sentence what was lost since the last call; "" for nothing."""
 
 
 class Opener(Protocol):

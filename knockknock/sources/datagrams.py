@@ -42,7 +42,7 @@ class Datagrams:
         """one: it need not be non-blocking. size: bytes of room for each datagram; of a longer one the rest is lost."""
         self._socket = one
         self.buffer = bytearray(BATCH * size)
-        """Where the datagrams are, one each `size` bytes."""
+        """Buffers of the datagrams, one each `size` bytes."""
         self._room = (ctypes.c_char * len(self.buffer)).from_buffer(self.buffer)
         first = ctypes.addressof(self._room)
         self._vectors = (_Vector * BATCH)(*[_Vector(first + at * size, size) for at in range(BATCH)])

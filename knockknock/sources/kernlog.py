@@ -225,7 +225,7 @@ def _ways(path: str) -> tuple[dict[str, int], str]:
 
 
 def _mounted(path: str) -> bool:
-    """Whether a file is a mount of its own, as containers have them (proc_pid_mountinfo(5), field 5)."""
+    """Return whether a file is a mount of its own, as containers have them (proc_pid_mountinfo(5), field 5)."""
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
         place = os.fsencode(os.path.realpath(path))
         return any(line.split(b" ")[4].replace(b"\\040", b" ") == place for line in mounts)

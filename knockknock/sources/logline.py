@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from ..packet import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet
 
 PREFIX = "knockknock "
-"""What the LOG rule writes before the packet."""
+"""Prefix that the LOG rule writes before the packet."""
 
 MAX_LINE = 2048
 """Bytes. The kernel's own line with every option is below 1024 (LOG_LINE_MAX); syslog adds a stamp and a host name."""
@@ -38,7 +38,7 @@ _DAY = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = rb"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
 _WORD = rb"[A-Za-z0-9\x80-\xff][A-Za-z0-9.'\x80-\xff-]{0,30}"
 _ABBREVIATION = rb"[ ]?WORD(?:[ ](?:[0-9]{1,2}|[\x80-\xff][^\x00-\x20\x7f:]{0,30})|)[ ]{0,2}"
-"""Of a month, in any language: some end in spaces or have a second word, which is a number or no Latin one."""
+"""Names of months, in any language: some end in spaces or have a second word, which is a number or no Latin one."""
 _HOST = rb"[^\x00-\x20\x7f\[\]]{0,254}[^\x00-\x20\x7f\[\]:]"
 """A host's name or address; no program's tag, which ends in a colon or has brackets."""
 _DATE = rb"""(?:
@@ -102,7 +102,7 @@ _match, _new = re.compile(_GRAMMAR, re.VERBOSE).fullmatch, tuple.__new__
 _OCTETS = {b"%d" % number: number for number in range(256)}
 _CONTROL = (b"FIN ", FIN), (b"SYN ", SYN), (b"RST ", RST), (b"PSH ", PSH), (b"ACK ", ACK), (b"URG ", URG)
 _FLAGS = {b"".join(word for word, bit in reversed(_CONTROL) if bits & bit): bits for bits in range(64)}
-"""What the kernel writes of the control bits, which it names from the highest."""
+"""Names of the control bits in the kernel's line, from the highest."""
 
 
 def parse(line: bytes) -> Packet | None:
@@ -152,7 +152,7 @@ _SAMPLE = (
 
 
 class Lines:
-    """Parses lines, and knows whether it understands how whoever writes them begins a line."""
+    """Parses lines, and notices lines of ours whose front it does not understand."""
 
     def __init__(self) -> None:
         self._heard, self._front = False, ""

@@ -11,7 +11,7 @@ from struct import Struct
 from ..packet import TCP, UDP, Packet
 
 PREFIX = "knockknock "
-"""What the NFLOG rule puts before the packet."""
+"""Prefix that the NFLOG rule puts before the packet."""
 MAX_HEADERS = 8
 """IPv6 extension headers before TCP or UDP at most."""
 
@@ -49,7 +49,7 @@ class Parser:
         self._beginnings = beginnings(group)
         self._same = b""
         self._read: Reader = ipv4
-        """What the last message began with, up to its time stamp, and what reads the packet in such a message.
+        """First bytes of the last message, up to its time stamp, and the function that reads its packet.
 
         All that comes in by one interface from one neighbour begins alike, and equal bytes need no second look.
         """
@@ -96,7 +96,7 @@ class Parser:
         return None
 
     def _learn(self, data: bytes | bytearray, begin: int, end: int) -> bool:
-        """Whether a message begins as one of ours; if so, that is kept for the next."""
+        """Return whether a message begins as one of ours; if so, that is kept for the next."""
         for read, beginning in self._beginnings:
             if data.startswith(beginning, begin):
                 self._read, at = read, begin + len(beginning)
@@ -187,7 +187,7 @@ def _udp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
 
 
 def beginnings(group: int) -> list[tuple[Reader, bytes]]:
-    """For each address family what reads its packets, and how messages of ours begin behind nlmsghdr, byte for byte.
+    """By address family: the function that reads its packets, and the bytes of our messages behind nlmsghdr.
 
     That is the family, the version, the group, the attribute with protocol and hook, and the one with the prefix.
     group: 1 to 65535.

@@ -6,7 +6,7 @@ import signal
 
 
 def stale(path: str) -> bool:
-    """Whether there is a file that nobody has written to since the boot, when the kernel had much to say."""
+    """Return whether nobody has written to a file since the boot, when the kernel had much to say."""
     try:
         with open("/proc/stat") as file:
             boot = next((int(line.split()[1]) for line in file if line.startswith("btime ")), 0)
@@ -16,7 +16,7 @@ def stale(path: str) -> bool:
 
 
 def gone(path: str) -> bool:
-    """Whether there is a file that no program has open to write to it, in any container.
+    """Return whether there is a file that no program has open to write to it, in any container.
 
     Only then the kernel gives its owner, or root, a read lease (fcntl(2), F_SETLEASE), which is given back at once.
     Where it has none to give, as on a network file system, the file counts as written to.
