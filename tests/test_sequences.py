@@ -333,3 +333,9 @@ def test_a_sequence_that_stands_twice_in_the_list_is_refused() -> None:
     """It would be good twice."""
     with pytest.raises(ConfigError, match="list:3: this is the sequence of line 1, and each is good once"):
         sequence.complete(profile(ONE_TIME), "7, 8\n8, 7\ntcp/7, tcp/8 # again\n", "list")
+
+
+def test_a_sequence_of_the_list_that_closes_too_is_refused() -> None:
+    """A knock would open and close at once, and use the sequence up."""
+    with pytest.raises(ConfigError, match="list:2: what opens must be another sequence than what closes"):
+        sequence.complete(profile(ONE_TIME + "close = 8, 7\n"), "7, 8\n8, 7\n", "list")

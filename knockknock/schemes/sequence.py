@@ -151,6 +151,8 @@ def complete(draft: Profile, text: str, where: str) -> Profile:
                 raise ConfigError(f"{where}:{number}: {error}") from None
             if (before := found.setdefault(steps, number)) != number:
                 raise ConfigError(f"{where}:{number}: this is the sequence of line {before}, and each is good once")
+            if steps == draft.close:
+                raise ConfigError(f"{where}:{number}: what opens must be another sequence than what closes")
     if not found:
         raise ConfigError(f"{where}: there is no sequence in it; write one in each line, such as tcp/2002, udp/2001")
     return draft._replace(sequences=tuple(found))
