@@ -12,8 +12,10 @@ _SEVERITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 
 
 class Handler(logging.Handler):
-    """Where logging's own SysLogHandler makes a new socket when the syslog daemon was restarted, this one connects the
-    old one again, because the sandbox lets no socket be made. Where no syslog daemon is, nobody is told."""
+    """A logging handler that reconnects its one socket when the syslog daemon was restarted.
+
+    logging's own SysLogHandler makes a new socket, which the sandbox forbids. Without a syslog daemon it sends nothing.
+    """
 
     def __init__(self, path: str = PATH) -> None:
         super().__init__()
@@ -28,7 +30,7 @@ class Handler(logging.Handler):
         return self._socket.fileno()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one message, with a second try to a syslog daemon that is new."""
+        """Send one message; if that fails, reconnect and try again."""
         message = f"<{_DAEMON | _SEVERITIES.get(record.levelno, 6)}>{self.format(record)}".encode()
         try:
             self._socket.send(message)
