@@ -8,14 +8,14 @@ LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
 
 
 def unpack_counts(answer: bytes) -> tuple[int, int]:
-    """The numbers that answer a LOGGED: packets that were logged, and passed over. Raises GrantError."""
+    """Return the numbers of packets logged and passed over, from the answer to LOGGED. Raises GrantError."""
     if len(answer) != 16:
         raise GrantError(f"{len(answer)} bytes are not two numbers")
     return int.from_bytes(answer[:8], "big"), int.from_bytes(answer[8:], "big")
 
 
 def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
-    """Unpack what pack_doors() made: the number of doors, and those that had room. Raises GrantError."""
+    """Return the number of open doors and the doors listed, from a pack_doors() answer. Raises GrantError."""
     number, records = int.from_bytes(answer[:4], "big"), answer[4:]
     doors = [unpack(records[at : at + RECORD.size], listed=True) for at in range(0, len(records), RECORD.size)]
     if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):

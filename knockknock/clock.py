@@ -1,8 +1,8 @@
-"""The time of day, for profiles whose counter is the clock (PROTOCOL.md step 1); nothing else may use it."""
+"""The time of day, for counters by the clock (PROTOCOL.md step 1), one-time passwords and expiry."""
 
 import time
 
 
 def seconds() -> int:
-    """Whole seconds since 1970, UTC, as the machine's clock has them."""
+    """Return the whole seconds since 1970, UTC, by the machine's clock."""
     return int(time.time())

@@ -1,7 +1,7 @@
 """The control socket: a Unix socket at which the daemon tells local programs its state and its events.
 
-A client sends one line, `status`, `status ADDRESS` or `events`. It gets one line of JSON and the end, or one line for
-each event until it goes. Nothing that it sends changes anything. Who is slow is dropped, not waited for.
+A client sends one line, `status`, `status ADDRESS` or `events`. It receives one line of JSON and the end, or one line
+for each event until it disconnects. No request changes anything. A slow client is dropped.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from .facts import Facts
 LINE = 64
 """Bytes of the longest line that a client may send."""
 CLIENTS, LISTENERS = 16, 12
-"""At once, and how many of them may listen to events, and stay. Of more clients the one that has waited longest goes:
-so who asks for the status always finds a place."""
+"""The most clients at a time, and the most of them that listen to events. A further client replaces the oldest that
+does not listen, so that a request for the status is always answered."""
 BACKLOG = 1 << 16
-"""Bytes that wait for a client that listens to events, beyond those in the kernel's buffer, before it is dropped."""
+"""The most bytes that wait for a listening client, besides the kernel's buffer, before it is dropped."""
 
 
 class Request(NamedTuple):
@@ -31,11 +31,11 @@ class Request(NamedTuple):
 
     events: bool
     address: bytes = b""
-    """With a status: only the doors of this source, 4 or 16 bytes; empty for all."""
+    """For a status: the source whose doors to list, network order, 4 or 16 bytes; empty for all."""
 
 
 def parse(line: bytes) -> Request | None:
-    """A line without its end -> a request, or None for anything else."""
+    """Return the request in a line without its newline, None if it is invalid."""
     words = line.decode("ascii", "replace").split(" ")
     if words in (["status"], ["events"]):
         return Request(words == ["events"])
@@ -45,18 +45,18 @@ def parse(line: bytes) -> Request | None:
         address = ipaddress.ip_address(words[1])
     except ValueError:
         return None
-    return None if "%" in str(address) else Request(False, address.packed)  # a zone, which a door has none of
+    return None if "%" in str(address) else Request(False, address.packed)  # a zone: no door has one
 
 
 def listen(path: str, gid: int) -> socket.socket:
-    """A listening socket for root and a group, made as root. Raises KnockError; replaces one that nobody listens at."""
+    """Make a listening socket for root and a group, as root, in the place of an abandoned one. Raises KnockError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _umask(0o022):
             os.makedirs(os.path.dirname(path), exist_ok=True)
         _make_way(path)
         with _umask(0o117):
-            os.setegid(gid)  # the socket's group is its maker's, which takes no right to give files away
+            os.setegid(gid)  # the socket gets its maker's group; a chown would need CAP_CHOWN
             try:
                 listener.bind(path)
             finally:
@@ -82,7 +82,7 @@ def _umask(mask: int) -> Iterator[None]:
 
 
 def _make_way(path: str) -> None:
-    """Take away what a daemon that is gone left behind. Raises KnockError, OSError."""
+    """Remove the socket of a daemon that is gone. Raises KnockError, OSError."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise KnockError(f"{path} is there already, and no socket: name another with control =")
@@ -99,7 +99,7 @@ def _make_way(path: str) -> None:
 
 
 class _Client:
-    """A connection: what it has said so far, and what it has yet to be told."""
+    """A connection, with the bytes received so far, and those that wait to be sent."""
 
     __slots__ = ("events", "last", "said", "socket", "waiting")
 
@@ -107,14 +107,14 @@ class _Client:
         self.socket, self.said, self.waiting = connection, b"", b""
         self.events = False
         self.last = False
-        """Whether it goes once it was told what waits."""
+        """True if it is dropped once all waiting bytes are sent."""
 
 
 class Control:
     """The socket and its clients. Its descriptor is readable when serve() has something to do."""
 
     def __init__(self, listener: socket.socket, status: Callable[[bytes], dict[str, Any]]) -> None:
-        """status: the answer about the doors of an address, or of all with b""."""
+        """status: makes the answer about the doors of an address, or of all for b""."""
         self._listener, self._status = listener, status
         self._clients: dict[int, _Client] = {}
         self._epoll = select.epoll()
@@ -125,11 +125,11 @@ class Control:
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens to events."""
+        """True if a client listens to events."""
         return any(client.events for client in self._clients.values())
 
     def serve(self) -> None:
-        """Do one thing that a client waits for; of more, the next call does the next, so that knocks come between."""
+        """Handle one ready client; the next call handles the next, so that knocks are heard in between."""
         for fd, ready in self._epoll.poll(0, 1):
             if fd == self._listener.fileno():
                 self._accept()
@@ -140,7 +140,7 @@ class Control:
                     self._read(client)
 
     def tell(self, facts: Facts) -> None:
-        """Tell everybody who listens."""
+        """Send an event to all clients that listen."""
         line = json.dumps(facts).encode() + b"\n"
         for client in [client for client in self._clients.values() if client.events]:
             client.waiting += line
@@ -176,7 +176,7 @@ class Control:
             self._send(client)
 
     def _send(self, client: _Client) -> None:
-        """Send as much as goes without waiting."""
+        """Send without waiting; drop a client that is done, gone or too slow."""
         try:
             client.waiting = client.waiting[client.socket.send(client.waiting) :]
         except BlockingIOError:

@@ -50,19 +50,19 @@ AT_RESTART = (
 
 
 PORTION = 300
-"""Lines or messages gone through before the daemon looks at signals and at the helper."""
+"""Lines or messages to process before the daemon looks at signals and at the helper."""
 REST = 2
-"""Milliseconds that the source is left alone after something came: so a flood is heard in portions, and not packet by
-packet, each of which would cost what it takes to wake up. Then it is looked at again, because the kernel wakes a reader
-of its log at its next timer tick only, up to 10 ms later, by when a flood has filled the ring."""
+"""Milliseconds without a look at the source after something came: so a flood is read in portions, and does not wake the
+daemon for each packet. Then the source is read unasked, because the kernel wakes a reader of its log only at its next
+timer tick, up to 10 ms later, and a flood fills the ring before that."""
 COMPLAINT = 1.0
-"""Seconds between two sentences about what a source has lost."""
+"""Seconds between two log messages about the losses of a source."""
 STEP = 0.005
-"""Seconds of a reload's work at a time, while nothing is to be heard."""
+"""Seconds that a reload may take at a time, while there is nothing to read."""
 
 
 def _poll(fds: list[int]) -> select.poll:
-    """Waits until one of these can be read."""
+    """Return a poll object for reading from these."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
@@ -70,7 +70,7 @@ def _poll(fds: list[int]) -> select.poll:
 
 
 def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
-    """Say which profiles are heard, and why others are not."""
+    """Log the number of profiles and their knock ports, and the errors of unusable profiles."""
     for name, error in bad.items():
         log.error("profile %s: %s", name, error)
     log.info("%d profile(s), knock port(s) %s", len(keeper), ", ".join(sorted(keeper.places)) or "none")
@@ -79,7 +79,7 @@ def report(keeper: Gatekeeper, bad: dict[str, KnockError]) -> None:
 
 
 class Daemon:
-    """Runs until SIGTERM or SIGINT, or until the source or the helper is gone."""
+    """Runs until SIGTERM, SIGINT or SIGALRM, or until the source or the helper is gone."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class Daemon:
         self._coming = source.read()
         self._scans = Counter(config) if config.scan_guard and config.scan_count == "daemon" else None
         self._complained = 0.0
-        size = 0 if self._scans else config.expected_size  # who counts has to be told of every SYN
+        size = 0 if self._scans else config.expected_size  # to count, the daemon needs every SYN
         self._expected = Expected(keeper, size, helper.expect, lambda: helper.placed)
         self._work: Iterator[None] | None = None
-        """Steps that are left of a reload, or of a hand-over."""
+        """The steps that are left of a reload or a hand-over."""
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Listen; ready: called when a knock would now be heard. Raises SourceError, PrivilegeError."""
+        """Listen; ready: called once knocks are heard. Raises SourceError, PrivilegeError."""
         asked, helper = self._observers.answer(self._status, self._passed), self._helper.fileno()
         awake = self._signals.fileno()
         fds = [helper, awake, *([asked] if asked >= 0 else [])]
@@ -130,12 +130,12 @@ class Daemon:
             self._tell(more=False)
 
     def _tell(self, more: bool) -> None:
-        """Log what the helper has said by itself; more: there is something to be read. Raises PrivilegeError."""
+        """Log the helper's notices; more: first receive a message. Raises PrivilegeError."""
         for notice in self._helper.notices(more):
             log.warning("%s", notice)
 
     def _listen(self) -> int | None:
-        """Go through some of what has come; in how many milliseconds to look again, None: when there is something."""
+        """Process a portion. Return the milliseconds until the next one, None to wait until the source is readable."""
         hear, now = self._keeper.hear, time.monotonic()
         self._keeper.move(clock.seconds())
         portion = list(islice(self._coming, PORTION))
@@ -143,7 +143,7 @@ class Daemon:
             if not packet:
                 continue
             if self._scans is not None and packet.protocol == TCP:
-                self._count(self._scans, packet, now)  # first: a knock that is accepted makes good what it did
+                self._count(self._scans, packet, now)  # first: an accepted knock resets the count
             if event := hear(packet, now):
                 self._act(event)
         if now - self._complained >= COMPLAINT and (complaint := self._source.complaint()):
@@ -157,7 +157,7 @@ class Daemon:
         return REST if portion else None
 
     def _step(self, seconds: float) -> None:
-        """Go on with a reload, if there is one to be done: for some time, and by one piece of work at least."""
+        """Continue a pending reload or hand-over, for these seconds, but by one step at least."""
         if self._signals.reload and not self._work:
             self._signals.reload, self._work = False, self._read_again()
         if self._helper.placed and not self._work:
@@ -169,7 +169,7 @@ class Daemon:
         self._work = None
 
     def _act(self, event: Event) -> None:
-        """Store first, then open, then tell, because somebody waits at the door (PROTOCOL.md step 10)."""
+        """Store the counter, then open the door, then report: the client waits for the door (PROTOCOL.md step 10)."""
         if isinstance(event, Several):
             for one in event.events:
                 self._act(one)
@@ -210,7 +210,7 @@ class Daemon:
             self._report(logging.INFO, facts.obeyed(event.profile, grant, but))
 
     def _follow(self, name: str) -> None:
-        """Have the kernel expect what comes after a knock that was used up."""
+        """Update the kernel's expected values after a knock of a profile was used up."""
         try:
             self._expected.follow(name)
         except (GrantError, FirewallError) as error:
@@ -218,7 +218,7 @@ class Daemon:
             self._helper.placed = True
 
     def _hand_over(self) -> Iterator[None]:
-        """Have the kernel expect what profiles can say next, if it may tell of that alone; in small steps."""
+        """Hand the expected values of all profiles to the kernel, and log the result; in small steps."""
         expected = self._expected
         try:
             yield from expected.hand_over()
@@ -231,7 +231,7 @@ class Daemon:
             log.info("every SYN to %s is logged, %s", where, why)
 
     def _count(self, scans: Counter, packet: Packet, now: float) -> None:
-        """A SYN; shut out who has sent some to too many ports."""
+        """Count a SYN; block its source if that has tried too many ports."""
         if not (source := scans.tried(packet.source, packet.port, now)):
             return
         told = facts.blocked(shown(source), self._config.scan_ports)
@@ -256,11 +256,11 @@ class Daemon:
     def _passed(self) -> int:
         try:
             return self._helper.logged()[1]
-        except (FirewallError, GrantError):  # who opens a door says it
+        except (FirewallError, GrantError):  # the next order of a knock reports it
             return 0
 
     def _shut(self, found: loading.Found) -> None:
-        """Shut the doors of profiles that are to be heard no more. Raises PrivilegeError."""
+        """Shut the doors of removed profiles. Raises PrivilegeError."""
         for name, door in self._doors.left(
             lambda name: name in found.gone or not self._keeper.profile(name), time.monotonic()
         ):
@@ -272,32 +272,32 @@ class Daemon:
                 self._report(logging.INFO, facts.obeyed(name, door))
 
     def _read_again(self) -> Iterator[None]:
-        """SIGHUP: take the new configuration and profiles if they are good, else keep the old; in small steps.
+        """Reload (SIGHUP): take the new configuration and profiles, or keep the old if one is invalid; in small steps.
 
-        The helper has the new policy before the first profile changes. It refuses what only the old one allows.
+        The helper has the new policy before the first profile changes, and refuses grants that only the old one allows.
         """
         began = time.monotonic_ns()
-        gc.disable()  # or it walks through all profiles, again and again
+        gc.disable()  # it would traverse all profiles, again and again
         try:
             config = store.load_config(self._path)
             if changed := [name for name in AT_RESTART if getattr(config, name) != getattr(self._config, name)]:
                 raise KnockError(f"a new {', '.join(changed)} takes a restart")
             found = yield from loading.find(config, self._source.GIVES, self._keeper)
-            self._shut(found)  # first: the new policy may allow nobody to shut them
+            self._shut(found)  # first: the new policy may not allow it
             self._helper.obey(grant.RELOAD)
             self._expected.forget()
         except PrivilegeError:
             raise
         except KnockError as error:
             log.error("not reloaded, the old configuration stays: %s", error)
-            if isinstance(error, FirewallError):  # the set-up may have emptied the sets before it failed
+            if isinstance(error, FirewallError):  # the set-up may have emptied the sets first
                 self._helper.placed = True
             running.marked(self._config.state, began, done=False)
         else:
             self._config, self._keeper.settings = config, loading.settings(config)
             self._scans = self._scans and self._scans.again(config)
             yield from loading.apply(self._keeper, found, config.state)
-            self._shut(found)  # what was opened meanwhile
+            self._shut(found)  # doors that were opened meanwhile
             running.marked(config.state, began, done=True)
             log.info("reloaded %s", self._path)
             report(self._keeper, found.bad)

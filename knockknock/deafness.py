@@ -1,7 +1,7 @@
 """Notices that the kernel logs packets which the daemon does not hear. Pure; its caller asks the kernel.
 
-A log file that nobody writes to, or lines with a front that is not understood, look like a quiet day. So what the rule
-has counted is held against what was heard, whenever something else has woken the daemon.
+A log file that nobody writes to, or lines with an unknown front, look like a quiet day. So the rule's counter is
+compared with the packets heard, whenever something else has woken the daemon.
 """
 
 from collections.abc import Callable
@@ -9,31 +9,31 @@ from collections.abc import Callable
 from .errors import FirewallError, GrantError
 
 SELDOM, OFTEN = 60.0, 5.0
-"""Seconds between two questions to the kernel at least; and while something is suspected."""
+"""The least seconds between two queries of the kernel: normally, and while deafness is suspected."""
 LATE = 5.0
 """Seconds that a line may take through a syslog daemon."""
 
 
 class Deafness:
-    """Counts of logged and of heard packets since both were last seen to agree."""
+    """The packets logged and heard since both were last seen to agree."""
 
     def __init__(self, path: str, logged: Callable[[], int]) -> None:
-        """path: of the source, for people. logged: asks the kernel how many packets the rule has logged.
+        """path: of the source, for people. logged: asks the kernel for the number of packets that the rule has logged.
 
         It may raise FirewallError and GrantError.
         """
         self._path, self._ask = path, logged
         self._logged = 0
         self._asked = [-SELDOM, -SELDOM]
-        """When the kernel was asked without a strange line, and because of one, which may be the only one for long."""
+        """Times of the last queries: without an unknown front, and due to one, which may be the only one for long."""
         self._heard, self._front, self._said = False, "", False
         self._since: float | None = None
-        """When it was first seen that they do not agree."""
+        """The time at which they were first seen to disagree."""
 
     def notice(self, hearing: tuple[bool, str], now: float) -> str:
-        """Return what is wrong, once, in a sentence; "" for nothing, or if the kernel was asked not long ago.
+        """Return a sentence about what is wrong, once; "" for nothing, or if the kernel was asked recently.
 
-        hearing: what the source says of itself (sources.Source.hearing). now: seconds on a monotonic clock.
+        hearing: the result of sources.Source.hearing(). now: seconds on a monotonic clock.
         """
         self._heard, self._front = self._heard or hearing[0], hearing[1] or self._front
         sure = bool(self._front)
@@ -48,17 +48,17 @@ class Deafness:
         return problem
 
     def now(self, now: float) -> str:
-        """Return what is wrong now; at first a line that never comes looks like one that is on its way."""
+        """Return a sentence about what is wrong now, or "". A line may still be on its way, for LATE seconds."""
         try:
             count = self._ask()
-        except (FirewallError, GrantError):  # who opens a door says it
+        except (FirewallError, GrantError):  # the next order of a knock reports it
             return ""
         more = count - self._logged
-        if self._heard or more < 0:  # less: the rules were placed again
+        if self._heard or more < 0:  # negative: the rules were placed again
             self._logged, self._heard, self._since, self._said = count, False, None, False
             more = 0
         if not more:
-            self._front = ""  # of a line that was not our rule's
+            self._front = ""  # it was not a line of our rule
             return ""
         self._since = now if self._since is None else self._since
         why = "none came there" if now - self._since >= LATE else "none came there yet"

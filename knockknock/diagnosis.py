@@ -1,7 +1,7 @@
 """Explains field by field why a packet at a knock port is a knock of a profile or not. Pure.
 
-The gatekeeper asks whether a packet is good, as fast as it can. Here it may take its time, and look where a knock is
-never good: far behind and far ahead, with other formats, and with fields that something on the way has written anew.
+The gatekeeper decides as fast as it can. This module takes its time, and searches where no knock is valid: far behind
+and far ahead, with other formats, and with fields that a device on the way has rewritten.
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from .schemes import Settings, syn
 from .schemes.synprofile import Profile
 
 REACH = 10_000
-"""Counters looked at behind the next one, and ahead of it."""
+"""Counters to search behind the next one, and ahead of it."""
 REQUESTS = 64
-"""Requests of a profile that are sealed again to be compared field by field."""
+"""The most requests of a profile that are sealed again and compared field by field."""
 ENOUGH = 32
-"""Bits of a knock that must be right for the others to be called rewritten."""
+"""Bits of a knock that must match before the other fields count as rewritten."""
 FIELDS = {"ident": 16, "sequence": 32, "acknowledgment": 32, "window": 16, "timestamp": 32}
-"""Fields that can carry a part of a knock, with their sizes in bits; classic knocks use all of the acknowledgment."""
+"""Fields that can carry a part of a knock, with their sizes in bits; only classic knocks use the acknowledgment."""
 
 
 class Finding(NamedTuple):
     """The relation of a packet to one profile."""
 
     ours: bool
-    """Whether it is a knock of that profile, as sent or as it came out of the network."""
+    """True if it is a knock of that profile, as sent or with rewritten fields."""
     good: bool
-    """Whether it opens what it asks for."""
+    """True if the server accepts it."""
     text: str
     """An explanation for a person."""
 
@@ -39,7 +39,7 @@ def explain(packet: Packet, profile: Profile, next_counter: int, settings: Setti
     """Explain one packet at a profile's knock port.
 
     next_counter: the first that the server accepts. now: seconds since 1970. own: the address that the client itself
-    has, 4 or 16 bytes, where that is known and not the packet's source; else empty.
+    has, 4 or 16 bytes, if it is known and not the packet's source; else empty.
     """
     centre = now if profile.clock else next_counter
     if found := _exact(packet, profile, centre, packet.source):
@@ -63,7 +63,7 @@ def explain(packet: Packet, profile: Profile, next_counter: int, settings: Setti
 
 
 def _exact(packet: Packet, profile: Profile, centre: int, source: bytes) -> tuple[int, Request] | None:
-    """The counter and the request of a packet whose every bit is right; the nearest counter, where two fit."""
+    """Return counter and request of a packet whose every bit is right; the lowest counter, if two match."""
     scheme = syn
     if (sealed := scheme.carried(profile.format, packet)) is None:
         return None
@@ -100,7 +100,7 @@ def _asks(counter: int, request: Request) -> str:
 
 
 def _window(profile: Profile, centre: int, settings: Settings) -> range:
-    """The counters to seal anew: of the window, and as many before it."""
+    """The counters to seal again: the window, and as many before it."""
     size = settings.skew if profile.clock else settings.window
     return range(max(0, centre - size), min(centre + size, MAX_COUNTER) + 1)
 
@@ -113,7 +113,7 @@ def _requests(profile: Profile) -> Iterator[Request]:
 
 
 def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings) -> str:
-    """Names of the fields of a knock that are not as they were sent, if enough of the others are."""
+    """Describe the rewritten fields of a knock, if enough of the others match; else return ""."""
     scheme = syn
     asked = [request for request, _ in zip(_requests(profile), range(REQUESTS), strict=False)]
     for counter in _window(profile, centre, settings):
@@ -130,7 +130,7 @@ def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings
 
 
 def _came(packet: Packet) -> dict[str, int | None]:
-    """The fields of a packet that a knock may be carried in, by their names in schemes.Carried."""
+    """Return the fields of a packet that can carry a knock, by their names in schemes.Carried."""
     return {
         "ident": packet.ident & 0xFFFF,
         "sequence": packet.sequence,
@@ -141,7 +141,7 @@ def _came(packet: Packet) -> dict[str, int | None]:
 
 
 def _changed(packet: Packet, came: dict[str, int | None], sent: dict[str, int], wrong: list[str], format: str) -> str:
-    if not wrong:  # then it is not the fields of the knock, but one that must be nothing
+    if not wrong:  # so the field that must be 0 is wrong
         return f"something on the way wrote an acknowledgment number into it ({packet.acknowledgment})"
     names = {"ident": "IP ID" if len(packet.source) == 4 else "flow label", "timestamp": "TCP timestamp"}
     said = ", ".join(f"{names.get(name, name)} (sent {sent[name]}, came {came[name]})" for name in wrong)

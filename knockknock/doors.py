@@ -13,27 +13,26 @@ _Door = tuple[bytes, int, int]
 
 
 class Doors:
-    """Doors from their opening to the end of their time. One that is used up before counts until then.
+    """The open doors, each until the end of its time, even if it is used up before.
 
-    A daemon that has just started knows of none: what one that was killed left behind, any profile that may open it may
-    shut.
+    After a start there are none: doors that a killed daemon left may be shut by any profile that may open them.
     """
 
     def __init__(self) -> None:
         self._open: dict[_Door, dict[str, float]] = {}
-        """When the time of each profile that opened a door is over."""
+        """The end of the time of each client that opened a door, on the monotonic clock."""
         self._ends: list[tuple[float, _Door]] = []
-        """The same times as a heap, and those of doors that were opened again or shut since."""
+        """A heap of these times, and of those of doors that were opened again or shut since."""
         self._asked: dict[str, deque[float]] = {}
-        """When each client asked for doors in the last minute; who asked last is the last."""
+        """The times at which each client asked for doors in the last minute; the client that asked last is the last."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     def ask(self, profile: Profile, grant: Grant, now: float) -> None:
-        """Raises GrantError if another has the door open that is to be shut, or the profile's share is used up.
+        """Raise GrantError if another client has a door open that is to be shut, or the rate limit is reached.
 
-        now: seconds on a monotonic clock.
+        now: seconds on a monotonic clock. A door to be shut is forgotten for this client either way.
         """
         if grant.order is not Order.CLOSE:
             self._admit(profile, now)
@@ -41,7 +40,7 @@ class Doors:
             raise GrantError(f"{other} has it open, too")
 
     def _admit(self, profile: Profile, now: float) -> None:
-        """Count one more door, unless it is refused: so one client does not use up the doors of all."""
+        """Count one more door within the client's rate limit, so that no client uses up the doors of all."""
         while self._asked and next(iter(self._asked.values()))[-1] <= now - 60:
             del self._asked[next(iter(self._asked))]
         times, most = self._asked.get(_client(profile.name), deque()), profile.doors_per_minute or SHARE
@@ -56,23 +55,23 @@ class Doors:
         self._asked[_client(profile.name)] = times
 
     def opened(self, profile: str, grant: Grant, now: float) -> None:
-        """Take note of a door. now: seconds on a monotonic clock."""
+        """Record an open door. now: seconds on a monotonic clock."""
         self._forget(now)
         door = grant.address, grant.protocol, grant.port
         self._open.setdefault(door, {})[_client(profile)] = now + grant.seconds
         heapq.heappush(self._ends, (now + grant.seconds, door))
 
     def shut(self, profile: str, grant: Grant, now: float) -> str:
-        """Forget that a profile has a door open; the name of another one that has it open, or "" if it may be shut."""
+        """Forget a client's door, and return the name of another client that has it open, or "" if it may be shut."""
         self._forget(now)
         holders = self._open.get((grant.address, grant.protocol, grant.port), {})
         holders.pop(_client(profile), None)
         return min((name for name, end in holders.items() if end > now), default="")
 
     def left(self, gone: Callable[[str], bool], now: float) -> Iterator[tuple[str, Grant]]:
-        """Forget what profiles that are gone have open: each with the record that shuts it, if nobody else has it open.
+        """Forget the doors of removed profiles. Yield client and closing grant of each that no other client has open.
 
-        gone: whether a profile, by its name, is heard no more.
+        gone: returns True for the name of a removed profile.
         """
         self._forget(now)
         for (address, protocol, port), holders in list(self._open.items()):
@@ -89,5 +88,5 @@ class Doors:
 
 
 def _client(profile: str) -> str:
-    """A client has two profiles while its keys are rotated: NAME and NAME.old."""
+    """Return the client of a profile: while its keys are rotated, it has two profiles, NAME and NAME.old."""
     return profile.removesuffix(".old")

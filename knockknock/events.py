@@ -10,31 +10,31 @@ from .schemes import Profile, Settings
 
 
 class Reason(Enum):
-    """Reasons why a packet at a knock port opened nothing; the value is the word in the log."""
+    """The reason that a packet at a knock port opened nothing; the value is the word in the log."""
 
     REPLAY = "replay"
     NOT_PERMITTED = "not permitted"
     AHEAD = "ahead"
-    """Beyond the window: it counts only together with the next one."""
+    """Beyond the window: the first of two knocks in a row (PROTOCOL.md step 9a)."""
     EXPIRED = "expired"
     UNKNOWN = "unknown"
 
 
 class Accepted(NamedTuple):
-    """A knock to obey, once what it uses up is stored durably (PROTOCOL.md step 10)."""
+    """A knock to obey, once its memory is stored durably (PROTOCOL.md step 10)."""
 
     profile: str
     counter: int | None
-    """The counter that the knock had; None for a scheme that has none."""
+    """The counter of the knock, None if it has none."""
     request: Request
     grant: Grant
     memory: int | str | None = None
-    """Contents of the profile's file in the state directory before the knock is obeyed: a counter, or a text.
+    """The counter or text that the profile's file in the state directory must hold before the knock is obeyed.
 
-    None: as it is.
+    None leaves the file as it is.
     """
     warning: str = ""
-    """A sentence for the log, about what will soon go wrong."""
+    """A sentence for the log about a coming failure; empty for none."""
 
 
 class Refused(NamedTuple):
@@ -43,22 +43,22 @@ class Refused(NamedTuple):
     reason: Reason
     packet: Packet
     profile: str = ""
-    """The name of the profile; empty if it is unknown."""
+    """The name of the profile, empty if it is unknown."""
     counter: int | None = None
-    """The counter that is now used up (NOT_PERMITTED, EXPIRED), else None."""
+    """The counter that is now used up (of NOT_PERMITTED and EXPIRED), else None."""
     request: Request | None = None
     memory: int | str | None = None
-    """See Accepted."""
+    """The same as Accepted.memory."""
 
 
 class Quiet(NamedTuple):
-    """Refused packets that were not looked at closely, counted since the last event of any other kind."""
+    """A number of refused packets that were not reported one by one, counted since the last Quiet."""
 
     packets: int
 
 
 class Several(NamedTuple):
-    """More than one thing that one packet has led to, in order."""
+    """Two or more events of one packet, in order."""
 
     events: tuple[Accepted | Refused | Quiet, ...]
 
@@ -67,14 +67,14 @@ Event = Accepted | Refused | Quiet | Several
 
 
 def together(events: list[Accepted]) -> Event | None:
-    """Nothing, the one event, or several in one."""
+    """Join events: return None, the only one, or a Several."""
     if len(events) > 1:
         return Several(tuple(events))
     return events[0] if events else None
 
 
 def both(first: Event | None, second: Event | None) -> Event | None:
-    """One event of what two listeners make of one packet: what is unknown to one does not count if the other knows."""
+    """Join the events of two listeners for one packet. An UNKNOWN refusal stays only if there is nothing else."""
     parts = [part for event in (first, second) for part in _parts(event)]
     known = [part for part in parts if not (isinstance(part, Refused) and part.reason is Reason.UNKNOWN)]
     found = known or parts[:1]
@@ -88,7 +88,7 @@ def _parts(event: Event | None) -> tuple[Accepted | Refused | Quiet, ...]:
 
 
 def granted(settings: Settings, request: Request, source: bytes, profile: Profile) -> Grant:
-    """The door that a request of a profile asks for; what the profile does not say is as the settings say."""
+    """Return the grant for a request of a profile; the settings are the defaults of the profile."""
     if request.verb is Verb.CLOSE:
         return Grant(Order.CLOSE, source, request.protocol, request.port, 0)
     once = settings.single_use if profile.single_use is None else profile.single_use

@@ -1,8 +1,8 @@
 """Keeps the values that knocks can bear next in sets of the kernel, which logs nothing else at knock ports.
 
-For each profile those are the values of the look-ahead window and of what is beyond it, as far as there is room. Where
-not all that is heard at a port can be listed, the kernel tells of every SYN there, within a limit for each source. So
-it does at all knock ports when our table is placed or the policy was read again, until everything is handed over.
+For each profile these are the values of the look-ahead window, and of counters beyond it if there is room. At a port
+where not all knocks can be listed, the kernel logs every SYN, within a rate limit for each source. It does so at all
+knock ports when our table was placed or the policy read again, until all values are handed over.
 """
 
 import contextlib
@@ -14,45 +14,45 @@ from .grant import EXPECTED
 from .packet import TCP
 
 Change = Callable[[str, list[bytes], list[bytes]], None]
-"""Puts values into a set, and takes others out of it."""
+"""A function that adds values to the set of a name, and deletes others from it."""
 PORTS = "every_syn"
-"""The set of ports of which the kernel tells of every SYN."""
+"""The name of the set of ports at which the kernel logs every SYN."""
 PORTION = 1000
-"""Values that come, and that go, in one message; an attribute of netlink(7), which they become, has 64 KiB at most."""
+"""The most values to add, and to delete, in one message; they become a netlink(7) attribute, 64 KiB at most."""
 NAMED = 10
-"""Profiles that are named for each such place."""
+"""The most profiles that are named as the reason for a port."""
 
 
 class Expected:
     """The expected values in the kernel's sets."""
 
     def __init__(self, keeper: Gatekeeper, size: int, change: Change, emptied: Callable[[], bool]) -> None:
-        """size: values that may be listed. change: may raise FirewallError and GrantError, as these methods do then.
+        """size: the most values to list. change: may raise FirewallError and GrantError; the methods pass them on.
 
-        emptied: whether the sets are others since the hand-over began, so that all is to be handed over again.
+        emptied: returns True if the sets were replaced since the hand-over began, so that another one must follow.
         """
         self._keeper, self._size, self._change, self._emptied = keeper, size, change, emptied
         self._firsts: dict[str, int] = {}
-        """The first counter that is listed, by profile."""
+        """The first listed counter, by profile."""
         self._busy, self._late = False, set[str]()
-        """Whether a hand-over is going on, and the profiles that have knocked meanwhile."""
+        """True during a hand-over; the profiles that have knocked meanwhile."""
         self.ahead = 0
         """Counters that are listed for each profile."""
         self._every = set[int]()
-        """Ports of which the kernel tells of every SYN."""
+        """Ports at which the kernel logs every SYN."""
         self.every: dict[str, str] = {}
-        """The same for people, without what is a secret, and why."""
+        """The same for people, without secrets: the reason, by place."""
 
     def __len__(self) -> int:
-        """Profiles that are listed."""
+        """Return the number of listed profiles."""
         return len(self._firsts)
 
     def forget(self) -> None:
-        """Somebody has emptied the sets, and the kernel tells of every SYN."""
+        """Note that the sets were emptied, and the kernel logs every SYN."""
         self._firsts.clear()
 
     def hand_over(self) -> Iterator[None]:
-        """List everything anew, in small steps. Whatever fails on the way, knocks are heard."""
+        """List all values anew, in small steps. Knocks are heard even if a step fails."""
         self.forget()
         self._busy = True
         try:
@@ -77,7 +77,7 @@ class Expected:
             self._late.clear()
 
     def _needs(self) -> Generator[None, None, dict[int, int]]:
-        """By knock port, how many values there are for each counter; finds what cannot be listed."""
+        """Return the number of values for each counter, by knock port. Also find the ports that cannot be listed."""
         needs: dict[int, int] = {}
         names: dict[str, list[str]] = {}
         self._every.clear()
@@ -97,7 +97,7 @@ class Expected:
         return needs
 
     def _plan(self, needs: dict[int, int]) -> None:
-        """Choose what is listed: as many ports as possible with their windows, then as much ahead as possible."""
+        """Choose the values: the windows of as many ports as possible, then as many counters ahead as possible."""
         settings, room, in_all = self._keeper.settings, self._size, 0
         for port in sorted(needs, key=needs.__getitem__):
             if port in self._every:
@@ -110,7 +110,7 @@ class Expected:
         self.ahead = min(settings.window + settings.resync, self._size // in_all) if in_all else 0
 
     def _values(self) -> Iterator[None]:
-        """List what the profiles can say, many in one message."""
+        """List the expected values of all profiles, many in one message."""
         waiting: dict[str, list[bytes]] = {name: [] for name, _ in EXPECTED.values()}
         for name in self._keeper.names():
             profile, found = self._keeper.profile(name), self._keeper.next(name)
@@ -125,7 +125,7 @@ class Expected:
             self._send(set_name, more, [])
 
     def follow(self, name: str) -> None:
-        """List what a profile can say after a knock of it was used up, and no more what it could say before."""
+        """Add a profile's new expected values after a knock was used up, and delete those before."""
         first, found = self._firsts.get(name), self._keeper.next(name)
         if self._busy:
             self._late.add(name)

@@ -9,11 +9,11 @@ from .grant import Grant, Order
 from .request import PROTOCOL_NAMES, Request
 
 Facts = dict[str, str | int]
-"""`event` first. Never a key, nor the bytes of a knock."""
+"""An event by its fields, `event` first. Never holds a key or the bytes of a knock."""
 
 
 def of(event: Accepted | Refused | Quiet) -> Facts:
-    """Describe a packet at a knock port: `accepted`, `refused` or `ignored`."""
+    """Describe an event at a knock port: `accepted`, `refused` or `ignored`."""
     if isinstance(event, Quiet):
         return {"event": "ignored", "packets": event.packets}
     if isinstance(event, Accepted):
@@ -38,9 +38,9 @@ def _asked(request: Request) -> Facts:
 
 
 def obeyed(profile: str, grant: Grant, but: str = "") -> Facts:
-    """Describe the result of an accepted knock: `opened`, or `closed` because that was asked for.
+    """Describe the result of an accepted knock: `opened`, or `closed` if it asked for that.
 
-    but: chains of others that may refuse what the door lets in.
+    but: chains of other programs that may refuse the connections of the door.
     """
     facts: Facts = {"event": "opened", "profile": profile, **door(grant), **({"but": but} if but else {})}
     if grant.order is Order.CLOSE:
@@ -49,7 +49,7 @@ def obeyed(profile: str, grant: Grant, but: str = "") -> Facts:
 
 
 def door(grant: Grant) -> Facts:
-    """A door in words; without seconds and use where it is shut. 0 seconds: for ever."""
+    """Describe a door, without seconds and use if it is shut. 0 seconds: for ever."""
     source = str(ipaddress.ip_address(grant.address))
     facts: Facts = {"source": source, "protocol": PROTOCOL_NAMES.get(grant.protocol, str(grant.protocol))}
     facts["port"] = grant.port
@@ -59,29 +59,29 @@ def door(grant: Grant) -> Facts:
 
 
 def failed(heard: Facts, problem: str) -> Facts:
-    """A knock that was not obeyed, and why."""
+    """Describe a knock that was not obeyed, and why."""
     return {**heard, "event": "failed", "problem": problem}
 
 
 def ended(opened: Facts) -> Facts:
-    """A door whose time is over: from now on it is shut, and was before if it was used up."""
+    """Describe a door whose time is over: it is shut, and was earlier if it was used up."""
     left_out = ("event", "seconds", "use", "but")
     return {"event": "closed", "reason": "ended"} | {key: opened[key] for key in opened if key not in left_out}
 
 
 def blocked(source: str, ports: int) -> Facts:
-    """A source was shut out by the scan guard, because it tried more ports than so many."""
+    """Describe a source that the scan guard blocked because it tried more than this number of ports."""
     return {"event": "blocked", "source": source, "ports": ports}
 
 
 def line(facts: Facts) -> str:
-    """One line for a log: a sentence for people, then key=value for programs."""
+    """Return a line for a log: a sentence for people, then key=value for programs."""
     pairs = " ".join(f"{key}={_value(value)}" for key, value in facts.items() if key not in ("problem", "but"))
     return f"{_sentence(facts)} [{pairs}]"
 
 
 def _value(value: str | int) -> str:
-    """A number or a word as it is, anything else in quotes, escaped as JSON has it."""
+    """Return a number or a word unchanged, anything else as a JSON string."""
     text = str(value)
     plain = text.isascii() and text.isprintable() and not set(text) & set(' "=[]\\')
     return text if text and plain else json.dumps(text)

@@ -21,9 +21,9 @@ Hear = Callable[[Packet, float], Event | None]
 
 
 class Gatekeeper:
-    """Knows profiles of any scheme, that come and go one at a time; between any two of them it can hear.
+    """Decides on packets by profiles of any scheme, which may be added and removed one by one between two packets.
 
-    expected: how many profiles there will be, so that no table need grow much on the way.
+    expected: the number of profiles to come, so that tables need not grow much.
     """
 
     def __init__(self, settings: Settings, expected: int = 0) -> None:
@@ -32,30 +32,30 @@ class Gatekeeper:
         self._profiles: dict[str, Profile] = {}
         self._places: Counter[str] = Counter()
         self._watchers: dict[KnockPort, Counter[str]] = {}
-        """Numbers of profiles that knock at a port, by scheme."""
+        """The number of profiles of each scheme that knock at a port."""
         self._at: dict[int, Hear] = {}
-        """By protocol << 16 | port: cheaper than a pair, for each packet of a flood."""
+        """By protocol << 16 | port, which is cheaper than a pair for each packet of a flood."""
 
     def __len__(self) -> int:
         return len(self._profiles)
 
     def names(self) -> set[str]:
-        """Names of the profiles, as they are now."""
+        """The names of the present profiles."""
         return set(self._profiles)
 
     @property
     def knock_ports(self) -> Iterable[KnockPort]:
-        """Protocol and port of all that some profile knocks at."""
+        """The knock ports of all profiles."""
         return self._watchers.keys()
 
     @property
     def places(self) -> Iterable[str]:
-        """The same for people, without what is a secret."""
+        """The knock ports for people, without anything secret."""
         return self._places.keys()
 
     @property
     def settings(self) -> Settings:
-        """May be set anew; what a listener derives from it counts for profiles that are added from then on."""
+        """The settings may be replaced; values derived from them change only for profiles added afterwards."""
         return self._settings
 
     @settings.setter
@@ -65,13 +65,13 @@ class Gatekeeper:
             listener.settings = settings
 
     def profile(self, name: str) -> Profile | None:
-        """The profile of a name, if there is one."""
+        """The profile of a name, None if there is none."""
         return self._profiles.get(name)
 
     def add(self, profile: Profile, memory: Any) -> None:
-        """Hear a profile from now on, in the place of one of its name.
+        """Add a profile, or replace the one of its name.
 
-        memory: of used knocks (schemes.Scheme.recall); None: as the one of its name has it.
+        memory: the result of Scheme.recall(); None keeps that of a replaced profile of the same scheme.
         """
         before = self._profiles.get(profile.name)
         if before and before.scheme != profile.scheme:
@@ -83,13 +83,13 @@ class Gatekeeper:
         self._watch(profile, 1)
 
     def remove(self, name: str) -> None:
-        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        """Remove a profile. Raises KeyError if there is none of that name."""
         profile = self._profiles.pop(name)
         self._listeners[profile.scheme].remove(name)
         self._watch(profile, -1)
 
     def next(self, name: str) -> Next | None:
-        """The values that a profile's knocks can bear next; None if they cannot be listed, or for no such profile."""
+        """The fields of a profile's next knocks; None if they cannot be listed, or there is no such profile."""
         profile = self._profiles.get(name)
         return self._listeners[profile.scheme].next(name) if profile else None
 
@@ -114,23 +114,23 @@ class Gatekeeper:
                 del self._watchers[port], self._at[port[0] << 16 | port[1]]
 
     def move(self, clock: int) -> None:
-        """Tell the time of day, in seconds since 1970, to those who go by it; to be called before hear()."""
+        """Set the time of day of all listeners, in seconds since 1970. Must be called before hear()."""
         if clock != self._clock:
             self._clock = clock
             for listener in self._listeners.values():
                 listener.move(clock)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """Return the event of one packet; None: there is nothing to do or to say.
+        """Return the event of one packet, None if there is none.
 
-        now: seconds on any monotonic clock. A knock in it is used up from here on, whatever is done about the event.
+        now: seconds on any monotonic clock. A knock in the packet is now used up, whatever the caller does.
         """
         hear = self._at.get(packet.protocol << 16 | packet.port)
         return hear(packet, now) if hear else None
 
 
 def _all(hears: list[Hear]) -> Hear:
-    """Return a listener that tells several of a packet; one alone is returned itself, which costs nothing."""
+    """Return a function that calls all listeners; a single one, the usual case, is returned as it is."""
 
     def hear(packet: Packet, now: float) -> Event | None:
         return reduce(both, [one(packet, now) for one in hears])

@@ -1,16 +1,16 @@
-"""All that crosses the privilege line: records of 24 bytes, expected values, answers, notices.
+"""The messages that cross the privilege line: records of 24 bytes, expected values, answers, notices.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
-IPv4 addresses stand in the first 4 bytes of the last field, the other 12 are zero. The answer to a STATUS is a number,
-4 bytes, and so many records at most: what is open, with the seconds that are left. There 0 seconds mean for ever, and
-any protocol and port may stand, because somebody else may have put elements into our sets. The answer to a LOGGED is
-two numbers, 8 bytes each.
+IPv4 addresses take the first 4 bytes of the last field, the other 12 are zero. The answer to STATUS is the number of
+open doors, 4 bytes, and a record of each, up to MOST_DOORS, with the seconds that are left, 0: for ever. These records
+may hold any protocol and port, because others may add elements to our sets. The answer to LOGGED is two numbers of
+8 bytes.
 
-    set 1 | zero 1 | number that come 2 | values
+    set 1 | zero 1 | number of values to add 2 | values
 
-A message that begins with a number of EXPECTED changes a set that says of which SYNs the kernel is to tell: values that
-come, then values that go.
+A message that begins with a number of EXPECTED changes a set that selects the SYNs to log: values to add, then values
+to delete.
 """
 
 import struct
@@ -22,25 +22,25 @@ from .errors import GrantError
 RECORD = struct.Struct("!BBBxHH16s")
 
 DONE, FAILED = b"\x00", b"\x01"
-"""First byte of the helper's answer to a record: the kernel has it; or refused it, with the reason behind as text."""
+"""First byte of an answer: the order is carried out; or it is refused, and the reason follows as text."""
 NOTICE, SURVEYED, PLACED = b"\x02", b"\x03", b"\x04"
-"""First bytes of unsolicited messages: text to be logged; chains that may refuse what a door lets in, one a line, each
-behind "any" or PROTOCOL/PORT and a space; the same, and our table is a new one."""
+"""First byte of an unsolicited message: text to log; the chains that may refuse what a door lets in, one a line, each
+after "any" or PROTOCOL/PORT and a space; the same, and our table is new."""
 
 EXPECTED = {8: ("every_syn", 2), 9: ("compact", 12), 10: ("stealth", 12), 11: ("classic", 16)}
-"""Sets, and the bytes of their values: TCP knock ports of which every SYN is logged; what a knock of a format can bear,
-identification, sequence number and what else its format seals, each padded to registers of 4 bytes, as nft makes it."""
+"""Name and value size in bytes of each set, by number: TCP knock ports whose every SYN is logged; expected values of a
+format, with identification, sequence number and its other sealed fields, each padded to registers of 4 bytes."""
 VALUES = struct.Struct("!BxH")
 
 MOST_SECONDS = 65535
 LONGEST_REASON = 1000
-"""Bytes of a reason; what is longer is cut off."""
+"""The most bytes of a reason; the rest is cut off."""
 MOST_DOORS = 1000
-"""Records in the answer to a STATUS at most."""
+"""The most records in the answer to STATUS."""
 
 
 class Order(IntEnum):
-    """Everything that may be asked of root."""
+    """The orders of a record: all that can be asked of root, apart from changes of EXPECTED."""
 
     OPEN_ONCE = 1
     """Let one new connection in, within the seconds."""
@@ -50,15 +50,15 @@ class Order(IntEnum):
     RELOAD = 4
     """Read the policy anew, from root's own files; the rest of the record is zero."""
     STATUS = 5
-    """Say which doors are open, all or those of one address; nothing else is set."""
+    """List the open doors, all or those of one address; the rest of the record is zero."""
     BLOCK = 6
-    """Shut the address out, for as long as the policy says; nothing else is set."""
+    """Block the address for the time that the policy sets; the rest of the record is zero."""
     LOGGED = 7
-    """Say how many packets our rule has logged and passed over; the rest of the record is zero."""
+    """Return the numbers of packets that our rules logged and passed over; the rest of the record is zero."""
 
 
 class Grant(NamedTuple):
-    """One order: a door, for whom, how long."""
+    """One order, with the source address, port and time of its door."""
 
     order: Order
     address: bytes
@@ -67,22 +67,22 @@ class Grant(NamedTuple):
     """6 (TCP) or 17 (UDP); 0 with RELOAD, STATUS, BLOCK and LOGGED."""
     port: int
     seconds: int
-    """Seconds for which new connections may begin; 0 if it is no OPEN, and in the answer to a STATUS for ever."""
+    """Seconds in which new connections may begin; 0 if the order opens no door; 0 in the answer to STATUS: for ever."""
 
 
 RELOAD = Grant(Order.RELOAD, b"", 0, 0, 0)
 
 
 def pack(grant: Grant) -> bytes:
-    """The record of a grant, 24 bytes."""
+    """Return the record of a grant, 24 bytes."""
     family = {0: 0, 4: 4, 16: 6}[len(grant.address)]
     return RECORD.pack(grant.order, family, grant.protocol, grant.port, grant.seconds, grant.address)
 
 
 def unpack(record: bytes, *, listed: bool = False) -> Grant:
-    """The grant of a record. Raises GrantError for anything that pack() cannot have made from a sane grant.
+    """Return the grant of a record. Raises GrantError unless pack() can have made the record from a valid grant.
 
-    listed: it is in the answer to a STATUS, where any protocol, port and time may stand.
+    listed: the record is from the answer to STATUS, which may hold any protocol, port and time.
     """
     if len(record) != RECORD.size:
         raise GrantError(f"a record has {RECORD.size} bytes, not {len(record)}")
@@ -103,6 +103,6 @@ def unpack(record: bytes, *, listed: bool = False) -> Grant:
 
 
 def pack_doors(doors: list[Grant]) -> bytes:
-    """Pack the number of open doors, and the first MOST_DOORS of them."""
+    """Return the answer to STATUS: the number of doors, and records of the first MOST_DOORS."""
     listed = [door._replace(seconds=min(door.seconds, MOST_SECONDS)) for door in doors[:MOST_DOORS]]
     return len(doors).to_bytes(4, "big") + b"".join(map(pack, listed))

@@ -1,7 +1,7 @@
 """Runs the administrator's programs when a door opens or shuts.
 
-The daemon may not execute anything (sandbox), so it hands facts of a fixed size to a process that was started before
-(runner), which knows the programs and takes nothing but facts.
+The sandbox forbids the daemon to execute anything. So it sends records of a fixed size to a process that was started
+before (runner), which knows the programs and accepts nothing but these records.
 """
 
 import os
@@ -21,9 +21,9 @@ from .request import PROTOCOLS
 from .root.privileges import RUN
 
 RECORD = struct.Struct(f"!?64s{grant.RECORD.size}s")
-"""Whether the door was used up or its time is over (else it opens, or a knock asked to close it), profile, grant."""
+"""Fields: True if a door's time is over (not if it opens, or a knock closes it), profile, grant."""
 AT_ONCE, SECONDS = 8, 10
-"""Programs that run at once at most, and seconds after which one is killed."""
+"""The most programs at a time, and the seconds after which one is killed."""
 
 
 class Happened(NamedTuple):
@@ -31,17 +31,17 @@ class Happened(NamedTuple):
 
     profile: str
     grant: Grant
-    """CLOSE for on_close, else on_open."""
+    """The order CLOSE is for on_close, any other for on_open."""
     ended: bool = False
 
 
 def pack(happened: Happened) -> bytes:
-    """The record of some facts, always of one size."""
+    """Return the record of some facts, always of one size."""
     return RECORD.pack(happened.ended, happened.profile.encode(), grant.pack(happened.grant))
 
 
 def unpack(record: bytes) -> Happened:
-    """The facts of a record. Raises GrantError for anything that pack() cannot have made from sane facts."""
+    """Return the facts of a record. Raises GrantError unless pack() can have made it from valid facts."""
     if len(record) != RECORD.size:
         raise GrantError(f"facts have {RECORD.size} bytes, not {len(record)}")
     ended, name, door = RECORD.unpack(record)
@@ -57,16 +57,16 @@ def unpack(record: bytes) -> Happened:
 
 
 def check(program: str, key: str) -> None:
-    """Raises KnockError if a hook cannot be executed, by root at least."""
+    """Raise KnockError if a hook is not a file that root can execute; "" is no hook."""
     if program and not (os.path.isfile(program) and os.access(program, os.X_OK)):
         raise KnockError(f"{key}: {program} is not a program that can be executed")
 
 
 class Hooks:
-    """Our end of the pair to the runner."""
+    """The daemon's end of the socket pair to the runner."""
 
     def __init__(self, on_open: str, on_close: str, uid: int, gid: int, quiet: bool) -> None:
-        """Start the runner, as root; it becomes the user by itself. quiet: let go of our standard error."""
+        """Start the runner, as root; it becomes the user by itself. quiet: give it no standard error."""
         self.wants_end = bool(on_close)
         self._programs = {"opened": on_open, "closed": on_close}
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -84,7 +84,7 @@ class Hooks:
             )
 
     def tell(self, facts: Facts) -> str:
-        """Have the hook run that an event has, if it has one; what could not be done, in a sentence, or ""."""
+        """Have the hook of an event run, if it has one. Return a sentence about what failed, or ""."""
         if not self._programs.get(str(facts["event"])):
             return ""
         address = socket.inet_pton(
@@ -106,5 +106,5 @@ class Hooks:
         return ""
 
     def stop(self) -> None:
-        """Close the pair; what runs may go on for its time."""
+        """Close the pair; running programs may go on for their time."""
         self._pair.close()

@@ -1,4 +1,4 @@
-"""Loads profiles: at once at the start, in small steps between packets at a reload."""
+"""Loads profiles: all at once at the start, in small steps between packets at a reload."""
 
 import os
 import shlex
@@ -16,22 +16,22 @@ _ = legacy, moment, shlex
 
 
 ANY_SOURCE = frozenset({"tcp timestamps", "payload"})
-"""Everything that some source gives (sources.GIVES), for readers of profiles that know of no source."""
+"""All data that sources give (sources.Source.GIVES), for commands that look at profiles without a source."""
 
 
 class Found(NamedTuple):
-    """The differences between profiles on disk and those that are heard."""
+    """The differences between the profiles on disk and those of a gatekeeper."""
 
     gone: set[str]
-    """The names of profiles that are to be heard no more."""
+    """The names of the profiles to remove."""
     changes: list[tuple[Profile, Any]]
-    """Profiles to add or replace, each with its used knocks."""
+    """The profiles to add or replace, each with the memory of its used knocks, None for as before or unread."""
     bad: dict[str, KnockError]
-    """By name, what is wrong with the profiles that cannot be used, or are kept as they were."""
+    """The errors of profiles that cannot be used, or are kept as they were, by name."""
 
 
 def settings(config: Config) -> Settings:
-    """The part of the configuration that a gatekeeper goes by."""
+    """Return the part of the configuration that a gatekeeper needs."""
     return Settings(config.delay, config.error_window, config.single_use, config.resync_window, config.clock_skew)
 
 
@@ -40,7 +40,7 @@ def find(
 ) -> Generator[None, None, Found]:
     """Read all profiles, one at each step. Changes nothing. Raises ProfileError.
 
-    gives: of the source. recall: read what is known of their used knocks, too; else that is None.
+    gives: GIVES of the source. recall: read the memory of used knocks, too; else it is None.
     """
     found, twins = Found(keeper.names(), [], {}), _Twins(config, keeper)
     for one in store.profiles(config.profiles):
@@ -64,7 +64,7 @@ def find(
                 _check_guard(config, profile)
                 found.changes.append((profile, recalled(config, profile) if recall else None))
             elif (keeper.settings.window, keeper.settings.skew) != (config.error_window, config.clock_skew):
-                found.changes.append((profile, None))  # goes on as it is
+                found.changes.append((profile, None))  # keeps its memory
             found.gone.discard(name)
         except KnockError as error:
             found.bad[name] = error
@@ -72,7 +72,7 @@ def find(
 
 
 def _check_guard(config: Config, profile: Profile) -> None:
-    """Raises GuardError."""
+    """Raise GuardError if a knock of a profile would make the scan guard block its client."""
     if config.scan_guard and profile.tries > config.scan_ports:
         raise GuardError(
             f"its knock tries {profile.tries} TCP ports, and the scan guard shuts out who tries more than "
@@ -81,7 +81,7 @@ def _check_guard(config: Config, profile: Profile) -> None:
 
 
 class _Twins:
-    """Finds profiles with the same secrets: each knock by them would be good once for every name.
+    """Finds profiles with the same secrets: the server would accept each of their knocks once for every name.
 
     The one that is heard now stays, else the one that has a counter, else the one with the older key file.
     """
@@ -89,10 +89,10 @@ class _Twins:
     def __init__(self, config: Config, keeper: Gatekeeper) -> None:
         self._config, self._keeper = config, keeper
         self._names: dict[int, str] = {}
-        """By the hash of a secret: for a hundred thousand profiles the secrets themselves take too much memory."""
+        """Names by the hash of a secret: the secrets of a hundred thousand profiles would take too much memory."""
 
     def younger_than(self, profile: Profile) -> set[str]:
-        """The names that a profile takes the place of. Raises KnockError if it is the younger one itself."""
+        """Return the names of younger profiles with its secrets. Raises KnockError if this is the younger one."""
         secrets, younger = {}, set()
         for secret in schemes.load(profile.scheme).unshared(profile):
             secrets[hash((profile.scheme, secret))] = profile.name
@@ -105,7 +105,7 @@ class _Twins:
         return younger
 
     def _age(self, name: str, profile: Profile, secret: Hashable) -> tuple[Any, ...]:
-        """The key that sorts the older profile first; profile: one with the same secret. In a database: by rows."""
+        """Return a key that sorts the older profile first; in a database rows decide. profile: one with the secret."""
         scheme, before = schemes.load(profile.scheme), self._keeper.profile(name)
         heard = before is not None and before.scheme == profile.scheme and secret in scheme.unshared(before)
         if store.is_database(self._config.profiles):
@@ -122,13 +122,13 @@ class _Twins:
 
 
 def recalled(config: Config, profile: Profile) -> Any:
-    """Read a profile's used knocks: for most schemes the next counter that the server accepts. Raises CounterError."""
+    """Read the memory of a profile's used knocks, for most schemes the next counter to accept. Raises CounterError."""
     latest = clock.seconds() + config.clock_skew + 1
     return counters.server_memory(config.state, config.profiles, profile, latest)
 
 
 def _kept(config: Config, name: str, error: KnockError, before: Profile | None, bad: dict[str, KnockError]) -> Profile:
-    """The profile as it was, if its files can be read by root only. Raises KnockError for any other."""
+    """Return the profile as it was, if only root can read its files. Raises KnockError for any other error."""
     if store.is_database(config.profiles) or _readable(f"{config.profiles}/{name}"):
         raise error
     bad[name] = KnockError(
@@ -141,7 +141,7 @@ def _kept(config: Config, name: str, error: KnockError, before: Profile | None, 
 
 
 def _readable(directory: str) -> bool:
-    """Return whether we may read all that is in a directory."""
+    """Return False if we may not read a directory, or a file in it."""
     try:
         return all(os.access(f"{directory}/{file}", os.R_OK) for file in os.listdir(directory))
     except OSError as error:
@@ -149,7 +149,7 @@ def _readable(directory: str) -> bool:
 
 
 def apply(keeper: Gatekeeper, found: Found, state: str) -> Iterator[None]:
-    """Hear what was found, a profile at each step; the keeper's settings are the new ones already.
+    """Add and remove what find() returned, one profile at each step. The keeper must have the new settings.
 
     state: the directory of the counters.
     """
@@ -178,17 +178,17 @@ def _name(change: tuple[Profile, Any]) -> str:
 
 
 def _secrets(profile: Profile) -> set[int]:
-    """Hashes of the secrets that no other profile may have."""
+    """Return hashes of the secrets that no other profile may have."""
     return {hash((profile.scheme, secret)) for secret in schemes.load(profile.scheme).unshared(profile)}
 
 
 def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any, gone: Mapping[int, str]) -> Any:
-    """The next counter of a profile; if its keys were heard until now under another name, it takes over from there.
+    """Return the next counter of a profile. If its keys had another name until now, take over the counter from there.
 
-    gone: by their secrets, the names that are to be heard no more. NAME.old takes over from NAME, too, or NAME from it.
-    So what was heard before keys were rotated, or a profile was renamed, is not good once more.
+    gone: the names of the profiles to remove, by the hashes of their secrets. NAME and NAME.old take over from each
+    other, too. So no knock can be replayed after a rotation of keys or a change of name.
     """
-    if not isinstance(counter, int):  # of a scheme without a counter, whose memory has the time in it
+    if not isinstance(counter, int):  # a scheme without a counter: its memory has times
         return counter
     secrets = _secrets(profile)
     names = {profile.name.removesuffix(".old"), f"{profile.name}.old", *(gone.get(secret, "") for secret in secrets)}
@@ -202,7 +202,7 @@ def _moved(keeper: Gatekeeper, state: str, profile: Profile, counter: Any, gone:
 
 
 def look(config: Config, gives: frozenset[str], recall: bool = True) -> Found:
-    """All that a start needs: everything is new. Raises ProfileError, GuardError. Arguments: as of find()."""
+    """Find all profiles, as for a start. Raises ProfileError, GuardError. Arguments: as of find()."""
     work = find(config, gives, Gatekeeper(settings(config)), recall)
     while True:
         try:
@@ -216,7 +216,7 @@ def look(config: Config, gives: frozenset[str], recall: bool = True) -> Found:
 
 
 def start(config: Config, found: Found) -> Gatekeeper:
-    """A gatekeeper for what look() has found, and has no more when this returns."""
+    """Return a gatekeeper with the profiles that look() found; this empties found.changes."""
     for at, (profile, memory) in reversed(list(enumerate(found.changes))):
         if memory is None:
             try:

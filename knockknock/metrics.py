@@ -13,11 +13,11 @@ from .gatekeeper import Reason
 log = logging.getLogger("knockknock")
 
 PAUSE = 5.0
-"""Seconds between two writes at least."""
+"""The least seconds between two writes."""
 
 
 class Metrics:
-    """Counts since the start, written when one has changed."""
+    """The counts since the start, written when one has changed."""
 
     def __init__(self, path: str, version: str) -> None:
         self._path, self._registry = path, CollectorRegistry()
@@ -66,18 +66,18 @@ class Metrics:
         self._changed = True
 
     def due(self) -> float | None:
-        """When write() is to be called, in seconds of the monotonic clock; None: not before something has changed."""
+        """Return the time at which to call write(), on the monotonic clock in seconds; None if nothing has changed."""
         return self._not_before if self._changed else None
 
     def write(self, now: float) -> None:
-        """Put the file in place whole, readable by all, if something has changed."""
+        """Replace the file, readable by all, if something has changed and PAUSE is over."""
         if not self._changed or now < self._not_before:
             return
         self._changed, self._not_before = False, now + PAUSE
         try:
             _put(self._path, generate_latest(self._registry))
         except OSError as error:
-            if not self._broken:  # once is enough until it works again
+            if not self._broken:  # logged once, until a write succeeds
                 log.warning("textfile %s cannot be written: %s", self._path, error.strerror)
             self._broken = True
         else:
@@ -85,9 +85,9 @@ class Metrics:
 
 
 def _put(path: str, data: bytes) -> None:
-    """Put a file in place whole. Raises OSError with nothing changed.
+    """Replace a file by rename. Raises OSError with nothing changed.
 
-    Others may write to its directory. The name aside is one that nobody can foresee, and none that the collector reads.
+    Others may write to its directory, so the temporary name is unpredictable; the collector ignores its suffix.
     """
     aside = f"{path}.{os.urandom(8).hex()}"
     with store.exact_modes():

@@ -26,7 +26,7 @@ _Door = tuple[str, str, int]
 
 
 def check(config: Config) -> None:
-    """Raises KnockError if what the configuration names for hooks, the control socket or metrics is not there."""
+    """Raise KnockError if a hook, group, directory or module that the configuration needs is missing."""
     hooks.check(config.on_open, "on_open")
     hooks.check(config.on_close, "on_close")
     if config.control_group:
@@ -53,13 +53,13 @@ def _metrics(path: str) -> "Metrics":
 
 
 class Observers:
-    """Made as root, used as the daemon's user. Nothing of it wakes anybody up unless there is something to tell."""
+    """Created as root, used as the daemon's user. Wakes the daemon only if there is something to tell."""
 
     def __init__(self, config: Config, user: pwd.struct_passwd, quiet: bool) -> None:
-        """Raises KnockError; after check(). quiet: hooks have no standard error."""
+        """Start hooks and listen, after check(). Raises KnockError. quiet: hooks have no standard error."""
         self._start = time.monotonic()
         self._counts: Counter[tuple[str, str]] = Counter()
-        """Events by their name, and their reason if they have one."""
+        """The number of events by name and reason, "" for none."""
         self._metrics = _metrics(config.textfile) if config.textfile else None
         self.writes = [os.path.dirname(config.textfile)] if config.textfile else []
         """Directories that the sandbox must leave open for writing."""
@@ -68,26 +68,26 @@ class Observers:
             gid = _group(config.control_group) if config.control_group else user.pw_gid
             try:
                 self._listener = control_socket.listen(config.control, gid)
-            except KnockError as error:  # to be looked at is less than to let people in
+            except KnockError as error:  # the daemon can do without --status
                 log.warning("no --status: %s", error)
         self._control: control_socket.Control | None = None
         programs = config.on_open, config.on_close
         self._hooks = hooks.Hooks(*programs, user.pw_uid, user.pw_gid, quiet) if any(programs) else None
         self._open: dict[_Door, tuple[float, Facts]] = {}
-        """When a door's time is over, and how it was opened."""
+        """The end of each open door's time, on the monotonic clock, and the event that opened it."""
         self._ends: list[tuple[float, _Door]] = []
-        """The same times as a heap; what is no longer in _open counts for nothing."""
+        """A heap of the same times; entries without an equal one in _open are ignored."""
 
     @property
     def listener(self) -> int | None:
-        """The descriptor of the control socket, at which clients are accepted."""
+        """The descriptor at which the control socket accepts clients, None without one."""
         return self._listener.fileno() if self._listener else None
 
     def answer(self, now: Callable[[bytes], dict[str, Any]], passed: Callable[[], int]) -> int:
-        """Answer clients by a function of an address (status.now); the descriptor to wait for.
+        """Answer clients from now on. Return a descriptor that is readable when serve() has something to do.
 
-        It is readable when serve() has something to do; -1 without a control socket. passed: how many SYNs the
-        kernel has passed over, for the metrics.
+        It is -1 without a control socket. now: a function of an address that makes the answer (status.now). passed: a
+        function that returns the number of SYNs that the kernel has passed over, for the metrics.
         """
         if self._metrics:
             self._metrics.passed.set_function(passed)
@@ -100,7 +100,7 @@ class Observers:
         return self._control.fileno()
 
     def tell(self, told: Facts) -> None:
-        """Tell everybody what has happened."""
+        """Tell an event to all observers."""
         self._counts[str(told["event"]), str(told.get("reason", ""))] += int(told.get("packets", 1))
         if self._hooks and (problem := self._hooks.tell(told)):
             log.warning("%s", problem)
@@ -120,7 +120,7 @@ class Observers:
             heapq.heappush(self._ends, (end, door))
 
     def _ended(self, now: float) -> None:
-        """The kernel does not announce that it shuts a door, so this is told by its time, if anybody listens."""
+        """Tell that doors ended, by their time, if anybody listens: the kernel does not announce it."""
         while self._ends and self._ends[0][0] <= now:
             end, door = heapq.heappop(self._ends)
             if door in self._open and self._open[door][0] == end:
@@ -129,18 +129,18 @@ class Observers:
                     self.tell(facts.ended(opened))
 
     def _heard(self) -> bool:
-        """Return whether anybody wants to know when a door's time is over."""
+        """Return True if a hook or a client wants to know when a door's time is over."""
         return bool((self._hooks and self._hooks.wants_end) or (self._control and self._control.heard))
 
     def wait(self, now: float) -> float | None:
-        """Seconds until serve() has something to do by itself; None: for ever. now: of the monotonic clock."""
+        """Return the seconds until serve() must be called without a client, None for never. now: as for serve()."""
         due = [self._ends[0][0]] if self._ends and self._heard() else []
         if self._metrics and (write := self._metrics.due()) is not None:
             due.append(write)
         return max(0.0, min(due) - now) if due else None
 
     def serve(self, now: float) -> None:
-        """Do what is due, and one thing that a client waits for. Raises PrivilegeError, from the status function."""
+        """Do what is due, and handle one client. Raises PrivilegeError, from the functions of answer()."""
         self._ended(now)
         if self._metrics:
             self._metrics.write(now)
@@ -148,6 +148,6 @@ class Observers:
             self._control.serve()
 
     def stop(self) -> None:
-        """Let hooks that run go on for their time, and no new ones begin."""
+        """Start no more hooks; running ones may go on for their time."""
         if self._hooks:
             self._hooks.stop()

@@ -11,7 +11,7 @@ FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 
 
 class Packet(NamedTuple):
-    """The header fields of a packet that a knock can be carried in, as host integers; for UDP those of TCP are 0."""
+    """The header fields of a packet that can carry a knock, as host integers; for UDP those of TCP are 0."""
 
     source: bytes
     """Source address, network order: 4 bytes for IPv4, 16 for IPv6."""
@@ -23,11 +23,11 @@ class Packet(NamedTuple):
     sequence: int
     acknowledgment: int
     window: int
-    """The window as on the wire, not scaled."""
+    """The value on the wire, not scaled."""
     options: bytes = b""
-    """TCP options as they came: at most 40 bytes, each of the sender's choice."""
+    """The TCP options as received: at most 40 bytes, all chosen by the sender."""
     payload: bytes = b""
-    """Bytes after the TCP or UDP header, as many as the source copied; empty from a source that gives none."""
+    """The bytes after the TCP or UDP header, or the first of them; empty from a source that does not give it."""
     protocol: int = TCP
     """6 (TCP) or 17 (UDP)."""
     flags: int = SYN
@@ -35,5 +35,5 @@ class Packet(NamedTuple):
 
     @property
     def timestamp(self) -> int | None:
-        """TSval of the TCP timestamps option (RFC 7323), None without one."""
+        """The TSval of the TCP timestamps option (RFC 7323), None without one."""
         return timestamp(self.options)

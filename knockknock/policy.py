@@ -1,6 +1,6 @@
 """Reads what the root helper may do from the configuration and the profiles' configs, in a process that ends.
 
-So no parser is ever loaded into a process that keeps root, and no key into any.
+So a process that keeps root never loads a parser or a key.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from .schemes import Profile
 
 
 def policy(config_path: str) -> Policy:
-    """The union of what the profiles may open; one that is unreadable adds none. Raises ConfigError, ProfileError.
+    """Return the union of what the profiles may open; one with faults adds none. Raises ConfigError, ProfileError.
 
-    Also raises ProfileError if others than root could change it.
+    Also raises ProfileError if others than root could change them, or root may not read one.
     """
     config = store.load_config(config_path)
     ownership.check(config_path, config)
@@ -69,7 +69,7 @@ def _scan(config: Config) -> Scan:
 
 
 def _drafts(place: str) -> Iterator[Profile]:
-    """The profiles, without names and keys; of those in a database each different one. Raises ProfileError."""
+    """Yield the profiles, without names and keys; from a database each different one once. Raises ProfileError."""
     if store.is_database(place):
         from . import database
 
@@ -89,5 +89,5 @@ def _drafts(place: str) -> Iterator[Profile]:
 
 
 def main() -> None:
-    """The set-up that reads the configuration."""
+    """Run a set-up that reads the configuration."""
     setup.main(policy)

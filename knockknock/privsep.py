@@ -1,4 +1,4 @@
-"""Privilege separation: starts what keeps rights of root, gives up root for good, and proves it."""
+"""Privilege separation: starts the processes that keep rights of root, gives up root for good, and proves it."""
 
 import contextlib
 import ctypes
@@ -17,35 +17,35 @@ from .grant import DONE, NOTICE, PLACED, SURVEYED, Grant, Order
 from .root import privileges
 
 PRIORITY = -10
-"""Nice value of the daemon and what it starts: in a flood both need the processor before the kernel's ring has gone
-round, in 5 ms."""
+"""Nice value of the daemon and what it starts: in a flood both must run before the kernel's ring buffer overflows, in
+5 ms."""
 WAIT = 0.001
-"""Seconds after which it is looked what else there is to do while the helper is at work."""
+"""Seconds between calls of `meanwhile` while the helper is at work."""
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 """include/uapi/asm-generic/mman.h"""
 
 
 class Helper:
-    """Our end of the pair to the root helper."""
+    """The daemon's end of the socket pair to the root helper."""
 
     def __init__(self, config_path: str, state: str, quiet: bool, trial: int = 0) -> None:
-        """Start the helper, and what watches over it. Raises FirewallError, PrivilegeError.
+        """Start root.watch, which starts the helper, and wait until it answers. Raises FirewallError, PrivilegeError.
 
-        config_path: the file that its policy is made from. state: the state directory, by which we are known. quiet:
-        let go of our standard error. trial: seconds after which what it refuses is open again by itself, 0: never.
-        `summary` is then what it says about the firewall that it has prepared.
+        config_path: the file that the policy is made from. state: the state directory, which identifies the daemon.
+        quiet: give them no standard error. trial: seconds after which the gate stops refusing by itself, 0: never.
+        `summary` is then the answer, about the firewall as it was prepared.
         """
         self._pair, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = privileges.RUN.format(module="knockknock.root.watch")
         self._notices: list[str] = []
         self._late: list[tuple[str, str]] = []
-        """Chains that may refuse what a door lets in, each behind "any" or PROTOCOL/PORT."""
+        """Chains that may refuse what a door lets in: "any" or PROTOCOL/PORT, and the chain."""
         self.placed = False
-        """The table is a new one, without expected values. The daemon lists them and sets this back."""
+        """True if the table is new and holds no expected values; the daemon resets it when it lists them again."""
         self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None
-        """Called every WAIT seconds while the helper is at work."""
+        """A function to call every WAIT seconds while the helper is at work, until its next message."""
         with theirs, signals.held():
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code, package, config_path, os.path.realpath(state), str(trial)],
@@ -61,41 +61,41 @@ class Helper:
             raise
 
     def fileno(self) -> int:
-        """Readable when the helper has a notice, or has gone."""
+        """Return the descriptor, readable when the helper has a notice, or has gone."""
         return self._pair.fileno()
 
     def notices(self, more: bool) -> list[str]:
-        """Sentences that the helper said without having been asked; more: read what there is. Raises PrivilegeError."""
+        """Return the notices since the last call; more: first receive a message. Raises PrivilegeError."""
         if more:
             self._note(self._receive())
         told, self._notices = self._notices, []
         return told
 
     def obey(self, order: Grant) -> str:
-        """Hand over one record; the chains that may refuse what it lets in all the same, as text.
+        """Send one record. Return the chains that may still refuse what it lets in, as text.
 
-        Raises GrantError: not sane, FirewallError: policy or kernel refuse it, PrivilegeError: the helper is gone.
+        Raises GrantError for an invalid record, FirewallError if it is refused, PrivilegeError if the helper is gone.
         """
         self._ask(order)
         where = ("any", f"{order.protocol}/{order.port}") if order.seconds else ()
         return ", ".join(text for one, text in self._late if one in where)
 
     def expect(self, name: str, come: list[bytes], go: list[bytes]) -> None:
-        """Change a set that says of what the kernel tells (grant.EXPECTED), in one message. Raises as obey() does."""
+        """Add and delete values of a set of grant.EXPECTED, in one message. Raises FirewallError, PrivilegeError."""
         ((number, _),) = [(number, one) for number, (one, _) in grant.EXPECTED.items() if one == name]
         self._send(grant.VALUES.pack(number, len(come)) + b"".join((*come, *go)))
 
     def doors(self, address: bytes) -> tuple[int, list[Grant]]:
-        """The number of open doors of an address (b"": of all), and the first ones. Raises as obey() does."""
+        """Return the number of doors open for an address (b"": for all), and the first. Raises as obey() does."""
         return answers.unpack_doors(self._ask(Grant(Order.STATUS, address, 0, 0, 0)))
 
     def logged(self) -> tuple[int, int]:
-        """Counts of packets that our rules logged and passed over since they were placed. Raises as obey() does."""
+        """Return the packets that our rules logged, and passed over, since they were placed. Raises as obey() does."""
         return answers.unpack_counts(self._ask(Grant(Order.LOGGED, b"", 0, 0, 0)))
 
     def _ask(self, order: Grant) -> bytes:
         record = grant.pack(order)
-        grant.unpack(record)  # what is not sane would end the helper
+        grant.unpack(record)  # an invalid record would end the helper
         if order.order in (Order.OPEN_ONCE, Order.OPEN, Order.BLOCK):
             own_address.refuse(self._routes, order.address)
         return self._send(record)
@@ -126,7 +126,7 @@ class Helper:
         return answer[1:]
 
     def _note(self, message: bytes) -> None:
-        """Take in what was said without having been asked."""
+        """Store an unsolicited message."""
         kind, text = message[:1], message[1:].decode(errors="replace")
         if kind == NOTICE:
             self._notices.append(text)
@@ -135,19 +135,19 @@ class Helper:
             self.placed = self.placed or kind == PLACED
 
     def stop(self) -> None:
-        """Close the pair, and wait until the helper has taken away what it placed."""
+        """Close the pair, and wait until root.watch has removed what was placed."""
         self._pair.close()
         self._process.wait()
 
 
 def prefer() -> None:
-    """Have this process and those that it starts run before others, if we may (under systemd its unit says so)."""
+    """Raise the priority of this process and those that it starts, if permitted (under systemd the unit does)."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
 def find_user(name: str) -> pwd.struct_passwd:
-    """The account that the daemon becomes. Raises PrivilegeError."""
+    """Return the account that the daemon becomes. Raises PrivilegeError."""
     try:
         user = pwd.getpwnam(name)
     except KeyError:
@@ -161,9 +161,9 @@ def find_user(name: str) -> pwd.struct_passwd:
 
 
 def lock_memory() -> str:
-    """Keep what this process has in memory, now and later, out of swap; else why it could not, in a sentence.
+    """Keep the memory of this process, now and later, out of swap. Return "", or the reason why not, in a sentence.
 
-    As root, before root is given up. Only without a limit: with one, some later request for memory would fail.
+    Needs root. Memory is locked only if there is no limit: with one, a later request for memory would fail.
     """
     endless = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     try:
@@ -171,7 +171,7 @@ def lock_memory() -> str:
             resource.setrlimit(resource.RLIMIT_MEMLOCK, endless)
     except (OSError, ValueError):
         return "keys may be swapped to disk, because locked memory is limited: start it with ulimit -l unlimited"
-    # On fault: what is never used takes no memory.
+    # On fault: pages that are never used take no memory.
     if ctypes.CDLL(None, use_errno=True).mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
         return f"keys may be swapped to disk: mlockall failed: {os.strerror(ctypes.get_errno())}"
     return ""
@@ -179,7 +179,7 @@ def lock_memory() -> str:
 
 @contextlib.contextmanager
 def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
-    """Be another user for what the body does to files, and root again."""
+    """Run the body with the effective ids of another user, for its access to files; then be root again."""
     os.setegid(user.pw_gid)
     os.seteuid(user.pw_uid)
     try:
@@ -190,9 +190,9 @@ def acting_as(user: pwd.struct_passwd) -> Iterator[None]:
 
 
 def could_open(user: pwd.struct_passwd, groups: list[int], path: str) -> bool:
-    """Return whether a user with some groups could open a file that is made at a path; asked as that user.
+    """Return True if a user with these supplementary groups could open a file made at a path, or if we are not root.
 
-    Who is not root cannot ask, and gets True.
+    A child process tries it as that user.
     """
     if os.geteuid():
         return True
@@ -216,7 +216,7 @@ def drop(uid: int, gid: int, groups: list[int]) -> None:
 
 
 def stay(uid: int, gid: int, groups: list[int]) -> None:
-    """Be nothing more than this user, for good: without capabilities and the way to any. Raises PrivilegeError."""
+    """Remain this user for good: without capabilities, and with no way to gain any. Raises PrivilegeError."""
     privileges.hold(())
     privileges.no_more()
     privileges.no_core()
@@ -224,7 +224,7 @@ def stay(uid: int, gid: int, groups: list[int]) -> None:
 
 
 def _prove(uid: int, gid: int, groups: list[int]) -> None:
-    """Look at what the kernel says of us, and try to have root back. Raises PrivilegeError."""
+    """Check ids and capabilities as the kernel has them, and try to regain root. Raises PrivilegeError."""
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or sorted(os.getgroups()) != sorted(groups):
         raise PrivilegeError("the ids of the user to become were not taken")
     for regain in (os.setuid, os.seteuid, os.setgid, os.setegid):

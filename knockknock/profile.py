@@ -12,7 +12,7 @@ from .errors import ConfigError, ProfileError
 from .schemes import Profile
 
 KEY_SIZES = (16, 32)
-"""Bytes, of the AES key and of the HMAC key; new profiles have 32."""
+"""Bytes of the AES key and of the HMAC key; new profiles have 32."""
 
 MAX_COUNTER = 2**64 - 1
 """The counter is a u64 in the authenticated message (PROTOCOL.md step 4)."""
@@ -21,7 +21,7 @@ _SCHEME: ini.Keys = {"scheme": ini.one_of(*schemes.SCHEMES)}
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be a profile's and a file's: letters, digits, `._-`, at most 64. Raises ProfileError."""
+    """Return the name if it can name a profile: at most 64 letters, digits and `._-`. Raises ProfileError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ProfileError(
             f"'{shown(name)}' cannot name a profile: take up to 64 letters, digits, dots, dashes and underscores, "
@@ -31,14 +31,14 @@ def check_name(name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name, or what was found in the place of one, on one line of printable text."""
+    """Return a name, valid or not, as one line of printable text."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def parse_config(text: str, where: str) -> Profile:
-    """A profile without name and keys from its config text. Raises ConfigError.
+    """Return a profile without name and keys from its config text. Raises ConfigError.
 
-    `scheme` says what else may stand in it; a config without is an encrypted SYN's.
+    `scheme` decides which other keys there may be; the default is `syn`.
     """
     try:
         return _parsed(text)
@@ -48,7 +48,7 @@ def parse_config(text: str, where: str) -> Profile:
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Profile:
-    """Remembered, because most of a server's profiles have the same text."""
+    """Cache the result, because most of a server's profiles have the same text."""
     return _parse(text, "config")
 
 
@@ -63,7 +63,7 @@ def _parse(text: str, where: str) -> Profile:
 
 
 def named(draft: Profile, name: str, secrets: Mapping[str, bytes], **more: bool) -> Profile:
-    """Make a profile of a config that parse_config() read, with secrets by field, as the scheme's SECRETS."""
+    """Return a draft of parse_config() with name and secrets; secrets: by field, as in the scheme's SECRETS."""
     return cast(Profile, cast(Any, draft)._replace(name=name, **secrets, **more))
 
 
@@ -74,7 +74,7 @@ def write_config(profile: Profile) -> str:
 
 
 def parse_key(text: str, where: str) -> bytes:
-    """A key of 16 or 32 bytes from its base64 text. Raises ProfileError, without the text."""
+    """Return a key of 16 or 32 bytes from its base64 text. Raises ProfileError, which does not show the text."""
     try:
         key = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):

@@ -20,7 +20,7 @@ class Verb(Enum):
 
 
 Kind = tuple[Verb, int]
-"""A verb and a protocol number: what a request is but for its port."""
+"""A verb and a protocol number: a request without its port."""
 
 
 class Request(NamedTuple):
@@ -49,18 +49,18 @@ class Ports(NamedTuple):
 
 
 ANY_TCP = (Ports(TCP, 1, 65535),)
-"""The ports that a profile without an allow-list may open, as in knockknock 0.8."""
+"""The allow-list of a profile that names none, as in knockknock 0.8."""
 
 
 def port_number(text: str) -> int:
-    """A port number, 1 to 65535, from decimal text. Raises ConfigError."""
+    """Return a port number, 1 to 65535, from decimal text. Raises ConfigError."""
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
         raise ConfigError(f"{text!r} is not a port number (1 to 65535)")
     return int(text)
 
 
 def protocol_number(text: str) -> int:
-    """6 or 17 from a protocol's name. Raises ConfigError."""
+    """Return 6 or 17 from a protocol's name. Raises ConfigError."""
     try:
         return PROTOCOLS[text.lower()]
     except KeyError:
@@ -68,13 +68,13 @@ def protocol_number(text: str) -> int:
 
 
 def parse_port(text: str) -> tuple[int, int]:
-    """A protocol number and a port from text such as `22`, `tcp/22` or `51820/udp`. Raises ConfigError."""
+    """Return a protocol number and a port from text such as `22`, `tcp/22` or `51820/udp`. Raises ConfigError."""
     protocol, port = _parts(text)
     return protocol_number(protocol), port_number(port)
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """The words for protocol and port in `22`, `tcp/22` or `22/tcp`, whatever they are."""
+    """The words for protocol and port in `22`, `tcp/22` or `22/tcp`, not checked."""
     one, slash, other = (word.strip() for word in text.partition("/"))
     if not slash:
         return "tcp", one
@@ -82,7 +82,7 @@ def _parts(text: str) -> tuple[str, str]:
 
 
 def parse_ports(text: str) -> tuple[Ports, ...]:
-    """An allow-list from text such as `tcp/22, udp/51820, tcp/8000-8010`. Raises ConfigError."""
+    """Return an allow-list from text such as `tcp/22, udp/51820, tcp/8000-8010`. Raises ConfigError."""
     found = []
     for item in text.split(","):
         protocol, run = _parts(item)
@@ -96,5 +96,5 @@ def parse_ports(text: str) -> tuple[Ports, ...]:
 
 
 def permitted(ports: Iterable[Ports], protocol: int, port: int) -> bool:
-    """Return whether an allow-list names a port."""
+    """Return True if an allow-list names a port."""
     return any(one.protocol == protocol and one.first <= port <= one.last for one in ports)

@@ -1,8 +1,8 @@
 """The process that runs hooks: reads facts of a fixed size, starts one of two programs as the daemon's user.
 
-Started by hooks as a program of its own, with one end of a SOCK_SEQPACKET pair as standard input. It is told at
-its start which programs. AT_ONCE of them run at most; until one more may, it does not read, so that the kernel's buffer
-is the queue. Each is killed after SECONDS. Anything but sane facts ends it, and so does the end of the pair.
+hooks starts it as a separate program, with one end of a SOCK_SEQPACKET pair as standard input and the programs as
+arguments. At most AT_ONCE run at a time; until one more may, the runner does not read, so that the kernel's buffer is
+the queue. Each is killed after SECONDS. An invalid record ends the runner, and so does the end of the pair.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def environment(happened: Happened) -> dict[str, str]:
-    """All that a hook finds in its environment."""
+    """Return the whole environment of a hook."""
     closed = happened.grant.order is Order.CLOSE
     told: facts.Facts = {
         "event": "close" if closed else "open",
@@ -36,10 +36,10 @@ def environment(happened: Happened) -> dict[str, str]:
 
 
 class Running:
-    """A program that runs; what stays in its process group, which is its own, ends with it."""
+    """A running program. It has its own process group, which is killed when it ends."""
 
     def __init__(self, program: str, happened: Happened) -> None:
-        """Raises OSError."""
+        """Start the program. Raises OSError."""
         self._program = program
         self._process = subprocess.Popen(
             [program],
@@ -53,9 +53,9 @@ class Running:
         self.fd = os.pidfd_open(self._process.pid)
 
     def over(self) -> bool:
-        """Return whether it has ended, or is ended now because its time is over."""
+        """Return True if it has ended; kill it first if its time is over."""
         late = time.monotonic() >= self.end
-        # Not waited for yet, so that its number is nobody else's.
+        # WNOWAIT: as a zombie it keeps its process id from being reused.
         if not late and os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -69,7 +69,7 @@ class Running:
 
 
 def serve(pair: socket.socket, on_open: str, on_close: str) -> None:
-    """Run programs until the pair closes and the last has ended. Raises GrantError for anything but sane facts."""
+    """Run programs until the pair closes and the last has ended. Raises GrantError for an invalid record."""
     running: list[Running] = []
     listening = True
     while listening or running:
@@ -95,12 +95,12 @@ def serve(pair: socket.socket, on_open: str, on_close: str) -> None:
 
 
 def main() -> None:
-    """The arguments: ids of the user and group to become, and the programs, "" for none."""
+    """Run with the arguments: ids of the user and group to become, and the programs, "" for none."""
     for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-        signal.signal(number, lambda *_: None)  # the pair alone says when to stop; a hook does not inherit this
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
+        signal.signal(number, lambda *_: None)  # only the end of the pair stops it; hooks do not inherit this
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # blocked by signals.held() until here
     uid, gid, on_open, on_close = sys.argv[1:]
-    with contextlib.suppress(OSError):  # the daemon runs before others; hooks need not
+    with contextlib.suppress(OSError):  # hooks do without the daemon's priority
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     try:
         privsep.drop(int(uid), int(gid), [])

@@ -9,14 +9,14 @@ from . import store
 from .errors import KnockError
 
 MARK = ".reloaded"
-"""In the state directory: when the daemon began to read its files for the last time, on the monotonic clock in ns, and
-whether it goes by them now: "4711 done" or "4711 failed"."""
+"""A file in the state directory: the time at which the daemon last began to read its files, on the monotonic clock in
+ns, and whether it uses them now: "4711 done" or "4711 failed"."""
 PATIENCE = 30.0
-"""Seconds to wait for a reload; a hundred thousand profiles take a good part of that."""
+"""Seconds to wait for a reload; a hundred thousand profiles take a large part of that."""
 
 
 def holder(fd: int) -> int:
-    """The process that has the lock (flock) on an open file, as far as /proc tells, else 0."""
+    """Return the id of the process that holds the lock (flock) on an open file; 0 if /proc does not tell one."""
     try:
         status = os.fstat(fd)
         with open("/proc/locks") as file:
@@ -30,7 +30,7 @@ def holder(fd: int) -> int:
 
 
 def _has_open(pid: str, status: os.stat_result) -> bool:
-    """Return whether a process has a file open; another one may have the same number on another disk."""
+    """Return True if a process has a file open; a file on another disk may have the same inode number."""
     with contextlib.suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -40,7 +40,7 @@ def _has_open(pid: str, status: os.stat_result) -> bool:
 
 
 def daemon(state: str) -> int:
-    """The process id of the daemon that has a state directory, 0 if none runs."""
+    """Return the process id of the daemon that uses a state directory, 0 if none runs."""
     try:
         with store.directory_fd(state) as fd:
             return holder(fd)
@@ -49,13 +49,13 @@ def daemon(state: str) -> int:
 
 
 def marked(state: str, began: int, *, done: bool) -> None:
-    """Leave the mark for reload(). began: when the files were begun to be read, monotonic, in ns."""
-    with contextlib.suppress(OSError):  # who waits for it says so
+    """Write the mark for reload(). began: the time at which reading began, on the monotonic clock, in ns."""
+    with contextlib.suppress(OSError):  # reload(), which waits for it, reports that
         store.write_durably(f"{state}/{MARK}", f"{began} {'done' if done else 'failed'}\n", 0o600)
 
 
 def reload(state: str) -> bool:
-    """Have the daemon read its files again, and wait until it goes by them; False if none runs. Raises KnockError."""
+    """Have the daemon read its files again, and wait until it uses them; False if none runs. Raises KnockError."""
     pid, asked = daemon(state), time.monotonic_ns()
     if not pid:
         return False
@@ -72,7 +72,7 @@ def reload(state: str) -> bool:
 
 
 def _mark(state: str) -> tuple[int, bool]:
-    """When the daemon began to read its files, and whether it goes by them."""
+    """Return the time in the mark, and True if the daemon uses what it read then; 0 and False without a mark."""
     try:
         began, _, word = store.read_own(f"{state}/{MARK}").partition(" ")
         return int(began), word == "done\n"

@@ -1,8 +1,8 @@
 """Confines the listening daemon to its job, with Landlock and seccomp.
 
-Two of the kernel's means, each optional: Landlock says which files, seccomp which system calls. prepare() makes all
-ready, as root, because the daemon's user may not be able to read this Python; what it returns puts it in force,
-once the loop can begin.
+Each is optional: Landlock limits the files, seccomp the system calls. prepare() loads all as root, because the daemon's
+user may not be able to read this Python; the function that it returns puts the sandbox in force, once the loop can
+begin.
 """
 
 import logging
@@ -27,13 +27,12 @@ _FREE = (
     "gettimeofday time getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getrlimit "
     "uname sysinfo getrusage wait4 waitid exit exit_group"
 )
-"""System calls that are allowed whatever their arguments. What they can reach is held by Landlock, by the user's
-permissions, and by what is open. Not among them, so refused: to make a process, thread, socket, io_uring or namespace,
-to execute, connect, accept, trace, signal, mount, change ids, modes, owners or limits, or pass on a descriptor
-(sendmsg)."""
+"""System calls that are allowed with any arguments; Landlock, the user's permissions and open descriptors limit what
+they reach. Refused, as not listed: to make a process, thread, socket, io_uring or namespace, to execute, connect,
+accept, trace, signal, mount, change ids, modes, owners or limits, or pass on a descriptor (sendmsg)."""
 
 _FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS = 0x541B, 0x5421, 0x5451, 0x5401
-"""include/uapi/asm-generic/ioctls.h; the terminal is only asked whether it is one."""
+"""include/uapi/asm-generic/ioctls.h; TCGETS only tells whether a descriptor is a terminal."""
 _F_GETFD, _F_SETFD, _F_GETFL, _F_GETLK, _F_SETLK, _F_SETLKW = 1, 2, 3, 5, 6, 7
 """include/uapi/asm-generic/fcntl.h. Without F_SETOWN, which sends signals, and F_SETFL, which switches them on."""
 
@@ -43,14 +42,14 @@ Enter = Callable[[], None]
 def prepare(
     mode: str, reads: Iterable[str], writes: Iterable[str], syslog: int | None, listener: int | None = None
 ) -> Enter:
-    """Return a function that enters the sandbox. Raises PrivilegeError if it is required and something is missing.
+    """Return the function that puts the sandbox in force. Raises PrivilegeError if it is required and incomplete.
 
-    mode: `auto` (what is missing is logged), `required` or `off`. reads: the files and directories that are read
+    mode: `auto` (missing parts are logged), `required` or `off`. reads: the files and directories that are read
     after the start; of a file its directory, because it may be replaced. writes: the directories that are written to.
-    syslog: the descriptor of the socket to the syslog daemon, which is connected anew when that one was restarted.
-    listener: the descriptor of the one socket at which connections are accepted.
+    syslog: the descriptor of the socket to the syslog daemon, to connect again after a restart of that daemon.
+    listener: the descriptor of the one socket that accepts connections.
     """
-    import_module("cryptography.hazmat.primitives.hmac")  # a reload may want it, and then nothing can be imported
+    import_module("cryptography.hazmat.primitives.hmac")  # a reload may need it, and can import nothing
     for scheme in schemes.SCHEMES:
         schemes.load(scheme).listener(schemes.Settings(1, 1, True), 0)
     if mode == "off":
@@ -92,7 +91,7 @@ def _seccomp(syslog: int | None, listener: int | None) -> Enter:
     rules = seccomp.Rules()
     rules.allow(_FREE.split(" "))
     rules.memory()
-    rules.allow(["fchown"], rules.is_int(1, seccomp.WORD), rules.is_int(2, seccomp.WORD))  # -1: nobody else's
+    rules.allow(["fchown"], rules.is_int(1, seccomp.WORD), rules.is_int(2, seccomp.WORD))  # -1: no change of owner
     rules.allow(["sendto"], rules.to_nobody_else())
     for request in (_FIONREAD, _FIONBIO, _FIOCLEX, _TCGETS):
         rules.allow(["ioctl"], rules.is_int(1, request))

@@ -5,37 +5,37 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from .config import Config
 
 MOST = 32768
-"""Ports of all sources together that are remembered; beyond that nothing new is counted, and nobody shut out."""
+"""The most ports of all sources together that are remembered; beyond them nothing new is counted or blocked."""
 LATE = 1.0
-"""Seconds in which packets may still come that were under way when their source was shut out."""
+"""Seconds in which packets may still arrive that were under way when their source was blocked."""
 
 Source = IPv4Network | IPv6Network
 
 
 class Counter:
-    """Ports that sources tried in the last seconds; each counts from its first SYN on, whatever comes later."""
+    """Counts the ports that each source tried. A port counts for `scan_seconds` from its first SYN."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._networks = [ip_network(network) for network in config.scan_allow]
         self._public = [(first, last) for _, first, last in config.scan_public]
         self._seen: dict[tuple[Source, int], tuple[float, bool]] = {}
-        """When, and whether it counts, by source and port; the oldest first, as all stay for the same time."""
+        """The time of the first SYN, and True if it counts, by source and port; oldest first: all stay equally long."""
         self._ports: dict[Source, int] = {}
-        """Number of those that count."""
+        """The number of ports that count, by source."""
         self._shut: dict[Source, float] = {}
-        """When one of these was last to be shut out."""
+        """The time at which tried() last returned a source."""
 
     def again(self, config: Config) -> "Counter":
-        """The same for a configuration that differs in whom it allows."""
+        """Return a counter with the same counts, for a configuration that differs in scan_allow or scan_public only."""
         other = Counter(config)
         other._seen, other._ports, other._shut = self._seen, self._ports, self._shut
         return other
 
     def tried(self, address: bytes, port: int, now: float) -> Source | None:
-        """Count a SYN; who is to be shut out by it, if somebody is.
+        """Count a SYN; return its source if that is to be blocked now, else None.
 
-        address: the sender's, network order, 4 or 16 bytes. now: seconds on a monotonic clock.
+        address: of the sender, network order, 4 or 16 bytes. now: seconds on a monotonic clock.
         """
         self._forget(now)
         host = ip_address(address)
@@ -61,7 +61,7 @@ class Counter:
         return ip_network((address, self._config.scan_ipv6_prefix if len(address) == 16 else 32), strict=False)
 
     def forgive(self, address: bytes) -> None:
-        """Count the source of an address from nothing: what it has tried is not counted again within its time."""
+        """Count the source of an address from zero; ports that it has tried do not count again within their time."""
         source = self._source(address)
         for key, (when, _) in self._seen.items():
             if key[0] == source:
@@ -85,5 +85,5 @@ class Counter:
 
 
 def shown(source: Source) -> str:
-    """An address, or a network where that is one source."""
+    """The text of a source: an address, or a network."""
     return str(source if source.num_addresses > 1 else source.network_address)

@@ -1,4 +1,4 @@
-"""Catches signals from the first moment on, and holds them until the daemon has time for them."""
+"""Catches signals from the start on, and keeps them until the daemon handles them."""
 
 import contextlib
 import signal
@@ -11,10 +11,10 @@ ALL = (*STOP, signal.SIGHUP)
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGALRM, and SIGHUP, as two flags. Its descriptor is readable when one has come."""
+    """Two flags: stop (SIGTERM, SIGINT, SIGALRM) and reload (SIGHUP). The descriptor is readable after a signal."""
 
     def __init__(self) -> None:
-        """Take note of them from now on, so that none ends a start half way."""
+        """Catch signals from now on, so that none interrupts the start."""
         self.stop = self.reload = False
         self._awake, self._waker = socket.socketpair()
         self._awake.setblocking(False)
@@ -27,7 +27,7 @@ class Signals:
         return self._awake.fileno()
 
     def clear(self) -> None:
-        """Make the descriptor unreadable until the next one comes."""
+        """Make the descriptor unreadable until the next signal."""
         self._awake.recv(4096)
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
@@ -37,9 +37,9 @@ class Signals:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Hold signals back from a process that the body starts, until it has said what it does with them and takes them.
+    """Block signals for a process that the body starts, until that has set its handlers and unblocks them.
 
-    When systemd stops a unit, it signals all of its processes, also those that have only just been started.
+    When systemd stops a unit, it signals all of its processes, even those that have just been started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
     try:

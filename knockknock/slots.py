@@ -1,12 +1,12 @@
 """A counter as the text of a file: one number, or two slots that are written in turns. Pure.
 
-To put a new file in place durably takes two syncs, and somebody waits at the door for it; to write over a part of one
-takes one. So a server keeps the last two counters of a client, each in a line with its CRC-32: what a crash leaves half
-written is the older of them, and the other one is still whole.
+To replace a file durably takes two syncs while a client waits; to overwrite a part of it takes one. So a server keeps
+the last two counters of a client, each in a line with its CRC-32: a crash can leave only the older slot half written,
+and the other is still whole.
 
 A counter that does not follow the one before (after lost knocks, or by the clock) goes into both slots, one after the
-other. So where a slot is damaged the file still says what it can have held: one more than the other at most. Whether it
-was the newer one, or the older one in the middle of being written, makes no difference then.
+other. So a damaged slot can have held at most one more than the other, whether it was the newer one or the older one
+half written.
 """
 
 import re
@@ -22,13 +22,13 @@ _SLOT = re.compile(r"([0-9]{20}) ([0-9a-f]{8})\n").fullmatch
 
 
 def parse_counter(text: str, where: str) -> int:
-    """The next counter to be used or accepted: of two slots the higher, of one that is left one more.
+    """Return the next counter to be used or accepted: the higher of two slots, or one more than the only valid slot.
 
     Raises CounterError.
     """
     if found := [value for value in _slots(text) if value is not None]:
         return min(max(found) + damaged(text), MAX_COUNTER + 1)
-    text = text.strip(" \t\n\v\f\r")  # of ASCII, not all that Unicode takes for space
+    text = text.strip(" \t\n\v\f\r")  # ASCII only: strip() alone removes all Unicode spaces
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
         raise CounterError(
             f"{where} does not hold a counter; have new keys made on the server (knockknock-genprofile --rotate NAME)"
@@ -37,18 +37,18 @@ def parse_counter(text: str, where: str) -> int:
 
 
 def slot(counter: int) -> bytes:
-    """One of the two; a file that has none yet gets it twice."""
+    """Return a slot as bytes; a file without slots gets it twice."""
     digits = b"%020d" % counter
     return b"%b %08x\n" % (digits, crc32(digits))
 
 
 def damaged(text: str) -> bool:
-    """Return whether one of two slots, and not both, fails its CRC."""
+    """Return True if exactly one of two slots is invalid."""
     return len({value is None for value in _slots(text)}) == 2
 
 
 def places(data: bytes, counter: int) -> list[int]:
-    """Offsets of the slots in a file that a counter is to be written into, in this order; none if it has no slots."""
+    """Return the offsets to write a counter's slot at, in this order; empty if the file has no valid slot."""
     values = [-1 if value is None else value for value in _slots(data.decode("latin-1"))]
     if not values or max(values) < 0:
         return []
@@ -57,7 +57,7 @@ def places(data: bytes, counter: int) -> list[int]:
 
 
 def _slots(text: str) -> list[int | None]:
-    """The value of each slot, None for one that is torn; empty where the length is not that of two."""
+    """The value of each slot, None for an invalid one; empty if the length is not that of two slots."""
     return [_value(text[at : at + SLOT]) for at in (0, SLOT)] if len(text) == 2 * SLOT else []
 
 

@@ -1,4 +1,4 @@
-"""Builds the answer to --status when somebody asks."""
+"""Builds the answer to --status."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from .slots import parse_counter
 from .sources import Source
 
 PROFILES, PORTS = 1000, 100
-"""Profiles that are listed at most, and ports of each; so an answer has 4 MiB (cli.status.LONGEST) at most."""
+"""The most profiles in an answer, and ports of each; so it has at most 4 MiB (cli.status.LONGEST)."""
 
 
 def counted(counts: Mapping[tuple[str, str], int], seconds: float) -> dict[str, Any]:
-    """Counts of events since the start, so many seconds ago. counts: of events by name and reason."""
+    """Return the answer's part about events since the start. counts: by name and reason. seconds: since the start."""
     refused = {reason.value: counts.get(("refused", reason.value), 0) for reason in Reason}
     refused["unexamined"] = counts.get(("ignored", ""), 0)
     knocks = {
@@ -40,10 +40,10 @@ def now(
     helper: Helper,
     address: bytes,
 ) -> dict[str, Any]:
-    """The state at this moment. Raises PrivilegeError.
+    """Return the part of the answer about this moment. Raises PrivilegeError.
 
-    state: the directory of the counters. profiles: those to be listed, of so many in all. deaf: what is wrong with
-    the source, or "". expected: what the kernel tells of. address: list the doors of this source only, if not empty.
+    state: the directory of the counters. profiles: those to list. in_all: the number of all. deaf: what is wrong with
+    the source, or "". expected: the values in the kernel's sets. address: of the source whose doors to list, b"": all.
     """
     problem, number, doors, passed = "", 0, list[Grant](), 0
     try:
@@ -70,10 +70,10 @@ def _profile(state: str, profile: Profile) -> dict[str, Any]:
     counter, used = None, None
     try:
         text = store.read(path)
-        # Minting writes the first text, every knock another one.
+        # Minting writes the first text; every knock changes it.
         used = int(os.stat(path).st_mtime) if text != schemes.load(profile.scheme).first(profile) else None
         counter = parse_counter(text, path)
-    except (CounterError, OSError):  # the former for what is no counter
+    except (CounterError, OSError):  # CounterError: not every scheme has a counter
         pass
     return {
         "name": profile.name,

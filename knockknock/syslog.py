@@ -12,9 +12,9 @@ _SEVERITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 
 
 class Handler(logging.Handler):
-    """A logging handler that connects its one socket again when the syslog daemon was restarted.
+    """A logging handler that reconnects its one socket when the syslog daemon was restarted.
 
-    logging's own SysLogHandler makes a new socket then, which the sandbox forbids. Without a daemon lines are lost.
+    logging's own SysLogHandler makes a new socket, which the sandbox forbids. Without a syslog daemon it sends nothing.
     """
 
     def __init__(self, path: str = PATH) -> None:
@@ -30,7 +30,7 @@ class Handler(logging.Handler):
         return self._socket.fileno()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one message, with a second try to a syslog daemon that is new."""
+        """Send one message; if that fails, reconnect and try again."""
         message = f"<{_DAEMON | _SEVERITIES.get(record.levelno, 6)}>{self.format(record)}".encode()
         try:
             self._socket.send(message)

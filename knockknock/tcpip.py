@@ -10,11 +10,11 @@ _TIMESTAMPS = 8
 
 
 def knock(template: bytes, source: bytes, destination: bytes, port: int, fields: Carried, label: int = 1) -> bytes:
-    """The IP packet of a knock.
+    """Return the IP packet of a knock. Raises SendError if the template lacks a field that must carry a value.
 
     template: a SYN of this machine's kernel, from the IP header on; its TTL, flags, options and source port stay.
-    source, destination: 4 or 16 bytes each, as the template's family. label: the upper 4 bits of an IPv6 flow label, 1
-    to 15 (PROTOCOL.md step 6). Raises SendError if a field that must carry something is not in the template.
+    source, destination: 4 or 16 bytes each, of the template's family. label: the upper 4 bits of an IPv6 flow label, 1
+    to 15 (PROTOCOL.md step 6).
     """
     start = 20 if len(source) == 4 else 40
     packet = bytearray(template)
@@ -44,9 +44,9 @@ def knock(template: bytes, source: bytes, destination: bytes, port: int, fields:
 
 
 def like(template: bytes, port: int, hops: int, timestamp: int) -> bytes:
-    """Returns a SYN with what a connection to another end has; its checksums are no longer right.
+    """Return a SYN with the values of another connection; its checksums are no longer right.
 
-    port: the source port, 0 to leave that of the template. hops: TTL or hop limit. timestamp: TSval, if it has one.
+    port: the source port, 0 to leave that of the template. hops: TTL or hop limit. timestamp: TSval, if there is one.
     """
     packet = bytearray(template)
     start = 20 if packet[0] >> 4 == 4 else 40
@@ -78,7 +78,7 @@ def _checksum(data: bytes | bytearray) -> int:
 
 
 def total_length(packet: bytes) -> int:
-    """The bytes of a whole packet, by the first 6 of its header. Raises SendError unless it can be a SYN of ours."""
+    """Return a packet's length from its first 6 bytes. Raises SendError unless it can be a SYN of ours."""
     start = {4: 20, 6: 40}.get(packet[0] >> 4, 0) if len(packet) >= 6 else 0
     length = int.from_bytes(packet[2:4] if start == 20 else packet[4:6], "big") + (start if start == 40 else 0)
     if not start or not start + 20 <= length <= start + 60:
@@ -87,7 +87,7 @@ def total_length(packet: bytes) -> int:
 
 
 def check_syn(packet: bytes) -> tuple[bytes, bytes]:
-    """The source and the destination of a packet, from the IP header on. Raises SendError if it is not a lone SYN.
+    """Return the source and destination of a packet, from the IP header on. Raises SendError if it is not a lone SYN.
 
     It must be TCP to and from a unicast address, not a fragment, with no IP options or extension headers and no data,
     and with no other flag than SYN and those of ECN (RFC 3168 section 6.1.1).

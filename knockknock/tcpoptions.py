@@ -2,7 +2,7 @@
 
 
 def timestamp(options: bytes) -> int | None:
-    """TSval of the timestamps option (RFC 7323); None without one, or where a length leads nowhere."""
+    """The TSval of the timestamps option (RFC 7323); None without one, or after an invalid length."""
     at, end = 0, len(options)
     while at < end and options[at]:
         if options[at] == 1:

@@ -1,4 +1,4 @@
-"""Programs and values that have rights of root: one nftables table, and one rule in each chain of others.
+"""The programs that run with rights of root: they keep one nftables table, and one rule in base chains of others.
 
 watch stays root and runs setup, which places both and ends; helper, which setup becomes at the start, opens doors.
 """
@@ -13,5 +13,5 @@ kernel's nf_tables, and Landlock rules."""
 
 
 def sets(family: int) -> list[str]:
-    """The sets of doors of an address family, 4 or 6: for their seconds, and for one connection each."""
+    """Return the sets of doors of address family 4 or 6: one for doors with a time, SLOTS for one connection each."""
     return [f"open{family}", *(f"once{family}_{number}" for number in range(SLOTS))]

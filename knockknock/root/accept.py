@@ -1,8 +1,7 @@
-"""Places one accept rule at the head of each base chain of others, for what a door let in.
+"""Places one accept rule at the head of base chains of others, for connections with our conntrack label.
 
-Each base chain at the input hook gets one rule at its head, which accepts what bears our label; nobody has to find out
-whether it refuses anything. At the prerouting hook only those that can refuse get it: others there choose routes by
-marks, which a connection of ours must have, too.
+Each base chain at the input hook gets the rule, so whether it refuses anything need not be known. At the prerouting
+hook only chains that can refuse get it: others there set the marks that choose routes, which our connections need, too.
 """
 
 import struct
@@ -15,7 +14,7 @@ from .ruleset import PRIORITY
 
 FAMILIES = {INET: "inet", IP: "ip", IP6: "ip6"}
 IPTABLES = ("filter", "mangle", "security")
-"""Tables of iptables that can refuse; its chain is INPUT."""
+"""Tables of iptables that can refuse, in their chain INPUT."""
 # include/uapi/linux/netfilter/nf_tables.h: NFTA_*
 _NAME, _FLAGS = 1, 2
 _CHAIN_TABLE, _CHAIN_NAME, _HOOK, _POLICY, _TYPE, _HOOK_NUMBER, _HOOK_PRIORITY = 1, 3, 4, 5, 7, 1, 2
@@ -29,13 +28,13 @@ _DROP, _QUEUE, _JUMP, _GOTO = 0, 3, -3, -4
 """Verdicts (include/uapi/linux/netfilter.h, nf_tables.h)."""
 _L4PROTO = b"meta", 16
 _DESTINATION_PORT = b"payload", 2, 2, 2
-"""Expressions that load these: NFT_META_L4PROTO; base (the transport header), offset and length."""
+"""The expressions that load them: NFT_META_L4PROTO; base (the transport header), offset and length."""
 _REFUSING_TARGETS = {b"REJECT", b"TARPIT", b"NFQUEUE"}
-"""Targets of iptables that refuse; its DROP is a verdict."""
+"""Targets of iptables that may refuse; its DROP is a verdict."""
 
 
 class Chain(NamedTuple):
-    """A chain of somebody else's."""
+    """A chain of others."""
 
     family: int
     table: str
@@ -46,23 +45,23 @@ class Chain(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The relation of a kernel's rules to a door."""
+    """The nf_tables rules of others, by their effect on doors."""
 
     wanted: tuple[Chain, ...]
-    """Base chains that are to have our rule."""
+    """Base chains that need our rule."""
     late: tuple[Chain, ...]
-    """Base chains that can refuse what a door lets in: before our own table, or of an owner who lets nobody else in."""
+    """Base chains that can refuse what a door lets in: before our own table, or in a table with an exclusive owner."""
     refuses: bool
-    """Whether anything at all refuses input."""
+    """True if any chain can refuse input."""
     untracked: tuple[tuple[Chain, tuple[int, int]], ...]
-    """Chains that take packets out of connection tracking, without which a door cannot be used up: each with the
-    protocol and port of a rule that does, or zeros where it is not for a single one."""
+    """Chains that take packets out of connection tracking, without which a door cannot be used up: each with protocol
+    and port of the rule, or zeros if it is not for a single port."""
     placed: tuple[tuple[Chain, bytes], ...]
     """Our rules, each with its handle."""
 
     @property
     def missing(self) -> list[Chain]:
-        """Chains that want a rule and have none."""
+        """The chains that need our rule and do not have it."""
         there = {chain for chain, _ in self.placed}
         return [chain for chain in self.wanted if chain not in there]
 
@@ -75,7 +74,7 @@ class _Rule(NamedTuple):
 
 
 def look(kernel: Kernel, label: int) -> Look:
-    """List the kernel's chains and rules, without our own table. Raises OSError."""
+    """Return the present rules of others, without our own table. Raises OSError."""
     owned = {
         (family, _text(found[_NAME]))
         for family, found in dump(kernel, TABLES)
@@ -118,10 +117,10 @@ def look(kernel: Kernel, label: int) -> Look:
 
 
 def place(kernel: Kernel, label: int, chain: Chain) -> str:
-    """Put our rule at the head of a chain; why that could not be done, in a sentence, or ""."""
+    """Put our rule at the head of a chain. Return "", or the chain and the reason why it takes none."""
     forms = [_native(label)]
     if chain.family in (IP, IP6) and chain.table in IPTABLES and chain.name == "INPUT":
-        # What iptables itself would make, so that it can still list its table.
+        # The form of iptables itself, so that it can still list its table.
         forms.insert(0, _as_iptables(label))
     problem = ""
     for expressions, userdata in forms:
@@ -136,13 +135,13 @@ def place(kernel: Kernel, label: int, chain: Chain) -> str:
 
 
 def remove(kernel: Kernel, label: int) -> None:
-    """Take our rules away. Raises OSError."""
+    """Delete our rules from chains of others. Raises OSError."""
     for chain, handle in look(kernel, label).placed:
         body = text(_RULE_TABLE, chain.table) + text(_RULE_CHAIN, chain.name) + attribute(_RULE_HANDLE, handle)
         try:
             kernel.change((DELETE_RULE, 0, chain.family, body))
         except FileNotFoundError:
-            continue  # its chain has gone meanwhile
+            continue  # others deleted it, or its chain, meanwhile
 
 
 def _text(data: bytes) -> str:
@@ -154,7 +153,7 @@ def _chain(family: int, found: dict[int, bytes], table: int, name: int) -> Chain
 
 
 def _refuses(chain: Chain, rules: dict[Chain, list[_Rule]]) -> bool:
-    """Return whether a rule that can be reached from a chain may refuse; one that looks a verdict up may."""
+    """Return True if a rule that can be reached from a chain may refuse; a lookup of verdicts may."""
     reached, todo = {chain}, [chain]
     while todo:
         one = todo.pop()
@@ -171,13 +170,13 @@ def _refuses(chain: Chain, rules: dict[Chain, list[_Rule]]) -> bool:
 
 
 def _expressions(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Name and attributes of each expression of a rule."""
+    """Return name and attributes of each expression of a rule."""
     found = [dict(attributes(one)) for _, one in attributes(data)]
     return [(one[_EXPRESSION_NAME].rstrip(b"\0"), one.get(_EXPRESSION_DATA, b"")) for one in found]
 
 
 def _untracks(expressions: bytes) -> bool:
-    """Return whether a rule takes packets out of connection tracking: by nft, or as iptables' CT --notrack."""
+    """Return True if a rule takes packets out of connection tracking: notrack of nft, or CT --notrack of iptables."""
     for name, data in _expressions(expressions):
         found = dict(attributes(data))
         if name == b"notrack" or (name == b"target" and found[1].rstrip(b"\0") == b"CT" and _no_track(found[3])):
@@ -191,7 +190,7 @@ def _no_track(info: bytes) -> bool:
 
 
 def _port(expressions: bytes) -> tuple[int, int]:
-    """Protocol and destination port that a rule asks for, zeros where it does not ask for a single one."""
+    """Return protocol and destination port that a rule matches, zeros if it does not match a single port."""
     asked: dict[tuple[bytes | int, ...], int] = {_L4PROTO: 0, _DESTINATION_PORT: 0}
     loaded: tuple[bytes | int, ...] = ()
     for name, data in _expressions(expressions):
@@ -204,7 +203,7 @@ def _port(expressions: bytes) -> tuple[int, int]:
 
 
 def _verdict(name: bytes, data: bytes) -> tuple[int | None, str]:
-    """A verdict's code and the chain that it leads to; anything that may refuse is a drop."""
+    """Return an expression's verdict code and target chain; anything that may refuse is a drop."""
     if name in (b"reject", b"queue", b"synproxy"):
         return _DROP, ""
     found = dict(attributes(data))
@@ -212,7 +211,7 @@ def _verdict(name: bytes, data: bytes) -> tuple[int | None, str]:
         return (_DROP if found.get(1, b"").rstrip(b"\0") in _REFUSING_TARGETS else None), ""
     if name == b"lookup":
         return (_DROP if found.get(3) == bytes(4) else None), ""  # NFTA_LOOKUP_DREG: the verdict's register
-    if name != b"immediate" or found.get(1) != bytes(4):  # NFTA_IMMEDIATE_DREG, as above
+    if name != b"immediate" or found.get(1) != bytes(4):  # NFTA_IMMEDIATE_DREG: likewise
         return None, ""
     verdict = dict(attributes(dict(attributes(found.get(2, b""))).get(2, b"")))
     code = int.from_bytes(verdict.get(1, b""), "big", signed=True)
@@ -220,7 +219,7 @@ def _verdict(name: bytes, data: bytes) -> tuple[int | None, str]:
 
 
 def _bit(label: int) -> bytes:
-    """The 128 labels with one of them set: an array of unsigned long in the kernel."""
+    """Return the 128 conntrack labels with one of them set: an array of unsigned long in the kernel."""
     words = [0, 0]
     words[label // 64] = 1 << label % 64
     return struct.pack("=2Q", *words)
@@ -238,7 +237,7 @@ _ACCEPT = _one("immediate", word(1, 0) + attribute(2, attribute(2, word(1, 1))))
 
 
 def _native(label: int) -> tuple[bytes, bytes]:
-    """Expressions and userdata of the rule as nft makes it: ct label LABEL accept comment "knockknock"."""
+    """Return expressions and userdata of our rule as nft makes it: ct label LABEL accept comment "knockknock"."""
     load = _one("ct", word(1, 1) + word(2, 13))  # NFT_REG_1, NFT_CT_LABELS
     mask = word(1, 1) + word(2, 1) + word(3, 16) + word(6, 0) + _value(4, _bit(label)) + _value(5, bytes(16))
     compare = word(1, 1) + word(2, 1) + _value(3, bytes(16))  # NFT_CMP_NEQ
@@ -247,7 +246,7 @@ def _native(label: int) -> tuple[bytes, bytes]:
 
 
 def _as_iptables(label: int) -> tuple[bytes, bytes]:
-    """The rule as iptables makes it: -m connlabel --label LABEL -m comment --comment knockknock -j ACCEPT."""
+    """Return the same as iptables makes it: -m connlabel --label LABEL -m comment --comment knockknock -j ACCEPT."""
     return _labelled(label) + _one("counter", attribute(1, bytes(8)) + attribute(2, bytes(8))) + _ACCEPT, b""
 
 
@@ -259,7 +258,7 @@ def _labelled(label: int) -> bytes:
 
 
 def _is_ours(rule: _Rule, label: int) -> bool:
-    """Return whether a rule is one of ours, by all that it does and not by its comment alone."""
+    """Return True if a rule is ours, by all that it does and not by its comment alone."""
     if b"connlabel" not in rule.expressions and b"ct" not in rule.expressions:
         return False
     found = _compared(rule.expressions)
@@ -270,5 +269,5 @@ def _is_ours(rule: _Rule, label: int) -> bool:
 
 
 def _compared(expressions: bytes) -> list[tuple[bytes, object]]:
-    """A rule's expressions without what it has counted, and whatever the order and the flags of their attributes."""
+    """Return a rule's expressions for comparison: without counts, order and flags of attributes."""
     return [(name, name == b"counter" or sorted(attributes(data))) for name, data in _expressions(expressions)]

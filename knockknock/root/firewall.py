@@ -19,24 +19,24 @@ _TABLE = 1
 """NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
 _LASTING = {TABLES: (4,), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
 """NFTA_TABLE_HANDLE; NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME:
-what is the same while our table is whole. One that was saved and restored has another handle: its elements are old."""
+attributes that stay while our table is whole. A restored table has another handle, because its elements are old."""
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED, as /proc/net/tcp has it (include/net/tcp_states.h)."""
 
 
 class Survey(NamedTuple):
-    """The relation of others' rules to a door."""
+    """The rules of others, nf_tables and legacy iptables, by their effect on doors."""
 
     nft: accept.Look
     iptables: tuple[legacy.Look, ...]
 
     @property
     def refuses(self) -> bool:
-        """Whether anything refuses input."""
+        """True if anything can refuse input."""
         return self.nft.refuses or any(one.refuses for one in self.iptables)
 
     def text(self, limits: Policy) -> str:
-        """Say in a sentence what an administrator should know of it."""
+        """Return a summary for the administrator, in a sentence."""
         into = [*map(str, self.nft.wanted), *(str(one.table) for one in self.iptables if not one.problem)]
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
@@ -55,11 +55,11 @@ class Survey(NamedTuple):
 
 
 _TRIES = 5
-"""Times that our table is placed anew because others change rules meanwhile."""
+"""The most attempts to change our table while others change rules."""
 GATE = os.environ.get("KNOCKKNOCK_GATE", "/var/lib/knockknock.gate")
-"""The file that keeps what refuses for the next boot, whatever the state directory: knockknock-gate.service has it."""
+"""The file with the gate for the next boot, the same for all state directories: knockknock-gate.service loads it."""
 _GONE = f"add table inet {NAME}\ndelete table inet {NAME}\n"
-"""To delete what is not there would be an error."""
+"""Commands that delete our table; they add it first, because deleting a missing table is an error."""
 POINTLESS = (
     "no chain refuses input, so every port is open already and knocking is pointless: "
     "set protect =, or see minimal-firewall.sh"
@@ -72,14 +72,14 @@ def _ports(run: tuple[int, int, int]) -> str:
 
 
 def _may_open(limits: Policy, run: tuple[int, int, int]) -> bool:
-    """Return whether some profile may open some port of a run, or some network needs none."""
+    """Return True if a profile may open a port of a run, or a network needs no door."""
     protocol, first, last = run
     doors = [*limits.doors, *(timed[:3] for timed in limits.timed)]
     return bool(limits.protect_allow) or any(one[0] == protocol and one[1] <= last and first <= one[2] for one in doors)
 
 
 def survey(kernel: Kernel, label: int) -> Survey:
-    """Look at what there is, and change nothing. Raises FirewallError."""
+    """Return the rules of others by their effect on doors, and change nothing. Raises FirewallError."""
     with _refused():
         return Survey(accept.look(kernel, label), tuple(legacy.look(label)))
 
@@ -96,17 +96,17 @@ class Firewall:
     """Our table, and our rules in tables of others. All methods raise FirewallError."""
 
     def __init__(self, policy: Policy, digest: str = "") -> None:
-        """digest: of our table as it is when it is whole; "": not known."""
+        """digest: of our table when it is whole; "": not known."""
         self._kernel, self.policy, self.digest = connect(), policy, digest
         self.late: list[str] = []
-        """Chains that may refuse what a door lets in, as they were found last: "any", or protocol/port, and a text."""
+        """Chains found last that may refuse what a door lets in: "any" or protocol/port, and a text."""
         self.anew = False
-        """Whether our sets were emptied, so that the daemon has to list anew what it expects."""
+        """True if our sets were emptied, so that the daemon must list the expected values again."""
 
     def prepare(self) -> Survey:
-        """Place our table, in the place of one that is there, and our rules where they are missing; what was found.
+        """Place or replace our table, and add missing accept rules. Return the survey.
 
-        nftables before 1.0.6 takes no sets of what knocks can bear: then it is placed without, and the policy says so.
+        nftables before 1.0.6 takes no sets of expected values: then they are left out, and expected_size is 0.
         """
         first = not self.digest
         try:
@@ -124,7 +124,7 @@ class Firewall:
         self._learn(_GONE + ruleset.table(self.policy, _established(self.policy)))
 
     def _learn(self, commands: str) -> None:
-        """Change our table, and note how it is then; anew if anybody changes rules or elements in between."""
+        """Change our table and take its digest; repeat if others change rules or elements in between."""
         self.digest = ""
         for _ in range(_TRIES):
             with _refused():
@@ -136,7 +136,7 @@ class Firewall:
                     return
 
     def _accept(self) -> tuple[Survey, int]:
-        """Place our rule where it is missing; what was there before, and how many were placed."""
+        """Place our rule where it is missing. Return the survey, and the number of rules placed."""
         found, label, placed = survey(self._kernel, self.policy.label), self.policy.label, 0
         self.late = [f"any {chain}" for chain in found.nft.late]
         for chain in found.nft.missing:
@@ -154,9 +154,9 @@ class Firewall:
         return found._replace(iptables=tuple(tables)), placed
 
     def heal(self, everything: bool) -> str:
-        """Place again what somebody else took away; what was done, in a sentence, or "" if nothing was missing.
+        """Restore what others removed. Return a sentence on what was done or is out of reach, "" if there is nothing.
 
-        everything: look at chains of others as well, if our own table is whole.
+        everything: check chains of others as well, if our own table is whole.
         """
         if not (listed := self._listed()) or self.digest not in ("", listed):
             found = self.prepare()
@@ -177,7 +177,7 @@ class Firewall:
         return said
 
     def _listed(self) -> str:
-        """A digest of chains, rules and sets of our table, without elements and what is counted; "": there is none."""
+        """Return the digest of our table, its chains, rules and sets, without elements and counts; "": no table."""
         listed: list[object] = []
         with _refused(), contextlib.suppress(FileNotFoundError):
             for kind, lasting in _LASTING.items():
@@ -187,7 +187,7 @@ class Firewall:
         return hashlib.sha256(repr(listed).encode()).hexdigest() if listed else ""
 
     def follow(self, fresh: Policy) -> None:
-        """Go over to what another policy says of the elements of our sets; all else takes a restart."""
+        """Put another policy in force: the gate, the elements of our sets, the limits. The rest takes a restart."""
         old, scan, self.anew = self.policy, self.policy.scan, True
         if scan and fresh.scan:
             scan = scan._replace(allow=fresh.scan.allow, public=fresh.scan.public)
@@ -207,7 +207,7 @@ class Firewall:
         _save_gate(same)
 
     def remove(self) -> None:
-        """Take away all that was placed but what refuses: that stays until it is asked for in words."""
+        """Remove all that was placed, but keep the gate of protected ports, unless it is on trial: see open_gate()."""
         label = self.policy.label
         with _refused():
             accept.remove(self._kernel, label)
@@ -219,7 +219,7 @@ class Firewall:
 
 
 def _placed(one: legacy.Look, label: int) -> legacy.Look:
-    """A legacy table after our rule was placed in it, or why it was not."""
+    """Place our rule in a legacy table. Return the table's new state, with the problem if it takes none."""
     try:
         legacy.place(one.table, label)
     except FirewallError as error:
@@ -228,7 +228,7 @@ def _placed(one: legacy.Look, label: int) -> legacy.Look:
 
 
 def open_gate(state: str, label: int) -> None:
-    """Take away what a daemon left that refuses, and what puts it back at the next boot. Raises FirewallError.
+    """Remove the gate that a daemon left, and the file that restores it at the next boot. Raises FirewallError.
 
     state, label: of the daemon.
     """
@@ -239,7 +239,7 @@ def open_gate(state: str, label: int) -> None:
 
 
 def _save_gate(limits: Policy) -> None:
-    """Have the next boot begin with what refuses, or without. Raises FirewallError."""
+    """Write the gate's file for the next boot, or delete it if no port is protected. Raises FirewallError."""
     if limits.trial:
         return
     path = GATE
@@ -258,9 +258,9 @@ def _save_gate(limits: Policy) -> None:
 
 
 def _established(limits: Policy) -> dict[int, list[str]]:
-    """Connections to protected ports that there are, for the set of those that are kept, by family.
+    """Return the established connections to protected TCP ports, as elements of the sets `kept`, by family.
 
-    Conntrack may know nothing of a connection that is older than the first rule that asked for it.
+    Conntrack may not know a connection that is older than the first rule that needs conntrack.
     """
     runs = [(first, last) for protocol, first, last in limits.protect if protocol == 6]
     found: dict[int, list[str]] = {4: [], 6: []}
@@ -270,7 +270,7 @@ def _established(limits: Policy) -> dict[int, list[str]]:
                 (_, own), (address, port) = words[1].split(":"), words[2].split(":")
                 if words[3] != _ESTABLISHED or not any(first <= int(own, 16) <= last for first, last in runs):
                     continue
-                # 32-bit words as this machine has them (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
+                # 32-bit words in host byte order (net/ipv4/tcp_ipv4.c, get_tcp4_sock).
                 parts = [address[at : at + 8] for at in range(0, len(address), 8)]
                 ip = ipaddress.ip_address(b"".join(int(part, 16).to_bytes(4, sys.byteorder) for part in parts))
                 ip = getattr(ip, "ipv4_mapped", None) or ip

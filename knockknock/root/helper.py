@@ -1,10 +1,10 @@
-"""The resident helper: a fixed-size record, or what knocks can bear, in; one message to the kernel out; an answer back.
+"""The resident helper: takes records and expected values, checks them, has the kernel carry them out, and answers.
 
-The set-up executes it when all is in place, as a user of no rights but CAP_NET_ADMIN, with the pair to the daemon, the
-pair to what watches the rules (root.watch), a socket to the kernel's nf_tables, and Landlock rules. It locks itself in
-before it reads a record. From then on it has no file, can execute nothing and make no socket, and the limits of what
-may be asked come from root's side alone. What is no record at all ends it: an intruder alone sends such. What is more
-than the limits is refused with an answer, because a packet can make the daemon ask for it.
+The set-up executes it when all is in place, as a user with no rights but CAP_NET_ADMIN, with the pair to the daemon,
+the pair to root.watch, a socket to the kernel's nf_tables, and Landlock rules. It locks itself in before it reads a
+record. From then on it has no file, can execute nothing and make no socket, and its limits come from root's side
+alone. A message that is no record ends it, because only an intruder sends one. A record beyond the limits is refused
+with an answer, because a packet can make the daemon ask for it.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from .netlink import Change, Kernel, add, delete, taken
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
 """PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
 _SLOTS = itertools.cycle(range(1, 1 + SLOTS))
-"""Sets of doors for one connection are used in turn."""
+"""The sets of doors for one connection, by their index in sets(), used in turn."""
 
 
 def confine(walls: bytes) -> None:
     """Keep CAP_NET_ADMIN, three sockets and standard error, and nothing else. Raises OSError.
 
-    walls: a byte that says whether there are Landlock's rules, then those of seccomp, if there are any.
+    walls: one byte, 0 if there are no Landlock rules; then the seccomp program, if there is one.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     failed = libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", _NET_ADMIN, _NET_ADMIN, 0, 0, 0, 0))
@@ -47,36 +47,36 @@ def confine(walls: bytes) -> None:
 
 
 def anew(name: str, key: bytes, seconds: int) -> list[Change]:
-    """To put an element into a set for some seconds from now on, 0: for ever; where it is its time would go on."""
+    """Return the changes that put an element into a set for some seconds from now, 0: for ever, even if it is there."""
     return [*taken([name], key), add(name, key, seconds=seconds)]
 
 
 def changes(grant: Grant, held: limits.Limits) -> list[Change]:
-    """A door, or a source that is shut out, as one transaction."""
+    """Return the changes for a door, or for a source to block, as one transaction."""
     order, address, protocol, port, seconds = grant
     family, bits = (4, 32) if len(address) == 4 else (6, held.prefix)
     source = ipaddress.ip_network((address, bits), strict=False).network_address.packed
-    key = address + struct.pack("!B3xH2x", protocol, port)  # each padded to registers of 4 bytes, as nft makes it
+    key = address + struct.pack("!B3xH2x", protocol, port)  # each padded to registers of 4 bytes, as nft does
     if order is Order.BLOCK:
         return anew(f"blocked{family}", source, held.block)
     if order is Order.CLOSE:
         return taken(sets(family), key)
     rungs = [f"blocked{family}", *(f"rung{one}_{family}" for one in range(1, held.rungs + 1))] if held.prefix else []
     name = sets(family)[0 if order is Order.OPEN else next(_SLOTS)]
-    # The set of all is asked first, and must not end before another's door does.
+    # Rules look into the set `any` first, so its element must outlast each door.
     return anew(f"any{family}", key, max(run[3] for run in held.runs)) + anew(name, key, seconds) + taken(rungs, source)
 
 
 def expect(message: bytes) -> list[Change]:
-    """The change of a set that says of what the kernel tells, as one transaction. Raises struct.error."""
+    """Return the changes of a set of EXPECTED, as one transaction. Raises struct.error."""
     number, come = VALUES.unpack_from(message)
     name, size = EXPECTED[number]
     keys = [message[at : at + size] for at in range(VALUES.size, len(message), size)]
-    return [add(name, *keys), delete(name, *keys[come:])]  # what goes is added first, as in taken()
+    return [add(name, *keys), delete(name, *keys[come:])]  # keys to delete are added first, as in taken()
 
 
 def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
-    """The doors that are open for an address, b"": for all, with the seconds that are left, 0: for ever."""
+    """Yield the doors that are open for an address, b"": for all, with the seconds that are left, 0: for ever."""
     for size, name in [(4, name) for name in sets(4)] + [(16, name) for name in sets(6)]:
         for key, left in kernel.elements(name):
             order = Order.OPEN if name in (sets(4)[0], sets(6)[0]) else Order.OPEN_ONCE
@@ -85,7 +85,7 @@ def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
 
 
 def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opened: deque[float]) -> bytes:
-    """Do what the limits allow; what the answer says behind DONE. Raises KnockError, OSError."""
+    """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError."""
     if isinstance(asked, list):
         kernel.change(*asked)
     elif asked.order is Order.STATUS:
@@ -99,7 +99,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opene
         wanted = changes(asked, held)
         try:
             kernel.change(*wanted)
-        except FileNotFoundError:  # a connection has used up what was there, right now
+        except FileNotFoundError:  # a connection has just used the door up
             kernel.change(*wanted)
     return b""
 
@@ -127,13 +127,13 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
 
 
 def say(side: socket.socket, message: bytes) -> None:
-    """Send, unless there is nothing to say or no room: who asks and does not listen holds nothing up."""
+    """Send a message, unless it is empty or the socket is full: a side that does not read must not block the helper."""
     with contextlib.suppress(BlockingIOError):
         side.send(message, socket.MSG_DONTWAIT) if message else 0
 
 
 def main() -> None:
-    """Serve, locked in."""
+    """Lock this process in, and serve."""
     daemon, root, kernel = socket.socket(fileno=DAEMON), socket.socket(fileno=ROOT), Kernel(KERNEL)
     try:
         confine(root.recv(limits.MOST))

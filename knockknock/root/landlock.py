@@ -16,32 +16,32 @@ _ASK_VERSION, _PATH_BENEATH = 1, 1
 WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE, MAKE_REG, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8, 1 << 14
 READ = READ_FILE | READ_DIR
 KEEP = READ | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE
-"""Rights that it takes to put files in place in a directory, whole."""
+"""The rights to replace whole files in a directory."""
 
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""Numbers of rights over files, by the version of Landlock that brought the last of them."""
+"""The number of file rights, by the Landlock version that added the last of them."""
 _TCP_BIND_AND_CONNECT, _TCP_SINCE = 0b11, 4
 _ABSTRACT_SOCKETS_AND_SIGNALS, _SCOPES_SINCE = 0b11, 6
 
 
 def version() -> int:
-    """The version of the kernel's Landlock; 0 where it has none, or has it switched off."""
+    """Return the version of the kernel's Landlock; 0 if it has none, or has it switched off."""
     return max(0, _call(_CREATE, None, 0, _ASK_VERSION))
 
 
 class Ruleset:
-    """Rules that allow some of all that this kernel can refuse; everything else is refused after restrict()."""
+    """The allowed rights; after restrict() the kernel refuses all others that its Landlock knows."""
 
     def __init__(self, version: int) -> None:
         """version: of Landlock, at least 1. Raises PrivilegeError."""
         self._handled = (1 << max(count for since, count in _FILE_RIGHTS.items() if since <= version)) - 1
         tcp = _TCP_BIND_AND_CONNECT if version >= _TCP_SINCE else 0
         scopes = _ABSTRACT_SOCKETS_AND_SIGNALS if version >= _SCOPES_SINCE else 0
-        attributes = struct.pack("=QQQ", self._handled, tcp, scopes)  # kernels that know fewer take zeros behind
+        attributes = struct.pack("=QQQ", self._handled, tcp, scopes)  # older kernels accept zeros at the end
         self.fd = _checked("made", _CREATE, attributes, len(attributes), 0)
 
     def allow(self, directory: str, rights: int) -> None:
-        """Allow something in a directory and all below it. Raises PrivilegeError."""
+        """Allow rights in a directory and all below it. Raises PrivilegeError."""
         try:
             beneath = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -53,7 +53,7 @@ class Ruleset:
             os.close(beneath)
 
     def restrict(self) -> None:
-        """Hold this thread, and what it starts, to the rules for good; needs no_new_privs. Raises PrivilegeError."""
+        """Restrict this thread, and what it starts, for good; needs no_new_privs. Raises PrivilegeError."""
         _checked("enforced", _RESTRICT, self.fd, 0)
         os.close(self.fd)
 

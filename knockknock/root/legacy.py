@@ -13,14 +13,14 @@ from . import NAME
 from .lock import XTABLES
 
 _TABLES = ("filter", "mangle", "security")
-"""Tables that can refuse what comes in."""
+"""The tables that can refuse incoming packets."""
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
 
 
 class Table(NamedTuple):
-    """A table that is loaded."""
+    """A loaded table of legacy iptables."""
 
     family: int
     """4 or 6."""
@@ -31,19 +31,19 @@ class Table(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The contents of a table."""
+    """The state of one table."""
 
     table: Table
     placed: bool
-    """Whether our rule is there."""
+    """True if our rule is there."""
     refuses: bool
-    """Whether something that INPUT leads to may refuse; one that cannot be read may."""
+    """True if INPUT, or a chain that it leads to, may refuse; an unreadable table may."""
     problem: str = ""
-    """The reason why it cannot be read, or takes no rule of ours, in a sentence."""
+    """The reason, in a sentence, if the table cannot be read or takes no rule of ours."""
 
 
 def tables() -> list[Table]:
-    """All tables that could refuse what comes in; none is loaded by being asked for."""
+    """Return the loaded tables that could refuse incoming packets, without loading one."""
     found = []
     for family, path in _NAMES.items():
         with contextlib.suppress(OSError), open(path) as file:
@@ -53,11 +53,11 @@ def tables() -> list[Table]:
 
 
 def look(label: int) -> list[Look]:
-    """Look at all loaded tables that can refuse."""
+    """Return the state of each of tables()."""
     found = []
     for table in tables():
         try:
-            # Unlike `-S`, `-save` takes no lock, by which root.watch would be woken.
+            # Unlike `-S`, `-save` takes no lock, which would wake root.watch.
             lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
         except FirewallError as error:
             found.append(Look(table, False, True, str(error)))
@@ -82,7 +82,7 @@ def place(table: Table, label: int) -> None:
 
 
 def remove(table: Table, label: int) -> None:
-    """Take it away again. Raises FirewallError."""
+    """Delete our rule. Raises FirewallError."""
     _run([_command(table.family), "--wait", "5", "-t", table.name, *_rule(label).replace("-A", "-D").split()])
 
 
@@ -91,7 +91,7 @@ def _rule(label: int) -> str:
 
 
 def _refuses(lines: list[str]) -> bool:
-    """Return whether the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
+    """Return True if the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
     if any(line.startswith(":INPUT DROP") for line in lines):
         return True
     reached, todo = {"INPUT"}, ["INPUT"]
@@ -109,7 +109,7 @@ def _refuses(lines: list[str]) -> bool:
 
 
 def _command(family: int) -> str:
-    """The legacy command of a family. Raises FirewallError if there is none."""
+    """Return the legacy command of a family. Raises FirewallError if there is none."""
     for name in (f"{_COMMANDS[family]}-legacy", _COMMANDS[family]):
         if shutil.which(name) and "nf_tables" not in _run([name, "-V"]):
             return name
@@ -120,7 +120,7 @@ def _command(family: int) -> str:
 
 
 def _run(command: list[str]) -> str:
-    """Run a command, and return what it prints. Raises FirewallError."""
+    """Run a command and return its output. Raises FirewallError."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=30, check=False
@@ -134,13 +134,13 @@ def _run(command: list[str]) -> str:
 
 
 def _by_library(table: Table, label: int) -> bool:
-    """Place it by python-iptables, if that is installed. Raises FirewallError."""
+    """Place our rule by python-iptables; return False if that is not installed. Raises FirewallError."""
     try:
         import iptc
     except ImportError:
         return False
     kind, make = (iptc.Table, iptc.Rule) if table.family == 4 else (iptc.Table6, iptc.Rule6)
-    # To know whether a target is a chain it looks into every table, which would make the kernel load them all.
+    # iptc looks into every table to see whether a target is a chain, which would make the kernel load them all.
     kind.existing_table_names = {name: name == table.name for name in kind.ALL}
     try:
         with _locked():
@@ -158,7 +158,7 @@ def _by_library(table: Table, label: int) -> bool:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """Keep others out, as the commands do; the library does not."""
+    """Hold the lock of legacy iptables during the body, because the library does not."""
     with open(os.open(XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -9,28 +9,28 @@ from ..errors import FirewallError, GrantError
 from ..grant import Grant
 
 MOST, LONGEST = 1 << 20, 1 << 15
-"""Bytes of the longest message from the set-up, so of 100,000 runs of ports; from the daemon, so of 2,000 values. To
-make room for more takes 20 microseconds, while somebody waits at the door."""
+"""Bytes of the longest message from the set-up, enough for 100,000 runs of ports, and from the daemon, enough for 2,000
+values. A larger buffer for these takes 20 microseconds more, while a client waits."""
 HEAD, RUN = struct.Struct("!IIBBI"), struct.Struct("!BHHH")
 
 
 class Limits(NamedTuple):
-    """The policy as the helper knows it."""
+    """The part of the policy that the helper knows."""
 
     answer: bytes
-    """To be passed on to the daemon, once this is in force; b"": nothing."""
+    """Message to pass on to the daemon once these limits are in force; b"": none."""
     doors_per_minute: int
     prefix: int
-    """Bits of an IPv6 address that the scan guard takes for one source; 0: there is none."""
+    """Bits of an IPv6 address that the scan guard takes for one source; 0: there is no scan guard."""
     rungs: int
-    """Ports that the guard's sets count to."""
+    """Number of the guard's sets that count ports (root.scan); 0: the kernel does not count."""
     block: int
-    """Seconds that a source is shut out; 0: for ever."""
+    """Seconds of a block; 0: for ever."""
     runs: tuple[tuple[int, int, int, int], ...]
-    """Doors: protocol number, first port, last port, longest time in seconds; four zeros: to shut sources out."""
+    """Allowed doors: protocol number, first port, last port, longest time in seconds; four zeros: allowed to block."""
 
     def check(self, grant: Grant) -> None:
-        """Raises GrantError if a door, or a source to shut out, is more than the policy allows."""
+        """Raise GrantError if the policy does not allow a door or a block, or the address is not that of a host."""
         _, address, protocol, port, seconds = grant
         allowed = [longest for one, first, last, longest in self.runs if one == protocol and first <= port <= last]
         if not allowed:
@@ -44,16 +44,16 @@ class Limits(NamedTuple):
 
 
 def unpack(message: bytes) -> Limits:
-    """Limits from the message that the set-up made of them."""
+    """Return the limits in a message of root.policy.message()."""
     count, *numbers = HEAD.unpack_from(message)
     end = HEAD.size + count * RUN.size
     return Limits._make([message[end:], *numbers, tuple(RUN.iter_unpack(message[HEAD.size : end]))])
 
 
 def admit(opened: deque[float], limit: int, now: float) -> None:
-    """Count one more door. Raises FirewallError, with it not counted, if there were too many within a minute.
+    """Count one more door. Raises FirewallError, and counts nothing, if the rate limit is reached.
 
-    opened: when the last ones were; a reload does not begin it anew. now: seconds on a monotonic clock.
+    opened: the times of the last doors, kept over a reload. now: seconds on a monotonic clock.
     """
     while opened and now - opened[0] >= 60:
         opened.popleft()

@@ -15,7 +15,7 @@ _GET_GENERATION, _GENERATION = 16, 1
 
 
 def connect() -> Kernel:
-    """A socket to nf_tables. Raises FirewallError if this kernel has none."""
+    """Return a socket to nf_tables. Raises FirewallError if this kernel has none."""
     try:
         kernel = Kernel()
         kernel.ask(TABLES, DUMP)
@@ -27,16 +27,16 @@ def connect() -> Kernel:
 
 
 def dump(kernel: Kernel, kind: int, family: int = 0, body: bytes = b"") -> list[Object]:
-    """All objects of a kind, one of those above. Raises OSError."""
+    """Return all objects of a kind: TABLES, CHAINS, RULES or SETS. Raises OSError."""
     return kernel.ask(kind, DUMP, family, body)
 
 
 def generation(kernel: Kernel) -> int:
-    """The number of the ruleset: each transaction, anybody's, adds one. Raises OSError."""
+    """Return the generation of the ruleset, to which each transaction adds one. Raises OSError."""
     ((_, found),) = kernel.ask(_GET_GENERATION, ACK)
     return int.from_bytes(found[_GENERATION], "big")
 
 
 def word(kind: int, number: int) -> bytes:
-    """A number of 4 bytes, network order, as an attribute."""
+    """Return a number of 4 bytes, network order, as an attribute."""
     return attribute(kind, struct.pack("!I", number))

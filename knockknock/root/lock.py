@@ -1,4 +1,4 @@
-"""Locks one file for each network namespace, so that one daemon has the table; and legacy iptables' own file."""
+"""Locks one file for each network namespace, so that only one daemon has the table."""
 
 import contextlib
 import fcntl
@@ -9,14 +9,14 @@ from ..errors import FirewallError
 from . import NAME
 
 XTABLES = os.environ.get("XTABLES_LOCKFILE", "/run/xtables.lock")
-"""The file that every legacy iptables command opens, locks and closes (iptables(8), --wait)."""
+"""The file that each legacy iptables command but -save opens, locks and closes (iptables(8), --wait)."""
 LOCK = "/run/knockknock"
-"""Begins the name of our own, which says who holds it; the number of the network namespace follows."""
+"""Prefix of our own lock file, before the namespace's number; the file names the holder's state directory."""
 
 
 @contextlib.contextmanager
 def held(state: str) -> Iterator[None]:
-    """Nobody else has the table in the body. state: the directory by which we are known. Raises FirewallError."""
+    """Hold the lock during the body. state: the daemon's state directory. Raises FirewallError."""
     path = f"{LOCK}-{os.stat('/proc/self/ns/net').st_ino}.lock"
     fd = _claim(path, state)
     try:
@@ -32,7 +32,7 @@ def _claim(path: str, state: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
             os.close(fd)
-            return _claim(path, state)  # who had it has just stopped
+            return _claim(path, state)  # its last holder has just stopped
         os.ftruncate(fd, 0)
         os.pwrite(fd, state.encode(), 0)
     except BlockingIOError:

@@ -1,9 +1,8 @@
 """Netlink messages to the kernel's nf_tables, for what libnftables does too slowly.
 
-libnftables asks for all tables, chains and sets before each command, and somebody waits at the door; before it lists
-anything it asks for all elements of all sets of others, too. The layout is that of
-include/uapi/linux/netfilter/nf_tables.h and net/netfilter/nfnetlink.c: changes are a batch, which is carried out as a
-whole or not at all.
+libnftables asks for all tables, chains and sets before each command, while a client waits; before it lists anything it
+asks for all elements of all sets of others, too. The layout is that of include/uapi/linux/netfilter/nf_tables.h and
+net/netfilter/nfnetlink.c: a batch of changes is one transaction.
 """
 
 import errno
@@ -37,18 +36,18 @@ Object = tuple[int, dict[int, bytes]]
 class Kernel:
     """A socket to the kernel's nf_tables. All methods raise OSError.
 
-    It stays open: to close one waits until the kernel has cleared away what was deleted, which takes 20 milliseconds.
+    It stays open: closing waits until the kernel has freed what was deleted, which takes 20 milliseconds.
     """
 
     def __init__(self, fileno: int | None = None) -> None:
-        """fileno: of such a socket; None: a new one."""
+        """fileno: of such a socket; None: make a new one."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER, fileno)
         self._socket.connect((0, 0))
         self._socket.settimeout(5.0)  # seconds to wait for an answer
         self._number = 0
 
     def change(self, *changes: Change) -> None:
-        """Have some changes carried out together. Raises OSError with nothing changed."""
+        """Carry out one or more changes as one transaction. Raises OSError with nothing changed."""
         begin, failed = self._number % (1 << 31) + 1, 0
         self._number = last = begin + len(changes)
         batch = [_packed(_BEGIN, 0, socket.AF_UNSPEC, _NFTABLES, begin, b"")]
@@ -57,24 +56,24 @@ class Kernel:
         batch.append(_packed(_END, 0, socket.AF_UNSPEC, _NFTABLES, begin, b""))
         self._socket.send(b"".join(batch))
         for kind, _, number, message in self._messages():
-            if kind == _ERROR and number >= begin:  # else left over from a change whose answers were not waited for
+            if kind == _ERROR and number >= begin:  # else left over: an earlier change stopped reading
                 failed = failed or -struct.unpack_from("=i", message)[0]
-                if number in (begin, last):  # what is wrong with the whole batch is said of its beginning alone
+                if number in (begin, last):  # an error of the whole batch bears its first number alone
                     break
         if failed:
             raise OSError(failed, os.strerror(failed))
 
     def ask(self, kind: int, flags: int, family: int = 0, body: bytes = b"", tries: int = 20) -> list[Object]:
-        """List the kernel's objects of a kind: the family and the attributes of each.
+        """Return family and attributes of each object of a kind.
 
-        flags: DUMP for all of them; ACK for one. tries: times to ask because something has changed meanwhile.
+        flags: DUMP for all of them; ACK for one. tries: times to ask while the ruleset changes.
         """
         self._number = number = self._number % (1 << 31) + 1
         self._socket.send(_packed(_NFTABLES << 8 | kind, flags, family, 0, number, body))
         found, interrupted = list[Object](), 0
         for answer, flagged, answered, message in self._messages():
             if answered != number:
-                continue  # left over, as above
+                continue  # left over from a change()
             interrupted |= flagged & _INTERRUPTED
             if answer in (_ERROR, _DONE):
                 break
@@ -84,13 +83,13 @@ class Kernel:
         return self.ask(kind, flags, family, body, tries - 1) if interrupted else found
 
     def packets(self, table: str, counter: str) -> int:
-        """The packets that a named counter has counted."""
+        """Return the packets that a named counter has counted."""
         asked = text(_OBJECT_TABLE, table) + text(_OBJECT_NAME, counter) + attribute(_OBJECT_TYPE, _COUNTER)
         ((_, found),) = self.ask(_OBJECT, ACK, INET, asked)
         return int.from_bytes(dict(attributes(found[_OBJECT_DATA]))[_PACKETS], "big")
 
     def elements(self, name: str) -> Iterator[tuple[bytes, int]]:
-        """The elements of a set of our table: key, and seconds that are left, rounded up; 0: for ever."""
+        """Yield key and seconds left, rounded up, 0: for ever, of each element in a set of our table."""
         for _, found in self.ask(_ELEMENTS, DUMP, INET, text(_TABLE, NAME) + text(_SET, name)):
             for _, one in attributes(found.get(_LIST, b"")):
                 element = dict(attributes(one))
@@ -98,7 +97,7 @@ class Kernel:
                 yield dict(attributes(element[_KEY]))[_VALUE], -(-int.from_bytes(left, "big") // 1000)
 
     def _messages(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Type, flags, number and rest of each message that comes."""
+        """Yield type, flags, number and rest of each message received."""
         while data := self._socket.recv(1 << 16):
             while data:
                 size, kind, flags, number, _ = _HEADER.unpack_from(data)
@@ -107,20 +106,20 @@ class Kernel:
 
 
 def add(name: str, *keys: bytes, seconds: int = 0) -> Change:
-    """To put elements into a set of ours for some seconds; where one is already nothing changes. 0: for ever."""
+    """Return a change that adds elements to a set of ours for some seconds, 0: for ever; present ones stay as is."""
     timeout = attribute(_TIMEOUT, struct.pack("!Q", seconds * 1000)) if seconds else b""
     return _NEW_ELEMENT, CREATE, INET, _listed(name, keys, timeout)
 
 
 def delete(name: str, *keys: bytes) -> Change:
-    """To take elements out of a set of ours; refused with ENOENT where one is not."""
+    """Return a change that deletes elements from a set of ours; refused with ENOENT if one is missing."""
     return _DELETE_ELEMENT, 0, INET, _listed(name, keys, b"")
 
 
 def taken(names: list[str], key: bytes) -> list[Change]:
-    """To take an element out of sets, whether it is there or not, in a change that is not refused for it.
+    """Return changes that delete an element from sets, whether it is there or not.
 
-    First it is added: the kernel takes 14 ms to undo what is refused in part.
+    They add it first: a refused transaction takes the kernel 14 ms to undo.
     """
     return [change(name, key) for name in names for change in (add, delete)]
 
@@ -131,23 +130,23 @@ def _listed(name: str, keys: Iterable[bytes], more: bytes) -> bytes:
 
 
 def _packed(kind: int, flags: int, family: int, subsystem: int, number: int, body: bytes) -> bytes:
-    """struct nlmsghdr, struct nfgenmsg, attributes."""
+    """Return a message: struct nlmsghdr, struct nfgenmsg, attributes."""
     head = _HEADER.pack(20 + len(body), kind, _REQUEST | flags, number, 0)
     return head + struct.pack("!BBH", family, 0, subsystem) + body
 
 
 def attribute(kind: int, data: bytes) -> bytes:
-    """struct nlattr and its data."""
+    """Return struct nlattr and its data."""
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
 
 
 def text(kind: int, name: str) -> bytes:
-    """A name as an attribute."""
+    """Return a name as an attribute."""
     return attribute(kind, name.encode() + b"\0")
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Unpack attributes that attribute() packed one behind the other: kind, without the flag for nesting, and data."""
+    """Yield kind, without the flag for nesting, and data of each attribute in a row."""
     while len(data) >= 4:
         size, kind = struct.unpack_from("=HH", data)
         yield kind & ~NESTED, data[4:size]

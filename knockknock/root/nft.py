@@ -21,7 +21,7 @@ def run(commands: str) -> None:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Raises FirewallError if it is not installed."""
+    """Return libnftables. Raises FirewallError if it is not installed."""
     try:
         library = ctypes.CDLL("libnftables.so.1")
     except OSError:

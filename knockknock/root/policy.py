@@ -7,67 +7,67 @@ from ..errors import FirewallError
 from .limits import HEAD, MOST, RUN, Limits
 
 LABEL = 75
-"""Conntrack label of a connection whose SYN a door let in, if the configuration names no other; the next one is that of
-a connection that was established through it."""
+"""Conntrack label of a connection whose SYN a door let in, unless the configuration names another; the next label is
+that of a connection established through a door."""
 
 
 class Scan(NamedTuple):
-    """When a source is shut out for a scan (root.scan)."""
+    """The settings of the scan guard (root.scan)."""
 
     ports: int
-    """TCP ports that it may try within the seconds."""
+    """TCP ports that a source may try within `seconds`."""
     seconds: int
     block: int
-    """Seconds; 0: for ever."""
+    """Seconds of a block; 0: for ever."""
     prefix: int
     """Bits of an IPv6 address that make one source."""
     allow: tuple[str, ...]
-    """Networks that are never shut out, as ipaddress prints them."""
+    """Networks that are never blocked, as ipaddress prints them."""
     everything: bool
-    """Whether established connections and knocks of a source that is shut out are dropped, too."""
+    """True if established connections and knocks of a blocked source are dropped, too."""
     public: tuple[tuple[int, int], ...] = ()
-    """First and last of TCP ports that do not count."""
+    """TCP ports that do not count: first, last."""
     by_daemon: bool = False
-    """Whether the kernel reports what is tried, and the daemon counts and asks for a BLOCK."""
+    """True if the kernel reports tried ports, and the daemon counts them and asks for a BLOCK."""
 
 
 class Policy(NamedTuple):
-    """The limits of a grant, and what our table is to hold."""
+    """The limits of grants, and the contents of our table."""
 
     knock_ports: tuple[tuple[int, int], ...]
     """Protocol number, port."""
     doors: tuple[tuple[int, int, int], ...]
     """Protocol number, first port, last port."""
     seconds: int
-    """Longest time for a door."""
+    """Longest time of `doors`."""
     state: str = ""
-    """The daemon's state directory, by which it is known."""
+    """The daemon's state directory, which identifies it."""
     label: int = LABEL
     """The first of two conntrack labels."""
     protect: tuple[tuple[int, int, int], ...] = ()
-    """Ports that are refused to all without a door: protocol number, first port, last port."""
+    """Ports that the gate refuses without a door: protocol number, first port, last port."""
     protect_reject: bool = False
     protect_allow: tuple[str, ...] = ()
     """Networks that need no door, as ipaddress prints them."""
     trial: int = 0
-    """Seconds after which the kernel refuses nothing more by itself; 0: it does until it is asked for in words."""
+    """Seconds after which the gate stops refusing by itself; 0: never, see firewall.open_gate()."""
     doors_per_minute: int = 600
     nflog_group: int = 0
-    """The NFLOG group that packets to knock ports are logged to; 0: the kernel's log."""
+    """NFLOG group that packets to knock ports are logged to; 0: the kernel's log."""
     any_flags: tuple[int, ...] = ()
-    """TCP knock ports of which not SYNs alone are logged."""
+    """TCP knock ports at which other packets than SYNs are logged, too."""
     expected_size: int = 100_000
-    """Elements in each set of values that knocks can bear."""
+    """Values in each set of expected values; 0: there are no such sets."""
     scan: Scan | None = None
-    """The scan guard, if there is to be one."""
+    """The scan guard, None if there is none."""
     timed: tuple[tuple[int, int, int, int], ...] = ()
-    """Doors of profiles that have a time of their own: protocol number, first port, last port, longest time."""
+    """Doors of profiles with a time of their own: protocol number, first port, last port, longest time in seconds."""
     locked_in: bool = True
-    """Whether the helper is to be held to its job by the kernel."""
+    """True if Landlock and seccomp are to confine the helper."""
 
 
 def limits(policy: Policy, answer: bytes = b"") -> Limits:
-    """The limits of a policy, for the helper; answer: see Limits."""
+    """Return the limits of a policy for the helper; answer: Limits.answer."""
     scan = policy.scan
     runs = [*policy.timed, *((*door, policy.seconds) for door in policy.doors)]
     if scan and scan.by_daemon:
@@ -78,7 +78,7 @@ def limits(policy: Policy, answer: bytes = b"") -> Limits:
 
 
 def message(limits: Limits) -> bytes:
-    """Pack limits for the helper. Raises FirewallError if the message would be too long."""
+    """Return limits as a message to the helper. Raises FirewallError if it would be too long."""
     answer, *numbers, runs = limits
     made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer])
     if len(made) > MOST:
@@ -87,12 +87,12 @@ def message(limits: Limits) -> bytes:
 
 
 def dump(policy: Policy) -> str:
-    """The text that load() reads back."""
+    """Return a policy as text for load()."""
     return json.dumps(policy._asdict() | {"scan": policy.scan and policy.scan._asdict()})
 
 
 def load(text: str) -> Policy:
-    """A policy from what a process of root's own printed."""
+    """Return the policy of a text of dump(), from a process of root's own."""
     values = json.loads(text)
     for name in ("knock_ports", "doors", "timed", "protect"):
         values[name] = tuple(tuple(one) for one in values[name])

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from ..errors import PrivilegeError
 
 RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
-"""Code for `python -I -c`: the folder of the package comes first, and nothing from the environment counts."""
+"""Code for `python -I -c`, which ignores the environment; the package's folder comes first in sys.path."""
 DAC_OVERRIDE, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = 1, 6, 7, 8, 12, 13
 """Capabilities (include/uapi/linux/capability.h)."""
 
@@ -23,7 +23,7 @@ _VERSION_3 = 0x20080522
 def keep(capabilities: Collection[int]) -> None:
     """Give up every other capability, for this process and all that it executes. Raises PrivilegeError.
 
-    Takes CAP_SETPCAP, which may be among those that are given up.
+    Needs CAP_SETPCAP, which may be among those that are given up.
     """
     _bound(capabilities)
     hold(capabilities)
@@ -32,7 +32,7 @@ def keep(capabilities: Collection[int]) -> None:
 def become(uid: int, gid: int, capability: int, *until_executed: int) -> None:
     """Become a user with one capability and no way to more, for good, also in what is executed. Raises PrivilegeError.
 
-    until_executed: of which those that there are stay until what is executed has given them up. Takes CAP_SETPCAP,
+    until_executed: more capabilities, kept where held, that the executed program is to give up. Needs CAP_SETPCAP,
     CAP_SETUID and CAP_SETGID.
     """
     prctl(_PR_SET_KEEPCAPS, 1)
@@ -43,21 +43,21 @@ def become(uid: int, gid: int, capability: int, *until_executed: int) -> None:
     for number in (capability, *until_executed):
         if held & 1 << number:
             prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number)
-    _bound([capability])  # behind that, as nothing beyond it can be made inheritable
+    _bound([capability])  # last, as only bounding capabilities can be made inheritable
     hold([capability, *until_executed], executed=True)
 
 
 def _bound(capabilities: Collection[int]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    for number in sorted(set(range(64)) - set(capabilities), key=SETPCAP.__eq__):  # itself last: it is needed for this
+    for number in sorted(set(range(64)) - set(capabilities), key=SETPCAP.__eq__):  # SETPCAP last: the others need it
         if libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) and ctypes.get_errno() != errno.EINVAL:
             raise PrivilegeError("capabilities cannot be given up without CAP_SETPCAP: add it to the bounding set")
 
 
 def hold(capabilities: Collection[int], executed: bool = False) -> int:
-    """Give up every other capability that this process has, which takes none; see no_more(). Those that are left.
+    """Give up every other capability of this process, and return the mask of those left. Needs none; see no_more().
 
-    executed: have them inheritable. Raises PrivilegeError.
+    executed: make them inheritable. Raises PrivilegeError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header, held = struct.pack("=Ii", _VERSION_3, 0), ctypes.create_string_buffer(24)
@@ -73,17 +73,17 @@ def hold(capabilities: Collection[int], executed: bool = False) -> int:
 
 
 def no_more() -> None:
-    """From here on nothing that is executed gains anything by being setuid or having capabilities of its own."""
+    """Set no_new_privs: no program executed later gains rights by being setuid or having capabilities."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def no_core() -> None:
-    """No core file of this process, and no tracing of it by its own user, so that what is in memory stays there."""
+    """Allow no core file of this process, and no tracing by its own user, so that its memory stays secret."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prctl(_PR_SET_DUMPABLE, 0)
 
 
 def prctl(option: int, value: int, more: int = 0) -> None:
-    """prctl(2) with one argument or two. Raises PrivilegeError."""
+    """Call prctl(2) with one argument or two. Raises PrivilegeError."""
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, more, 0, 0):
         raise PrivilegeError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")

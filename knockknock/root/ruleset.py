@@ -1,17 +1,17 @@
 """The text of our table, in the language of nft(8).
 
     prerouting, right behind conntrack
-        knocked            finds SYNs that bear what a knock can bear next, and are to a knock port
-        listen             tells the daemon of the others, and of other packets that it is to know of
+        knocked            finds SYNs with expected values, or to a port whose every SYN is logged
+        listen             logs them, and other packets to knock ports, for the daemon
         syn, rest          let in what has a door
         handshake          uses the door up
         guarded, count     the scan guard
         gate               refuses what has no door, at the ports that are protected
 
 A SYN passes only while a door is open, and leaves the door as it is; the packet that completes the handshake uses the
-door up. So forged SYNs use no door up. A connection that came through one cannot be begun again while conntrack knows
-it, nor be completed behind a reset (conntrack keeps it for 10 seconds then). A SYN with data for Fast Open (option 34,
-RFC 7413) would be answered before any handshake: its sender tries again without.
+door up. So forged SYNs use no door up. A connection through a door cannot begin again while conntrack knows it, nor be
+completed after a reset (conntrack then keeps it for 10 seconds). A SYN with the Fast Open option (34, RFC 7413) is
+dropped, because its data would be answered before any handshake: its sender tries again without.
 """
 
 import ipaddress
@@ -21,20 +21,20 @@ from . import NAME, sets
 from .policy import Policy, Scan
 
 PREFIX = "knockknock "
-"""Prefix of the rule that logs, before each packet (sources.logline and sources.nfpacket read it)."""
+"""The log prefix of a packet (sources.logline and sources.nfpacket read it)."""
 COPY = 512
-"""Bytes of a packet that a rule hands to an NFLOG group (sources.nflog.COPY)."""
+"""Bytes of a packet that a rule sends to an NFLOG group (sources.nflog.COPY)."""
 PRIORITY = -199
-"""Priority of our base chain at the prerouting hook: right behind conntrack, before all that filters but raw.
+"""Priority of our base chain at the prerouting hook: right after conntrack, before all filters but those at raw.
 
 include/uapi/linux/netfilter_ipv4.h: conntrack is at -200, mangle at -150, destination NAT at -100.
 """
 PER_SOURCE, BURST = 20, 40
-"""Knocks a second, and at once, that are logged of one IPv4 address or IPv6 /64: a flooder silences itself alone."""
+"""Rate limit of `listen`, packets a second and burst, per IPv4 address or IPv6 /64: a flood cuts only itself off."""
 SET_SIZE = 65536
-"""Elements in each of our sets at most."""
+"""Size of our sets, in elements, unless another is given."""
 SEEN = 32768
-"""Ports of sources that the scan guard remembers, for each family; its other sets have more room."""
+"""Pairs of source and port that the scan guard remembers, for each family; its other sets have more room."""
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 _LOCAL = "fib daddr type local"
 _PORT = "meta l4proto . th dport"
@@ -43,9 +43,9 @@ _FIELDS = {
     "stealth": "tcp sequence . tcp option timestamp tsval",
     "classic": "tcp sequence . tcp ackseq . tcp window",
 }
-"""Sets of what a knock can bear, and of what they are beside the identification (PROTOCOL.md step 6)."""
+"""Sets of expected values, and their fields beside the identification (PROTOCOL.md step 6)."""
 SPARE = 4096
-"""Elements that those sets hold for a moment, while some go and others come."""
+"""Room in these sets for a transaction, which adds values before it deletes others."""
 TCP = 6
 NAMES = {TCP: "tcp", 17: "udp"}
 _ADDRESS = {4: "ip saddr", 6: "ip6 saddr"}
@@ -53,31 +53,31 @@ _RATE = f"limit rate over {PER_SOURCE}/second burst {BURST} packets"
 
 
 def told(nflog_group: int) -> str:
-    """The statement by which the daemon hears of a packet; nflog_group: 0 for the kernel's log."""
+    """Return the statement that logs a packet for the daemon; nflog_group: 0 for the kernel's log."""
     to_group = f"group {nflog_group} snaplen {COPY} queue-threshold 1"
     return f'log prefix "{PREFIX}" ' + (to_group if nflog_group else "level debug flags tcp sequence,options")
 
 
 def comment(state: str) -> str:
-    """The comment of our table, by which a daemon knows another one's; state: its state directory."""
+    """Return the comment of our table, for people who list it; state: the daemon's state directory."""
     return f"doors of the knockknock daemon with {state}"[:127]
 
 
 def knock_ports(limits: Policy) -> str:
-    """The elements of the set of that name."""
+    """Return the elements of the set `knock_ports`."""
     return ", ".join(f"{protocol} . {port}" for protocol, port in limits.knock_ports)
 
 
 def any_flags(limits: Policy) -> str:
-    """The elements of the set of that name."""
+    """Return the elements of the set `any_flags`."""
     return ", ".join(map(str, limits.any_flags))
 
 
 def protected(limits: Policy) -> list[str]:
-    """The rules of the chain `gate`.
+    """Return the rules of the chain `gate`.
 
-    Not a set of ports: one of intervals is still empty for a moment after the transaction that makes it, and open then
-    (net/netfilter/nf_tables_api.c, nf_tables_commit: rules first, nft_set_commit_update last).
+    They use no set of ports: a new set of intervals is empty for a moment after its transaction, so the ports would be
+    open (net/netfilter/nf_tables_api.c, nf_tables_commit: rules first, nft_set_commit_update last).
     """
     refuse = "counter name refused " + ("jump answer" if limits.protect_reject else "drop")
     ends = ["meta l4proto != @trial accept"] if limits.trial else []
@@ -85,19 +85,19 @@ def protected(limits: Policy) -> list[str]:
 
 
 def ports(first: int, last: int) -> str:
-    """A run of ports; nft 1.0.2 refuses 22-22."""
+    """Return a run of ports as text; nft 1.0.2 refuses 22-22."""
     return f"{first}-{last}" if last > first else str(first)
 
 
 def networks(listed: Iterable[str], family: int) -> str:
-    """Networks of one family as elements of a set."""
+    """Return the networks of an address family as elements of a set."""
     return ", ".join(network for network in listed if ipaddress.ip_network(network).version == family)
 
 
 def elements(limits: Policy) -> dict[str, str]:
-    """The elements of each set that a reload may change."""
+    """Return the elements that a reload may change, by set: those that the policy determines."""
     found = {"knock_ports": knock_ports(limits), "any_flags": any_flags(limits)}
-    # Until the daemon has handed over what it expects.
+    # Until the daemon has listed the expected values.
     found["every_syn"] = ", ".join(str(port) for protocol, port in limits.knock_ports if protocol == TCP)
     if limits.expected_size:
         found |= dict.fromkeys(_FIELDS, "")
@@ -111,12 +111,12 @@ def elements(limits: Policy) -> dict[str, str]:
 
 
 def gate(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
-    """The table of a daemon that does not run: it refuses, and what was let in goes on. kept: as in table()."""
+    """Return the table of a stopped daemon: it refuses, and admitted connections go on. kept: as in table()."""
     return table(limits._replace(knock_ports=(), any_flags=(), scan=None, expected_size=0), kept)
 
 
 def table(limits: Policy, kept: Mapping[int, Collection[str]]) -> str:
-    """The table, with all elements that the policy sets.
+    """Return the table, with all elements that the policy determines.
 
     kept: connections that go on although they came through no door, as elements, by family: 4, 6.
     """
@@ -223,7 +223,7 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
     size, port = f"size {SET_SIZE}", "inet_proto . inet_service"
     yield _set("knock_ports", port, size, held["knock_ports"])
     for name in ("any_flags", "every_syn", "doctor"):
-        # Not a bitmap, as sets of two bytes without timeouts are: each change of one walks through all that is in it
+        # A set of two bytes without timeouts would be a bitmap, of which each change walks through all elements
         # (net/netfilter/nft_set_bitmap.c).
         yield _set(name, "inet_service", f"{size}; flags timeout", held.get(name, ""))
     for name, fields in _FIELDS.items() if limits.expected_size else ():
@@ -247,10 +247,10 @@ def _sets(limits: Policy, kept: Mapping[int, Collection[str]]) -> Iterable[str]:
 
 
 def _expected() -> str:
-    """The chains that look for knocks: by all sealed fields, so that nothing can be guessed by parts.
+    """Return the chains that find knocks by all sealed fields at once, so that none can be guessed by itself.
 
-    Every SYN is looked at and counted, and the port comes last: so a knock port answers no later than another. Only a
-    classic knock has an acknowledgment. In IPv6 the identification is in the low bits of the flow label.
+    They test every SYN, and its port last: so a knock port answers no later than another. Only a classic knock has an
+    acknowledgment. In IPv6 the identification is in the low bits of the flow label.
     """
     chains = [f"chain bears {{\n{_PORT} @knock_ports {_LOCAL} goto listen\n}}"]
     for family, ident in {4: "ip id", 6: "@nh,16,16"}.items():
@@ -263,7 +263,7 @@ def _expected() -> str:
 
 
 def _doors(family: int) -> str:
-    """The chains that let a SYN in, use a door up as a handshake is completed, and do both for a datagram."""
+    """Return the chains that use a door up when a handshake completes, do the same for a datagram, and let a SYN in."""
     key = f"{_ADDRESS[family]} . {_PORT}"
     slots = sets(family)[1:]
     used = [f"{key} @{name} delete @{name} {{ {key} }}" for name in slots]
@@ -281,7 +281,7 @@ def _doors(family: int) -> str:
 
 
 def _scan(scan: Scan, nflog_group: int) -> str:
-    """The scan guard (root.scan says how it counts)."""
+    """Return the counters, sets and chains of the scan guard; root.scan describes its counting."""
     mask = ipaddress.IPv6Address((1 << 128) - (1 << 128 - scan.prefix))
     sources = {4: "ip saddr", 6: f"ip6 saddr & {mask}"}
     tell = told(nflog_group) if scan.by_daemon else ""
@@ -315,7 +315,7 @@ def _scan(scan: Scan, nflog_group: int) -> str:
 
 
 def _rungs(scan: Scan, family: int, source: str, tell: str) -> str:
-    """The sets of a family, and the chain that takes a source one rung up, or shuts it out; tell: or has this done."""
+    """Return a family's sets and the chain that moves a source up one rung, or blocks it; tell: logs it instead."""
     address = f"ipv{family}_addr"
     sized = f"size {SET_SIZE}; flags dynamic, timeout"
     rungs = [f"rung{number}_{family}" for number in range(1, scan.ports + 1) if not tell]
@@ -332,7 +332,7 @@ def _rungs(scan: Scan, family: int, source: str, tell: str) -> str:
         f"chain climb{family} {{",
     ]
     for rung in rungs:
-        # The second rule is for a set that is full: whoever finds no room is not counted.
+        # The second rule is for a full set: a source that finds no room is not counted.
         lines += [f"{source} != @{rung} add @{rung} {{ {source} }} return", f"{source} != @{rung} return"]
     lines += [tell or f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop", "}", ""]
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""The scan guard: shuts out a source that tries too many ports, by counting in the kernel alone.
+"""The scan guard: blocks a source that tries too many ports, by counting in the kernel alone.
 
-For each source the first SYN to a port puts (source, port) into the set `seen`, and the source into the first of the
-sets rung1, rung2 ... that it is not in. Elements of both live for the same time, so how many rungs a source is in is
-how many ports it tried in that time, exactly. When it is in all, the next port puts it into `blocked`. A set that is
-full takes nothing more: then a source is not counted, and nobody is shut out. Every port counts but those that the
-configuration calls public: else who tries ports could see by what counts which ones are hidden.
+The first SYN of a source to a port puts (source, port) into the set `seen`, and the source into the first of the sets
+rung1, rung2 ... that it is not in. Elements of both live for the same time, so the number of rungs with a source is
+exactly the number of ports that it tried in that time. If all rungs have it, the next port puts it into `blocked`. A
+full set takes no more elements: then a source is not counted, and nobody is blocked. Every port counts but those that
+the configuration calls public: otherwise a scan could tell hidden ports by what counts.
 """
 
 import ipaddress
@@ -21,16 +21,16 @@ _SET_TABLE, _SET_NAME = 1, 2
 
 
 class Blocked(NamedTuple):
-    """A source that is shut out."""
+    """A blocked source."""
 
     source: Address
-    """IPv6: of the network that is one source, the rest is zero."""
+    """For IPv6 the address of the network that is one source."""
     seconds: int
-    """Left, rounded up; 0: for ever."""
+    """Seconds left, rounded up; 0: for ever."""
 
 
 class Counts(NamedTuple):
-    """Packets that the guard has seen since it was placed: not those from the machine itself."""
+    """The packets that the guard has counted since it was placed, without those from the machine itself."""
 
     packets: int
     new: int
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
 
 
 def blocked(kernel: Kernel) -> list[Blocked] | None:
-    """List the sources that are shut out now; None if there is no guard. Raises FirewallError."""
+    """Return the sources that are blocked now; None if there is no guard. Raises FirewallError."""
     try:
         return [
             Blocked(ipaddress.ip_address(key), seconds)
@@ -53,7 +53,7 @@ def blocked(kernel: Kernel) -> list[Blocked] | None:
 
 
 def unblock(kernel: Kernel, one: Address) -> None:
-    """Let a source in again, as blocked() names it, and count it from nothing. Raises FirewallError."""
+    """Unblock a source, as blocked() names it, and count it from zero. Raises FirewallError."""
     try:
         asked = dump(kernel, SETS, INET, text(_SET_TABLE, NAME))
         names = [found[_SET_NAME].rstrip(b"\0").decode() for _, found in asked]
@@ -64,7 +64,7 @@ def unblock(kernel: Kernel, one: Address) -> None:
 
 
 def counts(kernel: Kernel) -> Counts:
-    """Read the guard's counters. Raises FirewallError."""
+    """Return the guard's packet counts. Raises FirewallError."""
     try:
         return Counts(*[kernel.packets(NAME, name) for name in ("packets_seen", "connections_new", "packets_dropped")])
     except OSError as error:

@@ -12,16 +12,16 @@ from ..errors import PrivilegeError
 from . import DAEMON, KERNEL, ROOT
 
 WORD = 0xFFFFFFFF
-"""The half of a 64-bit argument that the kernel looks at where it takes an int; what is above may be anything."""
+"""Mask of the half of a 64-bit argument that the kernel reads as an int; the upper half may be anything."""
 _FREE = (
     "select pselect6 poll ppoll brk munmap mremap madvise futex rt_sigreturn restart_syscall clock_gettime "
     "gettimeofday getrandom exit exit_group"
 )
-"""System calls that the helper may make whatever their arguments: to wait, for memory and time, and to end."""
+"""System calls that the helper may make with any arguments: to wait, for memory and time, and to end."""
 
 
 def binding() -> Any:
-    """libseccomp's own Python binding or, where only pip is at hand, the one with the same functions."""
+    """Return libseccomp's own Python binding, or else pyseccomp of pip, which has the same functions."""
     for name in ("seccomp", "pyseccomp"):
         try:
             return import_module(name)
@@ -35,44 +35,44 @@ def binding() -> Any:
 class Rules:
     """System calls that are allowed; all others are answered with "no such system call".
 
-    Not with "not permitted": a C library that knows a newer one then falls back to an older one.
+    "Not permitted" would not do: a C library falls back from a newer call to an older one only if that is missing.
     """
 
     def __init__(self) -> None:
-        """Raises PrivilegeError where there is no binding."""
+        """Begin with no call allowed. Raises PrivilegeError if there is no binding."""
         self._binding = binding()
         self.filter = self._binding.SyscallFilter(self._binding.ERRNO(errno.ENOSYS))
 
     def allow(self, names: Collection[str], *conditions: Any) -> None:
-        """Allow some under conditions on their arguments, all of which must hold."""
+        """Allow system calls if all conditions on their arguments hold."""
         for name in names:
             # A libseccomp older than the call does not know it: it stays refused.
             with contextlib.suppress(OSError, RuntimeError, ValueError):
                 self.filter.add_rule(self._binding.ALLOW, name, *conditions)
 
     def is_int(self, argument: int, value: int) -> Any:
-        """The condition that an argument which the kernel takes for an int has a value."""
+        """Return the condition that an argument, which the kernel reads as an int, has a value."""
         return self.masked(argument, WORD, value)
 
     def masked(self, argument: int, mask: int, value: int) -> Any:
-        """The condition that some bits of an argument have a value."""
+        """Return the condition that some bits of an argument have a value."""
         return self._binding.Arg(argument, self._binding.MASKED_EQ, mask, value)
 
     def memory(self) -> None:
-        """Allow memory, without code in it that was not there before."""
+        """Allow mapping and protecting memory, but never as executable."""
         self.allow(["mmap", "mprotect"], self.masked(2, mmap.PROT_EXEC, 0))
 
     def to_nobody_else(self) -> Any:
-        """The condition that sendto has no address: the socket's other end gets it."""
+        """Return the condition that sendto has no address, so that only the socket's other end receives."""
         return self._binding.Arg(4, self._binding.EQ, 0)
 
 
 def helper() -> bytes:
-    """The program of the kernel's that holds the helper to its three sockets; b"" where there is no binding."""
+    """Return the BPF program that confines the helper to its three sockets; b"" if there is no binding."""
     try:
         rules = Rules()
     except PrivilegeError:
-        return b""  # of which the daemon complains, as it is locked in by the same means
+        return b""  # the daemon needs the binding, too, and reports it
     rules.allow(_FREE.split(" "))
     rules.memory()
     for fd in (DAEMON, ROOT, KERNEL):

@@ -1,9 +1,9 @@
 """The set-up: places our table and the accept rules, says what it found, and ends.
 
-Run as root by root.watch: at the start, at a reload, to heal, and to take all away. What the next one has to know is
-in a file without a name (memfd_create(2)), that of the policy which is in force. What it prints is for the daemon; it
-ends with 1 if it failed. At the start it prints nothing, but becomes the resident helper (root.helper), which answers:
-so there is no answer before there is somebody to obey.
+root.watch runs it as root: at the start, at a reload, to heal, and to remove all. It leaves the policy in force and the
+digest of our table to the next one, in a file without a name (memfd_create(2)). Its output is for the daemon; it ends
+with 1 if it failed. At the start it prints nothing unless it fails, but becomes the resident helper (root.helper) and
+answers as such: so there is no answer before there is a helper to obey.
 """
 
 import contextlib
@@ -21,35 +21,35 @@ from .netlink import NETFILTER
 from .policy import Policy
 
 NOBODY = 65534
-"""The user that the helper is."""
+"""User and group id of the helper."""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LONGEST_SURVEY = 20000
-"""Bytes behind SURVEYED or PLACED."""
+"""The most bytes after SURVEYED or PLACED."""
 _APART = 512
-"""Descriptors from here on are out of the way of those that the helper is given."""
+"""The first descriptor that is out of the way of those that the helper gets."""
 
 
 class Memory:
-    """State that one set-up leaves to the next."""
+    """The state that one set-up leaves to the next."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def firewall(self) -> Firewall:
-        """Load the firewall's state as it was left. Raises FirewallError."""
+        """Return the firewall as the last set-up left it. Raises FirewallError."""
         if not os.fstat(self._fd).st_size:
             raise FirewallError("the first set-up did not come to its end")
         digest, _, text = os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().partition("\n")
         return Firewall(policy.load(text), digest)
 
     def keep(self, firewall: Firewall) -> None:
-        """Leave it."""
+        """Leave a firewall to the next set-up."""
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{firewall.digest}\n{policy.dump(firewall.policy)}".encode(), 0)
 
 
 def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -> None:
-    """Place everything, then be the helper. theirs: its end of `control`. Raises KnockError, OSError."""
+    """Place everything, then become the helper. theirs: its end of `control`. Raises KnockError, OSError."""
     firewall = Firewall(chosen)
     try:
         said = firewall.prepare().text(chosen)
@@ -64,13 +64,13 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
         _inform(control, firewall, SURVEYED + _late(firewall), answer)
         _be_helper(theirs, landlock.Ruleset(version).fd if walls and version else os.open("/dev/null", os.O_RDONLY))
     except (KnockError, OSError):
-        with contextlib.suppress(KnockError):  # the first reason is the one to be told
+        with contextlib.suppress(KnockError):  # the first reason is the one to report
             firewall.remove()
         raise
 
 
 def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
-    """Heal, then go over to another policy; what was healed. Raises FirewallError."""
+    """Heal, then put another policy in force. Return what was healed. Raises FirewallError."""
     firewall = memory.firewall()
     said = firewall.heal(everything=True)
     firewall.follow(fresh)
@@ -83,14 +83,14 @@ def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
 
 
 def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
-    """Place again what is missing; what was, or "". everything: not in our own table alone. Raises FirewallError."""
+    """Restore missing rules. Return what was done, or "". everything: others' chains, too. Raises FirewallError."""
     firewall = memory.firewall()
     try:
         said = firewall.heal(everything)
         memory.keep(firewall)
     finally:
         if everything or firewall.anew:
-            with contextlib.suppress(OSError):  # to heal is more than to have the daemon told
+            with contextlib.suppress(OSError):  # healing counts, even if the daemon is not told
                 _inform(control, firewall, (PLACED if firewall.anew else SURVEYED) + _late(firewall))
     return said
 
@@ -100,15 +100,15 @@ def _late(firewall: Firewall) -> bytes:
 
 
 def _inform(control: socket.socket, firewall: Firewall, *answers: bytes) -> None:
-    """Hand the limits to the helper, with what it is to pass on to the daemon. Raises FirewallError, OSError."""
+    """Send the limits to the helper, with answers to pass on to the daemon. Raises FirewallError, OSError."""
     for answer in answers:
         control.send(policy.message(policy.limits(firewall.policy, answer)), socket.MSG_DONTWAIT)
 
 
 def _be_helper(theirs: int, walls: int) -> None:
-    """Execute it, in this process. walls: Landlock's rules, which leave nothing. Raises PrivilegeError, OSError.
+    """Execute the helper in this process. walls: Landlock rules that allow nothing. Raises PrivilegeError, OSError.
 
-    Its user may not be allowed to read this Python, so it keeps the right to until it has.
+    Its user may be unable to read this Python, so it keeps CAP_DAC_OVERRIDE until it has started.
     """
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER).detach()
     given = {ROOT: theirs, KERNEL: kernel, LANDLOCK: walls}
@@ -126,9 +126,9 @@ def _be_helper(theirs: int, walls: int) -> None:
 
 
 def main(read: Callable[[str], Policy] | None = None) -> None:
-    """The arguments: mode, configuration, seconds of a trial, and descriptors: Memory's, the pair to the helper.
+    """Run one mode. Arguments: mode, configuration, seconds of a trial, descriptors of Memory and the helper's pair.
 
-    read: makes a policy of a configuration; of `start` and `reload` alone.
+    read: makes a policy of a configuration, for `start` and `reload` alone.
     """
     mode, config, trial, *numbers = sys.argv[1:]
     fd, ours, theirs = map(int, numbers)

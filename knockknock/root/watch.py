@@ -1,11 +1,11 @@
 """The watch: runs the set-up at the start, at a reload, and when others change the firewall's rules.
 
-Started by the daemon while that is still root, with one end of a pair as standard input, by which it speaks and from
-which it never reads: that is the resident helper's, which the first set-up becomes. From the helper comes no more than
-that the daemon wants its policy read again, and its end. Then all that was placed is taken away.
+The daemon starts it while still root, with one end of a pair as standard input. The watch only writes there; the
+resident helper, which the first set-up becomes, reads. The helper tells the watch only to have the policy read again,
+and that it has ended. Then all that was placed is removed.
 
-Nothing is asked for in turns. The kernel announces each change of an nf_tables ruleset, which is what nft,
-iptables-nft, ufw and firewalld make. Legacy tables announce nothing, but each legacy command closes one lock file.
+Nothing is polled. The kernel announces each change of an nf_tables ruleset, as nft, iptables-nft, ufw and firewalld
+make it. Legacy tables announce nothing, but each legacy command closes one lock file.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from .netlink import INET, NETFILTER
 SETTLE = 0.25
 """Seconds from the first announcement to a look at the rules: a reload comes in several transactions."""
 BUSY, LONGEST = 1.0, 32.0
-"""Seconds between two looks at most, when rules change all the time; and when somebody takes ours away as fast as we
-place them."""
+"""The longest pause in seconds between two looks while rules change all the time, unless SHARE makes it longer; and
+while others remove our rules as fast as they are placed."""
 SHARE = 3
-"""The pause before the next look, as a multiple of the time that a look takes, for the processor's sake."""
+"""The shortest pause after a look, as a multiple of its time, to spare the processor, unless our table is gone."""
 _START = {*(_STAY := {privileges.NET_ADMIN, privileges.NET_RAW}), privileges.SETPCAP, privileges.SETUID}
 _START |= {privileges.SETGID, privileges.DAC_OVERRIDE}
-"""Capabilities for the start, when the first set-up becomes another user, and for later."""
+"""Capabilities for the start, when the first set-up becomes another user, and (_STAY) for later."""
 
 # include/uapi/linux/netfilter/nfnetlink.h, netfilter/nf_tables.h
 _NFTABLES_GROUP = 1 << (7 - 1)
@@ -46,7 +46,7 @@ _SO_SNDBUFFORCE = 32
 
 
 class Pace:
-    """When to look at the rules, in seconds on a monotonic clock."""
+    """Decides when to look at the rules, in seconds on a monotonic clock."""
 
     def __init__(self) -> None:
         self.due = math.inf
@@ -54,24 +54,24 @@ class Pace:
         self._pause = self._rest = SETTLE
 
     def changed(self, now: float, gone: bool) -> None:
-        """Rules were changed. gone: our own table was taken away, which is mended at once."""
+        """Record a change of rules. gone: our own table was removed, which is healed without the wait for more."""
         due = max(now if gone else now + SETTLE, self._healed + self._pause)
         self.due = min(self.due, due if gone else max(due, self._ended + self._rest))
 
     def looked(self, began: float, now: float, healed: bool) -> None:
-        """A look has ended. healed: something was missing."""
+        """Record the end of a look. healed: there was something to report, as when rules were missing."""
         self.due = math.inf
         often = began - self._ended < 2 * self._rest
         self._rest = max(min(self._rest * 2, BUSY) if often else SETTLE, SHARE * (now - began))
         self._ended = now
         if healed:
-            # Two that undo each other must not spin; a single reload, in however many steps, is healed at once.
+            # Programs that undo each other must not spin; a single reload, in however many steps, is healed at once.
             self._pause = min(self._pause * 2, LONGEST) if now - self._healed < 10 * self._pause else SETTLE
             self._healed = now
 
 
 class SetUp:
-    """Runs the set-up, with what it needs to know of the one before."""
+    """Runs the set-up, and passes on the state that the one before left."""
 
     def __init__(self, config: str, trial: str) -> None:
         """config: path of the configuration. trial: seconds, or 0."""
@@ -80,7 +80,7 @@ class SetUp:
         self.control.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * limits.MOST)
 
     def start(self) -> int:
-        """Place everything; the process that has become the helper. Raises FirewallError."""
+        """Place everything. Return the id of the process that has become the helper. Raises FirewallError."""
         with self._theirs:
             pid, said = self._begin("start")
         if said:
@@ -89,7 +89,7 @@ class SetUp:
         return pid
 
     def asked(self) -> bool:
-        """Return whether the helper is still there. All that it sends is one question, however often it asks."""
+        """Read all that the helper has sent, as one request. Return False if the helper has gone."""
         with contextlib.suppress(ConnectionError):
             try:
                 while self.control.recv(64, socket.MSG_DONTWAIT):
@@ -99,14 +99,14 @@ class SetUp:
         return False
 
     def run(self, mode: str) -> str:
-        """Wait for it; what it says. Raises FirewallError if it failed."""
+        """Run the set-up in a mode, and return its output. Raises FirewallError if it failed."""
         pid, said = self._begin(mode)
         if status := os.waitpid(pid, 0)[1]:
             raise FirewallError(said or f"the set-up ended with {status}")
         return said
 
     def _begin(self, mode: str) -> tuple[int, str]:
-        """Its process id, and what it has printed when it has ended, or become the helper."""
+        """Start the set-up. Return its process id, and its output when it has ended or become the helper."""
         module = "knockknock.policy" if mode in ("start", "reload") else "knockknock.root.setup"
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         ends = [self.control.fileno(), self._theirs.fileno()]
@@ -123,10 +123,10 @@ class SetUp:
 
 
 def main() -> None:
-    """The arguments are the path of the configuration, the daemon's state directory, and the seconds of a trial."""
+    """Run the watch. Arguments: path of the configuration, the daemon's state directory, seconds of a trial."""
     for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
-        signal.signal(number, signal.SIG_IGN)  # the pair alone says when to stop
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # held back until here
+        signal.signal(number, signal.SIG_IGN)  # only the end of the pair stops it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # the daemon blocked them until here
     daemon, (config, state, trial) = socket.socket(fileno=DAEMON), sys.argv[1:]
     try:
         privileges.no_core()
@@ -162,7 +162,7 @@ def look_after(daemon: socket.socket, setup: SetUp, changes: socket.socket) -> N
             found.append("others")
         if found:
             everything = everything or "others" in found
-            # One that is replaced is made anew in the same transaction.
+            # A replaced table is back within the same transaction, so the last announcement counts.
             pace.changed(time.monotonic(), [one for one in found if one in ("gone", "there")][-1:] == ["gone"])
         if setup.control.fileno() in ready:
             if not setup.asked():
@@ -182,31 +182,31 @@ def look_after(daemon: socket.socket, setup: SetUp, changes: socket.socket) -> N
                 text = f"after a change of the firewall's rules: {error}; tried again when they change again"
         pace.looked(began, time.monotonic(), bool(text))
         said, before = text, said
-        if text not in ("", before):  # a busy administrator need not read it twice
+        if text not in ("", before):  # no text twice in a row
             say(daemon, NOTICE, text)
 
 
 def say(daemon: socket.socket, kind: bytes, text: str) -> None:
-    """Tell the daemon, unless it is gone or there is no room: one that reads nothing must not stop us."""
+    """Send text to the daemon, unless it is gone or the socket is full: the watch must never wait for it."""
     with contextlib.suppress(OSError):
         daemon.send(kind + text.encode()[:LONGEST_REASON], socket.MSG_DONTWAIT)
 
 
 def announced(changes: socket.socket) -> Iterator[str]:
-    """Names of what the kernel has announced: a change of "ours" or "others"; our table is "gone", or "there" now."""
+    """Yield the kernel's announcements: a change of "ours" or "others"; our table is "gone", or is "there" now."""
     while True:
         try:
             data = changes.recv(1 << 16)
         except BlockingIOError:
             return
         except OSError:
-            yield "others"  # ENOBUFS: there was more than fits, and so surely something
+            yield "others"  # ENOBUFS: announcements were lost
             continue
         yield from filter(None, map(meaning, messages(data)))
 
 
 def messages(data: bytes) -> Iterator[bytes]:
-    """The messages in a datagram (netlink(7))."""
+    """Yield the messages in a datagram (netlink(7))."""
     while len(data) >= 16:
         length = int.from_bytes(data[:4], sys.byteorder)
         yield data[:length]
@@ -214,9 +214,9 @@ def messages(data: bytes) -> Iterator[bytes]:
 
 
 def meaning(message: bytes) -> str:
-    """The meaning of a message to us, by the names of announced(), or "".
+    """Return the announcement in a message, as in announced(), or "" for none.
 
-    Elements of sets are nothing: they come and go with every knock, and with every ban of others. The name of the
+    Elements of sets do not count: they come and go with every knock, and with every ban of others. The name of the
     table is the first attribute of each object.
     """
     kind = int.from_bytes(message[4:6], sys.byteorder)
@@ -228,7 +228,7 @@ def meaning(message: bytes) -> str:
 
 
 def legacy_commands() -> int:
-    """An inotify descriptor that is readable after each legacy iptables command. Raises OSError."""
+    """Return an inotify descriptor that is readable after each legacy iptables command. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     os.close(os.open(lock.XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))

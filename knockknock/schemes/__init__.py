@@ -1,6 +1,6 @@
 """The table of schemes, and the protocols that they keep; a scheme's module is imported when a profile names it.
 
-docs/DESIGN.md, "How to add a scheme", goes through what such a module offers.
+docs/DESIGN.md, "How to add a scheme", describes the interface of such a module.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -21,38 +21,38 @@ SCHEMES = {
 }
 DEFAULT = "syn"
 SHARE = 60
-"""Doors that one profile opens in a minute, unless it says another number."""
+"""The most doors that a profile opens in a minute if its config does not set `doors_per_minute`."""
 
 KnockPort = tuple[int, int]
 """Protocol number (6 or 17) and port."""
 
 
 class Settings(NamedTuple):
-    """Settings that all profiles have in common."""
+    """The daemon's settings that apply to all profiles."""
 
     delay: int
-    """Seconds that a door stays open."""
+    """Seconds that a door stays open, for profiles that do not set it."""
     window: int
-    """The look-ahead W, in counters."""
+    """The look-ahead window W, in counters."""
     single_use: bool
-    """Seconds that doors stay open, for profiles that do not say."""
+    """The default for profiles that do not set it."""
     resync: int = 0
-    """Counters beyond the window in which two knocks in a row are obeyed."""
+    """Counters beyond the window in which two knocks in a row are accepted (PROTOCOL.md step 9a)."""
     skew: int = 60
-    """Seconds by which the clock of a client may be off."""
+    """Seconds that a client's clock may be off, either way."""
 
 
 class Sending(NamedTuple):
-    """A packet that any program may send: what the kernel makes of a connect, or of a datagram."""
+    """A packet that any program may send: the SYN of a connect(), or a UDP datagram."""
 
     protocol: int
     port: int
     payload: bytes = b""
-    """Payload of a datagram."""
+    """Empty for TCP."""
 
 
 class Carried(NamedTuple):
-    """Values for the header fields that carry a knock; None: as the kernel sends it."""
+    """Values of the header fields that carry a knock; None leaves the kernel's value."""
 
     ident: int
     """16 bits: the IPv4 identification, or the low bits of the IPv6 flow label."""
@@ -63,162 +63,163 @@ class Carried(NamedTuple):
 
 
 class Next(NamedTuple):
-    """The values that a profile's knocks can bear next, if the kernel can be told of all of them."""
+    """The sealed fields that a profile's next knocks can have, for a set of the kernel."""
 
     set: str
-    """One of grant.EXPECTED."""
+    """The name of a set in grant.EXPECTED."""
     each: int
     """Values for each counter."""
     first: int
-    """The next counter that is acceptable."""
+    """The next counter that the server accepts."""
     values: "Callable[[int, int], Iterator[bytes]]"
-    """The values for the counters from one to before another."""
+    """Makes the values of the counters from one up to another, which is excluded."""
 
 
 class Profile(Protocol):
-    """A profile: one client of one server. Its repr shows no secret."""
+    """The interface of every profile: one client of one server. Its repr shows no secret."""
 
     @property
     def name(self) -> str: ...
     @property
     def scheme(self) -> str:
-        """A word of SCHEMES."""
+        """A key of SCHEMES."""
 
     @property
     def kind(self) -> str:
-        """Its format, or else its scheme, for people."""
+        """The format or the scheme, for people."""
 
     @property
     def ports(self) -> "tuple[Ports, ...]":
-        """Ports that it may open."""
+        """The allow-list: the ports that it may open."""
 
     @property
     def knock_ports(self) -> Collection[KnockPort]:
-        """Ports at which its knocks arrive: SYNs (RFC 9293) and UDP datagrams to these are logged."""
+        """The ports of its knocks: SYNs (RFC 9293) and UDP datagrams to them are logged."""
 
     @property
     def tries(self) -> int:
-        """TCP ports that one knock sends SYNs to, at most."""
+        """The most TCP ports that one knock sends SYNs to."""
 
     @property
     def where(self) -> str:
-        """Its knock ports, for people and logs: nothing secret."""
+        """The knock ports, for people and logs, without anything secret."""
 
     @property
     def any_flags(self) -> bool:
-        """Whether it hears TCP packets with other control bits than a SYN's, too."""
+        """True if TCP packets with other control bits than a SYN's can be knocks, too."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """Features that a source must give (sources.GIVES) for it to be heard."""
+        """The data that its knocks need from a source (sources.Source.GIVES)."""
 
     @property
     def file(self) -> str:
-        """A further file in its directory, with which Scheme.complete() makes it whole; empty: none."""
+        """The name of a further file in its directory, for Scheme.complete(); empty if it needs none."""
 
     @property
     def single_use(self) -> bool | None:
-        """Whether a door is for one connection; None: as the daemon's configuration says."""
+        """True if a door is for one connection; None for the daemon's default."""
 
     @property
     def delay(self) -> int | None:
-        """Seconds that a door stays open; None: as the daemon's configuration says."""
+        """Seconds that a door stays open; None for the daemon's default."""
 
     @property
     def doors_per_minute(self) -> int | None:
-        """Doors that it opens in a minute at most; None: SHARE."""
+        """The most doors that it opens in a minute; None for SHARE."""
 
     @property
     def expires(self) -> int | None:
-        """Seconds since 1970 from which on the server obeys it no more; None: never."""
+        """The time from which the server refuses its knocks, in seconds since 1970; None for never."""
 
     @property
     def legacy(self) -> bool:
-        """Whether knockknock 0.8 made it, and left a counter in its directory."""
+        """True if knockknock 0.8 made it, and left a counter in its directory."""
 
 
 class Listener(Protocol):
-    """Hears the knocks of all profiles of one scheme. Pure: no I/O, no clock."""
+    """Recognises the knocks of all profiles of one scheme. Pure: no I/O, no clock."""
 
     settings: Settings
 
     def add(self, profile: Any, memory: Any) -> None:
-        """Hear a profile from now on, in the place of one of its name.
+        """Add a profile, or replace the one of its name.
 
-        memory: what recall() made; None: as the one of its name has it.
+        memory: the result of Scheme.recall(); None keeps that of the replaced profile.
         """
 
     def remove(self, name: str) -> None:
-        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        """Remove a profile. Raises KeyError if there is none of that name."""
 
     def move(self, clock: int) -> None:
-        """Take notice of the time of day, in seconds since 1970."""
+        """Set the time of day, in seconds since 1970."""
 
     def next(self, name: str) -> Next | None:
-        """Values that knocks of a profile can bear next; None if they cannot be listed. Raises KeyError."""
+        """The fields of a profile's next knocks, None if not listable. May raise KeyError for an unknown name."""
 
     def hear(self, packet: "Packet", now: float) -> "Event | None":
-        """The event of a packet to a knock port of some of its profiles; now: seconds on a monotonic clock."""
+        """The event of a packet to a knock port, None if there is none. now: seconds on a monotonic clock."""
 
 
 class Scheme(Protocol):
-    """The protocol of a scheme's module. All of it is pure."""
+    """The interface of a scheme's module. All of it is pure."""
 
     KEYS: "Keys"
     """The keys that a profile's config may have besides `scheme`."""
     SECRETS: tuple[str, ...]
-    """Key files of a profile: `mac_key` is a field of the profile and the file mac.key. Without any the config is
-    itself the secret, and not everybody may read it."""
+    """The key files of a profile: `mac_key` is a field of the profile and the file mac.key. If empty, the config itself
+    is the secret, and others may not read it."""
 
     KEY: str
-    """Form of a secret, for people who put one in a database."""
+    """The form of a valid secret, for messages about one in a database."""
 
     def read_key(self, text: str, where: str) -> bytes:
-        """A secret from the text of its file. Raises ProfileError, without the text."""
+        """Return the secret in the text of its file. Raises ProfileError, which does not show the text."""
 
     def write_key(self, key: bytes) -> str:
         """The text that read_key() reads back."""
 
     RAW: bool
-    """Whether its knock takes a raw socket (client.py); if not, sends() says what it is (plain.py)."""
+    """True if a knock needs a raw socket (client.py); otherwise sends() makes its packets (plain.py)."""
     BOUND: bool
-    """Whether what sends() says depends on the source, so that one behind NAT may be named. Not asked for where RAW."""
+    """True if sends() depends on the source, so that a client behind NAT may name one. Not read if RAW."""
 
     def parse(self, values: Mapping[str, Any], where: str) -> Profile:
-        """A profile without name and keys from what its config sets. Raises ConfigError; where: for its sentence."""
+        """Return a profile without name and keys from its config's values. Raises ConfigError, which names `where`."""
 
     def complete(self, draft: Any, text: str, where: str) -> Profile:
-        """A profile made whole by the text of its file. Raises ConfigError. Not asked of who names none."""
+        """Return a profile completed by the text of its file. Raises ConfigError. Not called if `file` is empty."""
 
     def listing(self, profile: Any) -> str:
-        """The text of that file, which complete() reads back."""
+        """The text of a profile's file, which complete() reads back."""
 
     def write(self, profile: Any) -> Iterable[str]:
         """The lines of a config that parse() reads back, without `scheme`."""
 
     def unshared(self, profile: Any) -> Iterable[Hashable]:
-        """The secrets that no other profile may have, because a knock by them would be good once for each."""
+        """The secrets that no other profile may have, because each of them would accept the same knock once."""
 
     def first(self, profile: Any) -> str | None:
-        """The memory of a profile that was never used, as text for the state directory; None: it needs none."""
+        """The memory of an unused profile, as text for the state directory; None if it needs none."""
 
     def recall(self, profile: Any, text: str | None, where: str, latest: int) -> Any:
-        """The memory for Listener.add() from that text; None: there is no such file. Raises CounterError.
+        """Return the memory for Listener.add(). Raises CounterError, ProfileError.
 
-        latest: seconds since 1970, which no client's clock shows yet.
+        text: of the file in the state directory, None without one. latest: a time above every client's clock, in
+        seconds since 1970.
         """
 
     def counter(self, profile: Any) -> str | None:
-        """The counter of a client that never knocked, as the text of its file; None: it keeps none."""
+        """The first counter of a client, as the text of its file; None if clients keep none."""
 
     def sends(self, profile: Any, verb: "Verb", counter: int, source: bytes, clock: int) -> list[Sending]:
-        """The packets that say a verb, in order. Raises KnockError. Not asked for where RAW.
+        """The packets of a knock, in order. Raises KnockError. Not called if RAW.
 
-        counter: if it has one. source: the address that the server will see. clock: seconds since 1970, UTC.
+        counter: 0 if the scheme has none. source: the address that the server will see. clock: seconds since 1970, UTC.
         """
 
     def listener(self, settings: Settings, expected: int) -> Listener:
-        """Make the listener of this scheme; expected: the number of profiles that are about to be added."""
+        """Return a listener of this scheme; expected: the number of profiles that are about to be added."""
 
 
 @lru_cache

@@ -6,7 +6,7 @@ from .. import ini
 from . import Profile
 
 MAX_DELAY = 3600
-"""Seconds; a door that must stay open longer wants a firewall rule, not a knock."""
+"""Seconds; a door that must stay open longer needs a firewall rule, not a knock."""
 MAX_DOORS_PER_MINUTE = 60000
 
 KEYS: ini.Keys = {

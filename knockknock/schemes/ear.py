@@ -10,47 +10,47 @@ from . import Settings, syn
 from .synprofile import Profile
 
 COMPUTED_AHEAD = 16
-"""Requests that a profile can make with one counter, up to which all its next knocks are kept in the table."""
+"""The most requests of a profile for each counter with which all its next knocks are kept in the table."""
 
 REPEATED = 4096
-"""Beginnings of packets up to which the expected values are kept, at some 250 to 500 bytes each."""
+"""The most 4-byte beginnings of packets whose expected values are cached, at some 250 to 500 bytes each."""
 
 LONG_LIST = 256
-"""Ports in an allow-list up to which each of them is kept in a set."""
+"""The most ports of an allow-list that are kept in a set."""
 
 
 class Ear:
-    """One profile, and the next counter that is acceptable from it."""
+    """One profile, and the next counter that the server accepts from it."""
 
     __slots__ = ("ahead", "clock", "first", "next", "number", "profile", "requests", "streams", "window")
 
     def __init__(self, number: int, profile: Profile, next_counter: int, settings: Settings, clock: int) -> None:
-        """clock: seconds since 1970, or 0 if nobody has said yet."""
+        """clock: seconds since 1970, or 0 if it is not set yet."""
         self.number, self.profile, self.clock = number, profile, clock
         self.window = settings.skew if profile.clock else settings.window
-        """Counters to look ahead; if the profile counts by the clock, both ways from that."""
+        """Counters to look ahead; for a clock profile, counters on either side of the clock."""
         self.ahead = -1
-        """The counter that would bring a client back that ran ahead."""
+        """The counter that resynchronises a client beyond the window (PROTOCOL.md step 9a); -1 for none."""
         self.first = self.next = next_counter
-        """`first`: the first counter that was ever put into the table."""
+        """`first`: the first counter that was put into the table."""
         self.requests = () if profile.bind_source else _requests(profile.format, profile.ports)
-        """All that the profile can ask, if that is little and does not depend on who asks; else nothing."""
+        """All requests that the profile permits, if they are few and the source is not bound; else empty."""
         self.streams: Sequence[tuple[int, bytes]] = () if self.requests else self.window_streams()
-        """Kept where every packet is tried with them."""
+        """The keystreams of the window, if every packet is tried with them; else empty."""
 
     def heads(self, first: int, end: int) -> Iterator[int]:
-        """The first 32 bits of all that the profile can say with some counters."""
+        """The first 32 sealed bits of each knock with a counter from first up to end, which is excluded."""
         return (int.from_bytes(one[:4], "big") for one in self._sealed(first, end))
 
     def values(self, first: int, end: int) -> Iterator[bytes]:
-        """The fields of all that the profile can say with some counters, as a set of the kernel has them."""
+        """The same knocks as heads(), each as the fields in an element of a kernel set."""
         return map(syn.padded, self._sealed(first, end))
 
     def _sealed(self, first: int, end: int) -> Iterator[bytes]:
         return syn.sealed(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first), self.requests)
 
     def kept(self) -> tuple[int, int]:
-        """From and to which counter heads are in the table: the window, and up to as many used ones."""
+        """The first counter in the table and the end, excluded: the window, and up to as many used counters."""
         if self.profile.clock:
             return max(0, self.clock - self.window), self.clock + self.window + 1
         return max(self.first, self.next - self.window), self.next + self.window
@@ -64,21 +64,21 @@ class Ear:
         return max(self.next, self.clock - self.window) if self.profile.clock else self.next
 
     def window_streams(self) -> list[tuple[int, bytes]]:
-        """The keystreams of the look-ahead window, each behind the number that masks the port."""
+        """The keystreams of the look-ahead window, each after the 16-bit number that masks the port."""
         return self._masked(self.start(), self.kept()[1])
 
     def _masked(self, first: int, end: int) -> list[tuple[int, bytes]]:
-        """The keystreams of some counters, each behind the number that masks the port."""
+        """The keystreams of the counters from first up to end, each after the number that masks the port."""
         streams = syn.keystreams(self.profile, first, max(0, min(end, MAX_COUNTER + 1) - first))
         return [(int.from_bytes(stream[:2], "big"), stream) for stream in streams]
 
     def expect(self, next_counter: int) -> tuple[Iterator[int], Iterator[int]]:
-        """Slide the window to the next counter that is acceptable; the heads that leave the table, and that come in."""
+        """Set the next counter, and return the heads that leave the table and those that enter it."""
         before, self.next, self.ahead = self.kept(), next_counter, -1
         return self._slid(*before)
 
     def move(self, clock: int) -> tuple[Iterator[int], Iterator[int]]:
-        """The same to the time of day, for a profile that counts by the clock."""
+        """Set the time of day of a clock profile, in seconds since 1970, and return heads like expect()."""
         before, self.clock = self.kept(), clock
         return self._slid(*before)
 
@@ -91,7 +91,7 @@ class Ear:
         return self.heads(old, min(old_end, new)), self.heads(max(old_end, new), new_end)
 
     def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
-        """The counter and the request of a knock that this profile may make now."""
+        """Return the counter and the request of a knock that this profile may make now, None if it is not one."""
         if not self.requests:
             return self._find(self.streams, self.start(), sealed, source)
         for expected, counter, request in _expected(self, self.next, self.clock, sealed[:4]):
@@ -100,7 +100,7 @@ class Ear:
         return None
 
     def hear_ahead(self, sealed: bytes, source: bytes, far: int) -> tuple[int, Request] | None:
-        """The same for a knock up to so many counters beyond the window; None by the clock, where there is no such."""
+        """Return the same as hear() for a knock up to `far` counters beyond the window; None for a clock profile."""
         if self.profile.clock:
             return None
         first = self.next + self.window
@@ -119,7 +119,7 @@ class Ear:
         return None
 
     def explain(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
-        """The counter and the request of a knock of this profile that is used up, or may not be made."""
+        """Return the counter and the request of a knock of this profile that is used up or not permitted, or None."""
         first, end = max(0, self.next - self.window), min(self.next + self.window, MAX_COUNTER + 1)
         if self.profile.clock:
             first, end = self.kept()
@@ -132,9 +132,9 @@ class Ear:
 
 @lru_cache(maxsize=REPEATED)
 def _expected(ear: Ear, _next: int, _clock: int, beginning: bytes) -> tuple[tuple[bytes, int, Request], ...]:
-    """The sealed bytes, of all that a profile in the table may say now, that begin with these 4.
+    """The knocks in a profile's window that begin with these 4 bytes: sealed bytes, counter and request.
 
-    Kept until the window moves, because who repeats a part of a knock can send it a hundred thousand times a second.
+    Cached until the window moves, because a part of a knock can be repeated a hundred thousand times a second.
     """
     head = int.from_bytes(beginning[:2], "big")
     found = [
@@ -148,10 +148,10 @@ def _expected(ear: Ear, _next: int, _clock: int, beginning: bytes) -> tuple[tupl
 
 @lru_cache(maxsize=1024)
 def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
-    """The port numbers that an allow-list names, whatever the protocol; of a long list, all from its first to its last.
+    """The port numbers in an allow-list, of either protocol; of a long list, all from the lowest to the highest.
 
-    Profiles with the same list share them. A longer set than that would take megabytes; what it lets through in excess
-    is refused when the request is known.
+    Profiles with the same list share the result. A set of a long list would take megabytes; the ports in its gaps are
+    refused when the request is known.
     """
     runs = [range(one.first, one.last + 1) for one in ports]
     if len(runs) == 1 or sum(map(len, runs)) > LONG_LIST:
@@ -161,14 +161,14 @@ def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
 
 @lru_cache(maxsize=1024)
 def _kinds(format: str, ports: tuple[Ports, ...]) -> tuple[Kind, ...]:
-    """The verbs and protocols that an allow-list leaves to a format."""
+    """The verbs and protocols of a format that an allow-list permits."""
     protocols = {one.protocol for one in ports}
     return tuple(kind for kind in syn.kinds(format) if kind[1] in protocols)
 
 
 @lru_cache(maxsize=1024)
 def _requests(format: str, ports: tuple[Ports, ...]) -> tuple[Request, ...]:
-    """All requests that an allow-list permits, or none where they are more than COMPUTED_AHEAD."""
+    """All requests that an allow-list permits; empty if they are more than COMPUTED_AHEAD."""
     if sum(one.last - one.first + 1 for one in ports) > COMPUTED_AHEAD:
         return ()
     named = {(one.protocol, port) for one in ports for port in range(one.first, one.last + 1)}

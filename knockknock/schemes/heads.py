@@ -1,16 +1,16 @@
 """A multimap from the first 32 bits of sealed values to profiles, so that junk costs one look-up.
 
-Tables with open addressing and linear probing: 8 bytes a place where a dict of lists takes some 200. A table that is
-full is never copied into a larger one, which would take seconds for millions of pairs, and nobody is heard meanwhile: a
-further one, as large as all so far, is put beside it. Pure.
+Tables with open addressing and linear probing take 8 bytes a place, where a dict of lists takes some 200. To copy a
+full table into a larger one would take seconds for millions of pairs, and no knock would be heard meanwhile. Instead a
+further table is added, as large as all before it. Pure.
 """
 
 import mmap
 
 _SMALLEST = 1 << 10
-"""Places of the first table at least: where there are few profiles it is nearly empty, and a search ends at once."""
+"""The fewest places of the first table: with few profiles it is nearly empty, and a search ends at once."""
 _FULL = 0.6
-"""The share of places in use above which a table takes no more; beyond it the runs that a search walks grow fast."""
+"""The share of used places at which a table is full; beyond it the runs that a search walks grow fast."""
 
 
 class _Table:
@@ -20,12 +20,12 @@ class _Table:
 
     def __init__(self, size: int) -> None:
         """size: a power of 2."""
-        # From the kernel, and not an array: its zeros cost nothing before they are used.
+        # Not an array: the zeros of an anonymous mapping cost nothing before they are used.
         memory = mmap.mmap(-1, 8 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.places = memoryview(memory).cast("Q")
         self.mask = size - 1
         self.room = int(_FULL * size)
-        """Pairs for which there is room."""
+        """Pairs that still fit."""
 
     def put(self, place: int) -> None:
         places, mask = self.places, self.mask
@@ -36,14 +36,14 @@ class _Table:
         self.room -= 1
 
     def take(self, wanted: int) -> bool:
-        """Take a pair out; whether it was there."""
+        """Remove a pair, and return whether it was there."""
         places, mask = self.places, self.mask
         at = (wanted >> 32) & mask
         while places[at] != wanted:
             if not places[at]:
                 return False
             at = (at + 1) & mask
-        # What follows moves up, or a search that begins before the gap would end at it (Knuth 6.4, algorithm R).
+        # Later pairs move up, or a search that begins before the gap would end at it (Knuth 6.4, algorithm R).
         gap = at
         while place := places[at := (at + 1) & mask]:
             if (at - ((place >> 32) & mask)) & mask >= (at - gap) & mask:
@@ -57,7 +57,7 @@ class Heads:
     """Pairs of a head (0 to 2^32-1) and a number (0 to 2^32-2), each in one 64-bit place."""
 
     def __init__(self, expected: int = 0) -> None:
-        """expected: how many pairs there will be, so that the first table has room for them."""
+        """expected: the number of pairs that the first table has room for."""
         self._tables = [_Table(max(_SMALLEST, 1 << int(expected / _FULL).bit_length()))]
         self._used = 0
 
@@ -65,7 +65,7 @@ class Heads:
         return self._used
 
     def find(self, head: int) -> list[int]:
-        """The numbers that stand with a head."""
+        """The numbers paired with a head."""
         found = []
         for table in self._tables:
             places, mask = table.places, table.mask
@@ -77,7 +77,7 @@ class Heads:
         return found
 
     def add(self, head: int, number: int) -> None:
-        """Put a pair in, where the first room is."""
+        """Add a pair to the first table with room."""
         for table in self._tables:
             if table.room:
                 break
@@ -88,7 +88,7 @@ class Heads:
         self._used += 1
 
     def remove(self, head: int, number: int) -> None:
-        """Take a pair out. Raises KeyError if it is not there."""
+        """Remove a pair. Raises KeyError if it is not there."""
         wanted = head << 32 | (number + 1)
         if not any(table.take(wanted) for table in self._tables):
             raise KeyError(head)

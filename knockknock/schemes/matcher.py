@@ -1,6 +1,6 @@
 """The automaton of one sequence and one source: a table of (state, knock) to (state, action). Pure.
 
-docs/PROTOCOL.md, "Port sequences", says the same in words.
+docs/PROTOCOL.md, "Port sequences", describes it in words.
 """
 
 from enum import Enum, auto
@@ -20,22 +20,22 @@ class State(Enum):
 
 
 class Knock(Enum):
-    """The relation of a packet to a sequence, and to the steps that a source has done."""
+    """The kind of a packet, by a sequence and the steps that its source has done."""
 
     STEP = auto()
-    """The awaited one; more than one is missing after it."""
+    """The awaited step; more than one is missing after it."""
     STEP_BUT_ONE = auto()
-    """The awaited one; the last is missing after it."""
+    """The awaited step; the last is missing after it."""
     LAST_STEP = auto()
     FIRST = auto()
-    """Not awaited, but the first of three or more."""
+    """Not awaited, but the first step of three or more."""
     FIRST_OF_TWO = auto()
     OTHER = auto()
-    """To a port that is watched, for this sequence or another."""
+    """To any other port of this sequence or another one."""
     COPY = auto()
-    """A copy of one that was counted: a retransmission, or duplicated on the way."""
+    """A copy of a counted packet: retransmitted, or duplicated on the way."""
     LATE = auto()
-    """Too late to be anything but a first knock, as which it is looked at next."""
+    """Too late for this attempt; the packet is classified again, as if nothing had been before."""
 
 
 class Action(Enum):
@@ -73,10 +73,10 @@ LENIENT: Table = STRICT | {
     for knock in (Knock.FIRST, Knock.FIRST_OF_TWO, Knock.OTHER)
     if (state, knock) in STRICT
 }
-"""Packets that are wrong are passed over."""
+"""A wrong knock changes nothing."""
 
 Copy = tuple[int, int, int, int]
-"""The fields that a packet and its copies share: protocol, port, source port, and sequence number or identification."""
+"""The fields that all copies of a packet share: protocol, port, source port, sequence number or identification."""
 
 
 class Attempt(NamedTuple):
@@ -84,7 +84,7 @@ class Attempt(NamedTuple):
 
     state: State
     done: int
-    """Steps."""
+    """Steps done."""
     began: float
     last: float
     counted: tuple[Copy, ...]
@@ -97,7 +97,7 @@ class Track(NamedTuple):
     verb: Verb
     steps: Steps
     number: int | None
-    """The counter of a one-time sequence."""
+    """The index of a one-time sequence in its file; else None."""
     table: Table
 
 
@@ -105,10 +105,10 @@ NOTHING = Attempt(State.IDLE, 0, 0.0, 0.0, ())
 
 
 def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple[Attempt, bool]:
-    """Advance an attempt by a packet; return it, and whether the sequence is complete."""
+    """Return the attempt after a packet, and whether the sequence is complete."""
     identity = packet.sequence if packet.protocol == TCP else packet.ident
     copy = packet.protocol, packet.port, packet.source_port, identity
-    # A flow label is that of all datagrams of a socket, and so is an identification of 0 (RFC 6864).
+    # All datagrams of a socket share a flow label, and may share the identification 0 (RFC 6864).
     sure = packet.protocol == TCP or (len(packet.source) == 4 and packet.ident > 0)
     state, action = track.table[attempt.state, knock := classify(track, attempt, copy, now, sure)]
     if knock is Knock.LATE:
@@ -120,13 +120,13 @@ def advance(track: Track, attempt: Attempt, packet: Packet, now: float) -> tuple
     if action is Action.BEGIN:
         return Attempt(state, 1, now, now, (copy,)), False
     counted = (*attempt.counted, copy)
-    if action is Action.OBEY:  # what was counted is remembered for a while, so that its copies begin nothing
+    if action is Action.OBEY:  # counted packets are remembered for a while, so that their copies begin nothing
         return Attempt(state, 0, attempt.began, now, counted), True
     return Attempt(state, attempt.done + 1, attempt.began, now, counted), False
 
 
 def classify(track: Track, attempt: Attempt, copy: Copy, now: float, sure: bool) -> Knock:
-    """Classify a packet for a sequence; sure: no other packet has the fields that its copies share."""
+    """Classify a packet; sure: only copies of one packet have the same `copy`."""
     profile, steps = track.profile, track.steps
     under_way = attempt.state is not State.IDLE
     if attempt.counted and (

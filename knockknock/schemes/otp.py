@@ -1,6 +1,6 @@
 """One-time passwords by UDP: a datagram with an HMAC of its sender and minute. Pure.
 
-xt_pknock's clients can be heard, too (otp_layout = pknock). PROTOCOL.md, "One-time passwords", has the layouts.
+It accepts xt_pknock's clients, too (otp_layout = pknock). PROTOCOL.md, "One-time passwords", has the layouts.
 """
 
 import hmac
@@ -30,48 +30,48 @@ KEYS: ini.Keys = {
     **doors.KEYS,
 }
 LABEL = b"knockknock-otp-1"
-"""Before what the HMAC of the portable layout covers, so that it is no HMAC of anything else."""
+"""The first bytes under the HMAC of the portable layout, so that it is no HMAC of anything else."""
 MAX_DOORS = 16
-"""Ports that one datagram opens: each is a door of its own to be asked for."""
+"""The most ports that one datagram opens: each takes a grant of its own."""
 MIN_SECRET, MAX_SECRET = 16, 128
-"""Bytes of a secret. The minimum is for the portable layout: secrets of xt_pknock are what they are."""
+"""Bytes of a secret. The minimum is for the portable layout only: xt_pknock takes shorter ones."""
 NEW_SECRET = 21
-"""Random bytes of a new one; in base64 they are 28, and xt_pknock takes secrets of up to 31."""
+"""Random bytes of a new secret: 28 characters in base64, where xt_pknock takes up to 31."""
 MAX_USED = 1024
-"""Datagrams of one profile that are remembered at most, which no few clients reach within the tolerance."""
+"""The most used datagrams of a profile that are remembered; a few clients do not reach it within the tolerance."""
 TOLERANCE = 1
-"""Minutes by which a datagram's may differ from the server's, either way."""
+"""Minutes by which a datagram's minute may differ from the server's, either way."""
 SPARE = b"\n"
-"""Bytes of the pknock layout behind the digits; xt_pknock hears nothing that does not have a byte more."""
+"""The byte after the digits in the pknock layout; xt_pknock accepts no payload without one."""
 
 Used = tuple[Verb, int, bytes]
-"""A datagram that was obeyed: its request, its Unix minute, its source."""
+"""An accepted datagram: its verb, its Unix minute and its source address."""
 
 
 class Memory(NamedTuple):
-    """Everything that a profile has used up."""
+    """The used one-time passwords of a profile."""
 
     floor: int
-    """The first Unix minute of which a datagram may still be obeyed."""
+    """The first Unix minute whose datagrams are accepted."""
     used: frozenset[Used] = frozenset()
 
 
 class Profile(NamedTuple):
-    """One client of one server, who knocks by one-time password. Its repr shows no secret."""
+    """One client of one server, which knocks by one-time password. Its repr shows no secret."""
 
     name: str
     opensecret: bytes
     closesecret: bytes
     knock_port: int
     otp_layout: str
-    """A word of LAYOUTS."""
+    """One of LAYOUTS."""
     ports: tuple[Ports, ...]
     single_use: bool | None = None
-    """None: as the daemon's configuration says."""
+    """None for the daemon's default."""
     delay: int | None = None
-    """Seconds; None: as the daemon's configuration says."""
+    """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None: schemes.SHARE."""
+    """None for schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -114,11 +114,11 @@ class Profile(NamedTuple):
         return False
 
     def secrets(self) -> tuple[tuple[Verb, bytes], ...]:
-        """The request of each secret."""
+        """Each verb with its secret."""
         return (Verb.OPEN, self.opensecret), (Verb.CLOSE, self.closesecret)
 
     def requests(self, verb: Verb) -> list[Request]:
-        """All that a datagram asks for."""
+        """The requests of one datagram: one for each port of the allow-list."""
         return [Request(verb, one.protocol, port) for one in self.ports for port in range(one.first, one.last + 1)]
 
     def __repr__(self) -> str:
@@ -144,7 +144,7 @@ def write(profile: Profile) -> Iterable[str]:
 
 
 def read_key(text: str, where: str) -> bytes:
-    """A secret from the text of its file: the text itself, without the line's end. Raises ProfileError."""
+    """Return the secret in the text of its file: the text without its line end. Raises ProfileError."""
     secret = text.removesuffix("\n").removesuffix("\r").encode()
     if not 0 < len(secret) <= MAX_SECRET or b"\n" in secret or b"\0" in secret:
         raise ProfileError(f"{where}: not a secret: one line of 1 to {MAX_SECRET} bytes is expected")
@@ -157,7 +157,7 @@ def write_key(key: bytes) -> str:
 
 
 def check(profile: Profile) -> None:
-    """Raises ProfileError for secrets that must not be used."""
+    """Raise ProfileError if the secrets are equal, or too short for the layout."""
     if hmac.compare_digest(profile.opensecret, profile.closesecret):
         raise ProfileError(f"{profile.name}: opensecret and closesecret must differ")
     if profile.otp_layout == "portable" and min(len(secret) for _, secret in profile.secrets()) < MIN_SECRET:
@@ -173,18 +173,18 @@ def unshared(profile: Profile) -> Iterable[Hashable]:
 
 
 def first(_profile: Profile) -> str:
-    """The memory of a profile that was never used."""
+    """The memory of an unused profile."""
     return write_memory(Memory(0))
 
 
 def counter(_profile: Profile) -> None:
-    """A client goes by the clock."""
+    """Return None: a client uses the clock."""
 
 
 def recall(profile: Profile, text: str | None, where: str, latest: int) -> Memory:
-    """A profile's memory. Raises ProfileError for secrets that must not be used, CounterError for text that is none.
+    """Return the used passwords. Raises ProfileError for bad secrets (check()), CounterError for text that is none.
 
-    latest: seconds since 1970, not before now. Without a file all that is valid until then counts as used, so that the
+    latest: seconds since 1970, not before now. Without a file all passwords valid until then count as used, so the
     profile is heard two or three minutes later.
     """
     check(profile)
@@ -197,7 +197,7 @@ _MEMORY = re.compile(
 
 
 def read_memory(text: str, where: str) -> Memory:
-    """Parse what write_memory() wrote; the first versions wrote no checksum. Raises CounterError."""
+    """Return the memory in the text of write_memory(); the first versions wrote no checksum. Raises CounterError."""
     found = _MEMORY.fullmatch(text)
     if not found or (found[2] and int(found[2], 16) != crc32(found[1].encode())):
         raise CounterError(
@@ -210,14 +210,14 @@ def read_memory(text: str, where: str) -> Memory:
 
 
 def write_memory(memory: Memory) -> str:
-    """The text for the state directory: the floor, a line for each datagram, the checksum of all that."""
+    """The text for the state directory: the floor, a line for each datagram, and a CRC-32 of these lines."""
     lines = sorted(f"{verb.name.lower()} {minute} {source.hex()}" for verb, minute, source in memory.used)
     text = "\n".join([f"floor {memory.floor}", *lines, ""])
     return f"{text}crc32 {crc32(text.encode()):08x}\n"
 
 
 def read_payload(payload: bytes) -> bytes | None:
-    """The 32 bytes of an HMAC from a datagram: 64 lowercase digits, and perhaps one byte more. None: it has none."""
+    """Return the 32-byte HMAC of a payload: 64 lowercase hexadecimal digits, and at most one byte more. Else None."""
     return bytes.fromhex(payload[:64].decode()) if _PAYLOAD.fullmatch(payload) else None
 
 
@@ -225,7 +225,7 @@ _PAYLOAD = re.compile(rb"[0-9a-f]{64}.?", re.DOTALL)
 
 
 def message(layout: str, source: bytes, minute: int, order: Literal["little", "big"] = sys.byteorder) -> bytes | None:
-    """The bytes that the HMAC covers; None: the layout has no such source.
+    """Return the bytes that the HMAC covers; None for an IPv6 source in the pknock layout.
 
     source: 4 or 16 bytes, network order. minute: since 1970. order: of the server's machine, for the pknock layout.
     """
@@ -235,7 +235,7 @@ def message(layout: str, source: bytes, minute: int, order: Literal["little", "b
 
 
 def sends(profile: Profile, verb: Verb, _counter: int, source: bytes, clock: int) -> list[Sending]:
-    """The datagram that a client sends. Raises ProfileError."""
+    """Return the datagram that a client sends. Raises ProfileError."""
     check(profile)
     covered = message(profile.otp_layout, source, clock // 60)
     if covered is None:
@@ -245,7 +245,7 @@ def sends(profile: Profile, verb: Verb, _counter: int, source: bytes, clock: int
 
 
 def listener(settings: Settings, _expected: int) -> "OtpListener":
-    """Make the listener of one-time passwords."""
+    """Return a listener of one-time passwords."""
     from .otplistener import OtpListener  # a client does not listen
 
     return OtpListener(settings)

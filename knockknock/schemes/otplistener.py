@@ -10,9 +10,9 @@ from . import Settings, otp
 from .otp import MAX_USED, TOLERANCE, Memory, Profile
 
 TRIED_PER_SECOND = 50_000
-"""HMACs a second at most, of 6 for each profile at the knock port; what comes after that is not looked at."""
+"""HMACs a second, 6 for each profile at the knock port, after which datagrams are refused unexamined."""
 TOLD_PER_SECOND = 10
-"""Refused packets a second that are told of one by one."""
+"""Refused packets a second that are reported one by one."""
 
 
 class OtpListener:
@@ -27,9 +27,9 @@ class OtpListener:
         self._second, self._tried, self._told, self._quiet = 0.0, 0, 0, 0
 
     def add(self, profile: Profile, memory: Memory | None) -> None:
-        """Hear a profile from now on, in the place of one of its name.
+        """Add a profile, or replace the one of its name.
 
-        memory: of that one what is known here, if its secrets are the same.
+        memory: None, or any if the secrets are the same, keeps that of the replaced profile.
         """
         before, known = self._profiles.get(profile.name), self._memory.get(profile.name)
         if before:
@@ -40,21 +40,21 @@ class OtpListener:
         self._ports.setdefault(profile.knock_port, {})[profile.name] = profile
 
     def remove(self, name: str) -> None:
-        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        """Remove a profile. Raises KeyError if there is none of that name."""
         profile = self._profiles.pop(name)
         del self._memory[name], self._ports[profile.knock_port][name]
         if not self._ports[profile.knock_port]:
             del self._ports[profile.knock_port]
 
     def move(self, clock: int) -> None:
-        """clock: seconds since 1970."""
+        """Set the time of day, in seconds since 1970."""
         self._minute = clock // 60
 
     def next(self, _name: str) -> None:
-        """A password is in the payload, of which the kernel's sets know nothing."""
+        """Return None: passwords are in the payload, which the kernel's sets do not match."""
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """The event of one packet; None: there is nothing to do or to say. now: seconds on any monotonic clock."""
+        """Return the event of one packet, None if there is none. now: seconds on any monotonic clock."""
         at_port = self._ports.get(packet.port)
         if not at_port or packet.protocol != UDP:
             return None
@@ -67,7 +67,7 @@ class OtpListener:
         return self._told_of(event) if isinstance(event, Refused) else event
 
     def _told_of(self, event: Refused) -> Refused | Quiet | None:
-        """A refusal, unless there were many in this second; those are counted, and told of in one."""
+        """Return a refusal to report; None after many in this second, which a later Quiet counts."""
         self._told += 1
         if self._told > TOLD_PER_SECOND:
             self._quiet += 1
@@ -78,7 +78,7 @@ class OtpListener:
         return quiet
 
     def _find(self, source: bytes, digest: bytes, profiles: Iterable[Profile]) -> tuple[Profile, Verb, int] | None:
-        """Find the profile of an HMAC, its request, and its Unix minute."""
+        """Return the profile, the verb and the Unix minute of an HMAC, or None."""
         for ahead in (0, *(way * minutes for minutes in range(1, TOLERANCE + 1) for way in (-1, 1))):
             minute = self._minute + ahead
             covered = {layout: otp.message(layout, source, minute) for layout in otp.LAYOUTS if 0 <= minute < 1 << 32}
@@ -91,7 +91,7 @@ class OtpListener:
         return None
 
     def _obey(self, packet: Packet, profile: Profile, verb: Verb, minute: int) -> Event | None:
-        """Use a datagram up, for all that the profile may open; a used one, or one too many, is refused."""
+        """Use a datagram up, for all ports of the profile. Refuse a used one, and one beyond MAX_USED."""
         memory, use = self._memory[profile.name], (verb, minute, packet.source)
         requests = profile.requests(verb)
         if minute < memory.floor or use in memory.used:

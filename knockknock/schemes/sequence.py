@@ -1,6 +1,6 @@
 """Port sequences: a profile's config, and the packets to send (sequences.py recognises them). Pure.
 
-How they are written is in steps.py; what the keys mean is in PROTOCOL.md, "Port sequences".
+steps.py has their notation; PROTOCOL.md, "Port sequences", explains the keys.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
@@ -25,11 +25,11 @@ read_key = parse_key
 RAW = False
 BOUND = False
 MAX_DOORS = 16
-"""Ports that one sequence opens: each is a door of its own to be asked for."""
+"""The most ports that one sequence opens: each takes a grant of its own."""
 LONGEST = 300
-"""Seconds of `time` and `total_time` at most: so long a source may be remembered."""
+"""The most seconds of `time` and `total_time`, which bound how long a source is remembered."""
 PLAIN_SYN = FIN | SYN | RST | ACK, SYN
-"""Mask and value of the control bits, without `flags`."""
+"""Mask and value of the control bits of a profile without `flags`."""
 
 KEYS: ini.Keys = {
     "ports": parse_steps,
@@ -45,30 +45,30 @@ KEYS: ini.Keys = {
 
 
 class Profile(NamedTuple):
-    """One client of one server, who knocks by a sequence. Its repr shows none."""
+    """One client of one server, which knocks by a port sequence. Its repr shows none."""
 
     name: str
     steps: Steps
     """Empty with one_time."""
     opens: tuple[Ports, ...]
     time: int = 10
-    """Seconds between two knocks at most, the last one included."""
+    """The most seconds between two knocks, the last one included."""
     total_time: int = 25
-    """Seconds from the first to the last."""
+    """The most seconds from the first knock to the last."""
     strict: bool = True
-    """Whether any other watched port in between makes it begin anew."""
+    """True if a knock at any other port of a sequence makes it begin anew."""
     flags: tuple[int, int] = PLAIN_SYN
-    """Mask and value of the control bits of what counts as a TCP knock."""
+    """Mask and value of the control bits of a TCP knock."""
     close: Steps = ()
     single_use: bool | None = None
     one_time: str = ""
-    """The file that the sequences are in, each good once."""
+    """The name of the file of one-time sequences; empty if there is none."""
     sequences: tuple[Steps, ...] = ()
-    """Contents of a one-time list."""
+    """The one-time sequences in that file."""
     delay: int | None = None
-    """Seconds; None: as the daemon's configuration says."""
+    """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None: schemes.SHARE."""
+    """None for schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -117,7 +117,7 @@ class Profile(NamedTuple):
         return False
 
     def requests(self, verb: Verb) -> list[Request]:
-        """All that a sequence asks for."""
+        """The requests of one sequence: one for each port that it opens."""
         return [Request(verb, one.protocol, port) for one in self.opens for port in range(one.first, one.last + 1)]
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ def parse(values: Mapping[str, Any], where: str) -> Profile:
 
 
 def complete(draft: Profile, text: str, where: str) -> Profile:
-    """A profile with the sequences of its file, one in a line; behind a # is a comment. Raises ConfigError."""
+    """Return the profile with the sequences of its file, one a line; # begins a comment. Raises ConfigError."""
     found: dict[Steps, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if words := line.partition("#")[0].strip():
@@ -178,12 +178,12 @@ def write(profile: Profile) -> Iterable[str]:
 
 
 def unshared(profile: Profile) -> Iterable[Hashable]:
-    """Each one-time sequence; one that is good for ever can be said again in any case."""
+    """Each one-time sequence; a permanent one can be replayed in any case."""
     return profile.sequences
 
 
 def first(profile: Profile) -> str | None:
-    """The number of the first one-time sequence; a sequence that is good for ever needs no memory."""
+    """The index of the first one-time sequence; None for a permanent sequence, which needs no memory."""
     return "0\n" if profile.one_time else None
 
 
@@ -191,7 +191,7 @@ counter = first
 
 
 def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
-    """The number of one-time sequences that are used up. Raises CounterError, also when all are."""
+    """Return the number of used one-time sequences. Raises CounterError, also if all are used."""
     if not profile.one_time:
         return None
     if text is None:
@@ -203,7 +203,7 @@ def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int 
 
 
 def sends(profile: Profile, verb: Verb, counter: int, _source: bytes, _clock: int) -> list[Sending]:
-    """Packets that a client sends; counter: of the one-time sequence. Raises CounterError, ConfigError, SendError."""
+    """The packets of a knock; counter: index of a one-time sequence. Raises CounterError, ConfigError, SendError."""
     if profile.any_flags:
         raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")
     return [Sending(*step) for step in _steps(profile, verb, counter)]
@@ -222,7 +222,7 @@ def _steps(profile: Profile, verb: Verb, counter: int) -> Steps:
 
 
 def listener(settings: Settings, _expected: int) -> "SequenceListener":
-    """Make the listener of sequences."""
+    """Return a listener of port sequences."""
     from .sequences import SequenceListener  # a client does not listen
 
     return SequenceListener(settings)

@@ -1,8 +1,8 @@
 """Recognises port sequences; the state of half-finished ones is bounded in number and time. Pure.
 
-State of a source: for each sequence that it has begun, an Attempt. What a source is remembered for ends with the times
-of the profiles. Sources that have made one knock and sources that are further each have a place of their own, and when
-it is full the one goes that was not heard for the longest: who floods first knocks pushes out no one who has two.
+A source has an Attempt for each sequence that it has begun, until the times of the profiles are over. Sources with one
+knock and sources with more are kept apart, and where there are too many the one not heard for the longest time is
+dropped: so a flood of first knocks displaces no source that has made two.
 """
 
 from collections import OrderedDict
@@ -16,9 +16,9 @@ from .sequence import Profile
 from .steps import Steps
 
 MAX_BEGUN, MAX_FURTHER = 32768, 16384
-"""Attempts by sources that have made one knock, and by those that have made more."""
+"""The most attempts by sources that have made one knock, and by sources that have made more."""
 FEW = 3
-"""One-time sequences left, from which on each knock leads to a warning."""
+"""The number of one-time sequences left from which on each knock logs a warning."""
 
 
 class SequenceListener:
@@ -29,10 +29,10 @@ class SequenceListener:
         self._tracks: dict[int, Track] = {}
         self._of: dict[str, list[int]] = {}
         self._begin: dict[KnockPort, list[int]] = {}
-        """Sequences by their first step."""
+        """The numbers of the tracks, by their first step."""
         self._next = 0
         self._used: dict[str, int] = {}
-        """One-time sequences that are used up, by profile."""
+        """The number of used one-time sequences, by profile."""
         self._sources = tuple(Sources(most) for most in (MAX_BEGUN, MAX_FURTHER))
         self._longest = 0
 
@@ -45,7 +45,7 @@ class SequenceListener:
         self._place(profile)
 
     def _place(self, profile: Profile) -> None:
-        """Listen for what the profile can say now: of one-time sequences the next ones, as some may get lost."""
+        """Listen for the profile's sequences; of one-time sequences, those in the look-ahead window."""
         used, table = self._used[profile.name], STRICT if profile.strict else LENIENT
         numbers = self._of[profile.name] = []
         wanted: list[tuple[Verb, Steps, int | None]] = [(Verb.CLOSE, profile.close, None)] if profile.close else []
@@ -60,7 +60,7 @@ class SequenceListener:
             self._next += 1
 
     def remove(self, name: str) -> None:
-        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        """Remove a profile. Raises KeyError if there is none of that name."""
         self._displace(name)
         del self._used[name]
 
@@ -72,13 +72,13 @@ class SequenceListener:
                 del self._begin[first]
 
     def move(self, _clock: int) -> None:
-        """Sequences go by the monotonic clock alone."""
+        """Do nothing: sequences use the monotonic clock alone."""
 
     def next(self, _name: str) -> None:
-        """Knocks are told by more than one packet's fields."""
+        """Return None: a sequence is more than the fields of one packet."""
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """The doors of all sequences that a packet completes."""
+        """Return the event of all sequences that a packet completes, None if there is none."""
         for sources in self._sources:
             sources.forget(now - self._longest)
         begun, further = (sources.pop(packet.source) for sources in self._sources)
@@ -117,10 +117,10 @@ class SequenceListener:
 
 
 class Sources:
-    """Attempts by source, in the order in which they were heard last; the oldest goes when there are too many."""
+    """The attempts of sources, in the order of their last knocks; with too many, the oldest source is dropped."""
 
     def __init__(self, most: int) -> None:
-        """most: attempts, of all sources together."""
+        """most: attempts of all sources together."""
         self._most, self._attempts = most, 0
         self._known: OrderedDict[bytes, tuple[float, dict[int, Attempt]]] = OrderedDict()
 
@@ -128,20 +128,20 @@ class Sources:
         return self._attempts
 
     def pop(self, source: bytes) -> dict[int, Attempt]:
-        """Take a source out."""
+        """Remove a source, and return its attempts."""
         _, attempts = self._known.pop(source, (0.0, {}))
         self._attempts -= len(attempts)
         return attempts
 
     def put(self, source: bytes, attempts: dict[int, Attempt], now: float) -> None:
-        """Put in a source that is not there."""
+        """Add a source that is not there."""
         self._known[source] = now, attempts
         self._attempts += len(attempts)
         while self._attempts > self._most and len(self._known) > 1:
             self.pop(next(iter(self._known)))
 
     def forget(self, before: float) -> None:
-        """Forget who was not heard since then; two at most, which is more than come in."""
+        """Forget two sources at most that were not heard since a time; each packet adds no more than one."""
         for _ in range(2):
             if not self._known or next(iter(self._known.values()))[0] >= before:
                 return

@@ -13,7 +13,7 @@ _FLAGS = {"fin": FIN, "syn": SYN, "rst": RST, "psh": PSH, "ack": ACK, "urg": URG
 
 
 def parse_steps(text: str) -> Steps:
-    """A sequence from text such as `tcp/2002, udp/2001` or `2002, 2001:udp`. Raises ConfigError."""
+    """Return the sequence in text such as `tcp/2002, udp/2001` or `2002, 2001:udp`. Raises ConfigError."""
     found = []
     for item in text.split(","):
         before, slash, behind = item.strip().partition("/")
@@ -26,7 +26,7 @@ def parse_steps(text: str) -> Steps:
 
 
 def parse_flags(text: str) -> tuple[int, int]:
-    """Mask and value of control bits from words such as `syn, !ack`. Raises ConfigError."""
+    """Return mask and value of control bits from words such as `syn, !ack`. Raises ConfigError."""
     mask = value = 0
     for word in text.lower().split(","):
         bit = _FLAGS.get(word.strip().removeprefix("!"))

@@ -1,4 +1,4 @@
-"""Seals and carries the encrypted SYN: PROTOCOL.md steps 1 to 7, as pure functions."""
+"""Seals and carries the encrypted SYN: PROTOCOL.md steps 2 to 7, and the tags of step 9. Pure."""
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hmac import HMAC
 
 AT_HAND = 128
-"""Keys that are kept expanded: to expand one takes a tenth of a millisecond after a pause, while somebody waits."""
+"""The most keys that stay expanded: after a pause, to expand one takes 0.1 ms, while a client waits."""
 LABEL = b"knockknock-2"
 _COMPACT, _CLASSIC, _STEALTH = Struct("!HIH").pack, Struct("!HIIH").pack, Struct("!HII").pack
-"""Identification, sequence number, and what else of the header each format is carried in (step 6)."""
+"""The header fields of each format: identification, sequence number and others (step 6)."""
 
 
 _SIZES = {"compact": 8, "classic": 12, "stealth": 10}
-"""Sealed bytes of each format: 2 of port, the rest tag."""
+"""The number of sealed bytes of each format: 2 of port, the rest tag."""
 
 
 def kinds(format: str) -> list[Kind]:
-    """The verbs and protocols that a format can tell apart; they cost no bits, the receiver tries each (step 9)."""
+    """The verbs and protocols of a format. They are not sent: the receiver tries each (step 9)."""
     return [(Verb.OPEN, TCP)] if format == "classic" else [(verb, protocol) for verb in Verb for protocol in (TCP, UDP)]
 
 
 @lru_cache(maxsize=AT_HAND)
 def _encryptor(key: bytes) -> "CipherContext":
-    """Encrypts blocks; nothing is left in it between two calls."""
+    """Return an encryptor of whole blocks, which keeps no state between two calls."""
     return Cipher(algorithms.AES(key), modes.ECB()).encryptor()
 
 
 def keystreams(profile: Profile, first: int, count: int) -> list[bytes]:
     """The keystreams of count counters from first on, each as long as the format's sealed bytes (step 2).
 
-    The first block of AES-CTR is the encrypted initial counter block, and no format needs more than one block: so all
-    of them are made in one call that encrypts the counters.
+    The first block of AES-CTR is the encrypted initial counter block, and no format needs more than one block: so one
+    call encrypts all counters.
     """
     blocks = _encryptor(profile.cipher_key).update(
         b"".join(counter.to_bytes(16, "big") for counter in range(first, first + count))
@@ -63,7 +63,7 @@ def _counter(profile: Profile, counter: int) -> bytes:
 
 
 def _bound(profile: Profile, source: bytes) -> bytes:
-    """The source at the end of the message, if the profile binds it (step 4)."""
+    """The source at the end of the message, 16 bytes; empty if the profile does not bind it (step 4)."""
     if not profile.bind_source:
         return b""
     return source if len(source) == 16 else bytes(10) + b"\xff\xff" + source
@@ -71,8 +71,8 @@ def _bound(profile: Profile, source: bytes) -> bytes:
 
 @lru_cache(maxsize=AT_HAND)
 def _keyed(key: bytes) -> "HMAC":
-    """Copies of it give the HMACs of messages in a third of the time of hmac.digest, which hashes the key each time."""
-    from cryptography.hazmat.primitives import hashes  # a client, who needs neither, starts faster without
+    """Return a keyed HMAC. Its copies take a third of the time of hmac.digest(), which hashes the key each time."""
+    from cryptography.hazmat.primitives import hashes  # a client, which needs neither, starts faster without
     from cryptography.hazmat.primitives.hmac import HMAC
 
     return HMAC(key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
@@ -83,7 +83,7 @@ def _xor(left: bytes, right: bytes) -> bytes:
 
 
 def seal(profile: Profile, counter: int, request: Request, source: bytes) -> bytes:
-    """The sealed bytes of one request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
+    """Return the sealed bytes of a request (step 5); source: 4 or 16 bytes. The counter must never have been used."""
     port = request.port.to_bytes(2, "big")
     message = _before(profile, (request.verb, request.protocol)) + _counter(profile, counter) + port
     tag = hmac.digest(profile.mac_key, message + _bound(profile, source), "sha1")[: _SIZES[profile.format] - 2]
@@ -91,7 +91,7 @@ def seal(profile: Profile, counter: int, request: Request, source: bytes) -> byt
 
 
 def sealed(profile: Profile, first: int, count: int, requests: Sequence[Request]) -> Iterator[bytes]:
-    """Seal each of some requests with each of count counters from first on.
+    """Yield the sealed bytes of each request with each of count counters from first on.
 
     For profiles that do not bind the source. Written for speed: a server with many profiles makes millions at start.
     """
@@ -106,16 +106,16 @@ def sealed(profile: Profile, first: int, count: int, requests: Sequence[Request]
 
 
 def padded(sealed: bytes) -> bytes:
-    """Sealed bytes as a set of nftables has them: each field begins a register of 4 bytes."""
+    """Return sealed bytes as an element of an nftables set: each field begins a register of 4 bytes."""
     return sealed[:2] + bytes(2) + sealed[2:] + bytes((2 - len(sealed)) % 4)
 
 
 def matcher(
     profile: Profile, sealed: bytes, source: bytes, kinds: Iterable[Kind]
 ) -> Callable[[int, bytes], Request | None]:
-    """Tells the request that sealed bytes hold with a right tag, of some kinds, from a counter and its keystream.
+    """Return a function from a counter and its keystream to the request in the sealed bytes, None without a valid tag.
 
-    Tags are compared in constant time (step 9).
+    kinds: the verbs and protocols to try. Tags are compared in constant time (step 9).
     """
     keyed, bound = _keyed(profile.mac_key), _bound(profile, source)
     befores = [(kind, _before(profile, kind)) for kind in kinds]
@@ -135,7 +135,7 @@ def matcher(
 
 
 def carry(format: str, sealed: bytes) -> Carried:
-    """Sealed bytes -> header fields, in the order of step 6."""
+    """Return the header fields that carry sealed bytes, in the order of step 6."""
     ident, sequence, rest = int.from_bytes(sealed[:2], "big"), int.from_bytes(sealed[2:6], "big"), sealed[6:]
     if format == "stealth":
         return Carried(ident, sequence, timestamp=int.from_bytes(rest, "big"))
@@ -144,7 +144,7 @@ def carry(format: str, sealed: bytes) -> Carried:
 
 
 def carried(format: str, packet: Packet) -> bytes | None:
-    """Header fields -> sealed bytes; None where the packet cannot be a knock of this format."""
+    """Return the sealed bytes in a packet (step 7), None if it cannot be a knock of this format."""
     ident = packet.ident & 0xFFFF
     if format == "classic":
         return _CLASSIC(ident, packet.sequence, packet.acknowledgment, packet.window)

@@ -12,12 +12,12 @@ from .heads import Heads
 from .synprofile import Profile
 
 EXPLAINED_PER_SECOND = 10
-"""Refused packets a second that are told of one by one, with the reason as far as the table knows it."""
+"""Refused packets a second that are reported one by one, with a reason if the table leads to one."""
 SEARCHED_PER_SECOND = 2
-"""Packets of these that are searched for beyond the table, which costs a thousand times a plain refusal: for ports
-that are not permitted, and for counters far ahead."""
+"""The first of these in a second are searched for ports that are not permitted and counters far ahead, too, at a
+thousand times the cost of a plain refusal."""
 EXPLAINED_PROFILES = 30
-"""Profiles at one knock port up to which each is asked for that reason; of more, only those that the table names."""
+"""The most profiles of one format at one knock port that are all searched; of more, only those the table names."""
 
 
 class _Format(NamedTuple):
@@ -25,7 +25,7 @@ class _Format(NamedTuple):
 
     all: dict[str, Ear]
     untabled: dict[str, Ear]
-    """Profiles whose knocks are too many to be computed ahead: each is tried with every packet."""
+    """The profiles whose knocks are not computed ahead: each is tried with every packet."""
 
 
 class SynListener:
@@ -35,22 +35,22 @@ class SynListener:
         self.settings = settings
         self._ports: dict[int, dict[str, _Format]] = {}
         self._untabled: set[int] = set()
-        """Ports at which profiles knock whose knocks are in no table: a tenth of junk's time saved."""
+        """The knock ports of profiles that are not in the table: this saves a tenth of the time of junk."""
         self._ears: dict[str, Ear] = {}
         self._numbered: list[Ear | None] = []
         self._free: list[int] = []
         self._heads = Heads(2 * expected * settings.window)  # most may open one port, and close it
         self._late: list[tuple[int, Iterable[int], Iterable[int]]] = []
-        """Heads that are still to leave the table and to come into it, each with its profile's number."""
+        """Delayed changes of the table: a profile's number, the heads that leave, the heads that enter."""
         self._quiet = 0
         self._second, self._explained = 0.0, 0
         self._clocked: dict[str, Ear] = {}
         self._clock = 0
 
     def add(self, profile: Profile, memory: int | None) -> None:
-        """Hear a profile from now on, in the place of one of its name.
+        """Add a profile, or replace the one of its name.
 
-        memory: the next counter that is acceptable; it is more, if one with the same keys has come further.
+        memory: the next counter to accept, 0 if None; a higher one of a replaced profile with the same keys stays.
         """
         self._catch_up()
         before, next_counter = self._ears.get(profile.name), memory or 0
@@ -73,7 +73,7 @@ class SynListener:
         self._swap(number, (), ear.tabled())
 
     def remove(self, name: str) -> None:
-        """Hear a profile no more. Raises KeyError if there is none of that name."""
+        """Remove a profile. Raises KeyError if there is none of that name."""
         self._catch_up()
         ear = self._ears.pop(name)
         self._clocked.pop(name, None)
@@ -92,9 +92,9 @@ class SynListener:
         self._free.append(ear.number)
 
     def move(self, clock: int) -> None:
-        """Slide the windows of profiles that count by the clock.
+        """Set the time of day, in seconds since 1970, and slide the windows of clock profiles.
 
-        The work is bounded by the window, and most often by the seconds that have passed.
+        The window bounds the work, and most often the seconds that have passed do.
         """
         if clock == self._clock:
             return
@@ -104,7 +104,7 @@ class SynListener:
             self._swap(ear.number, *ear.move(clock))
 
     def next(self, name: str) -> Next | None:
-        """Values that knocks of a profile can bear next; None if they depend on more than a counter of knocks."""
+        """The fields of a profile's next knocks; None for a clock profile, and for one that is not in the table."""
         ear = self._ears[name]
         if ear.profile.clock or not ear.requests:
             return None
@@ -117,10 +117,9 @@ class SynListener:
             self._heads.add(head, number)
 
     def hear(self, packet: Packet, now: float) -> Event | None:
-        """The event of one packet; None: there is nothing to do or to say.
+        """Return the event of one packet, None if there is none.
 
-        now: seconds on any monotonic clock. An Accepted knock is used up from here on, as is a Refused one that has a
-        counter.
+        now: seconds on any monotonic clock. The knock of an Accepted, or of a Refused with a counter, is now used up.
         """
         formats = self._ports.get(packet.port)
         if not formats or packet.flags != SYN:
@@ -130,7 +129,7 @@ class SynListener:
         # The first 32 sealed bits are in the same fields in every format (PROTOCOL.md step 6).
         numbers = self._heads.find((packet.ident & 0xFFFF) << 16 | packet.sequence >> 16)
         if not numbers and packet.port not in self._untabled:
-            return self._refuse(packet, numbers, now)  # nearly every packet of a flood ends here: nobody's
+            return self._refuse(packet, numbers, now)  # nearly every packet of a flood ends here
         for format, group in formats.items():
             if (sealed := syn.carried(format, packet)) is None:
                 continue
@@ -147,11 +146,11 @@ class SynListener:
         return Accepted(ear.profile.name, counter, request, grant, counter + 1)
 
     def _named(self, numbers: list[int], group: _Format) -> list[Ear]:
-        """The profiles of a group among some numbers of the table: nearly always none, or the one."""
+        """The profiles of a group with these numbers of the table: nearly always none or one."""
         return [ear for number in numbers if (ear := self._numbered[number]) and ear.profile.name in group.all]
 
     def _use_up(self, ear: Ear, counter: int) -> None:
-        """Slide a profile's window past a counter; the table follows later, because somebody waits at the door."""
+        """Slide a profile's window past a counter; the table follows later, because a client waits."""
         self._late.append((ear.number, *ear.expect(counter + 1)))
 
     def _catch_up(self) -> None:
@@ -182,7 +181,7 @@ class SynListener:
         return Refused(Reason.UNKNOWN, packet)
 
     def _ahead(self, ear: Ear, counter: int, request: Request, packet: Packet) -> Event:
-        """Two knocks in a row bring a client back that ran ahead of the window (RFC 4226 section 7.4)."""
+        """Accept the second of two knocks in a row beyond the window (RFC 4226 section 7.4); refuse the first."""
         if counter == ear.ahead:
             return self._accept(ear, counter, request, packet)
         ear.ahead = counter + 1

@@ -1,7 +1,7 @@
 """The encrypted SYN's profile: keys, knock port, format, allow-list, and its text. Pure.
 
-This is what the table of schemes names. What a knock is made of is in syn.py, how it is heard in synlistener.py: who
-needs neither is not made to import it.
+The table of schemes names this module. syn.py seals knocks and synlistener.py recognises them; they are apart, so that
+a program that needs neither does not import them.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .synlistener import SynListener
 
 FORMATS = ("compact", "classic", "stealth")
-"""Header fields that carry the knock (PROTOCOL.md step 6)."""
+"""The sets of header fields that carry a knock (PROTOCOL.md step 6)."""
 SECRETS = ("cipher_key", "mac_key")
 KEY = "a blob of 16 or 32 bytes"
 read_key = parse_key
@@ -27,7 +27,7 @@ RAW = True
 
 
 def _moment(text: str) -> int:
-    from .. import moment  # imported only when asked for: most profiles do not expire
+    from .. import moment  # imported here because most profiles do not expire
 
     return moment.parse(text)
 
@@ -51,22 +51,22 @@ class Profile(NamedTuple):
     mac_key: bytes
     knock_port: int
     format: str
-    """A word of FORMATS."""
+    """One of FORMATS."""
     ports: tuple[Ports, ...] = ANY_TCP
     bind_source: bool = False
-    """Whether the tag covers the source address."""
+    """True if the tag covers the source address."""
     single_use: bool | None = None
-    """None: as the daemon's configuration says."""
+    """None for the daemon's default."""
     legacy: bool = False
-    """Whether knockknock 0.8 made it: its config names no format."""
+    """True if knockknock 0.8 made it: its config names no format."""
     clock: bool = False
-    """Whether the counter is the time of day in seconds (PROTOCOL.md step 1)."""
+    """True if the counter is the time of day in seconds (PROTOCOL.md step 1)."""
     expires: int | None = None
-    """Seconds since 1970 from which on the server obeys it no more."""
+    """The time from which the server refuses its knocks, in seconds since 1970; None for never."""
     delay: int | None = None
-    """Seconds; None: as the daemon's configuration says."""
+    """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None: schemes.SHARE."""
+    """None for schemes.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -101,7 +101,7 @@ class Profile(NamedTuple):
         return ""
 
     def permits(self, request: Request) -> bool:
-        """Return whether the allow-list names the request's port."""
+        """Return True if the allow-list names the request's port."""
         return permitted(self.ports, request.protocol, request.port)
 
     def __repr__(self) -> str:
@@ -123,10 +123,10 @@ def parse(values: Mapping[str, Any], where: str) -> Profile:
 
 
 def _check_classic(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what the classic tag, which covers a TCP port and nothing else, cannot promise."""
+    """Raise ConfigError for keys that the classic tag cannot support, as it covers a TCP port and nothing else."""
     if values.get("bind_source"):
         raise ConfigError(f"{where}: format classic cannot bind the source; take format compact or stealth")
-    if values["clock"]:  # two machines in one second would give the difference of two tags away, for good
+    if values["clock"]:  # two clients in one second would reveal the XOR of two tags, for good
         raise ConfigError(f"{where}: format classic cannot count by the clock; take format compact or stealth")
     if any(one.protocol != ANY_TCP[0].protocol for one in values.get("ports", ())):
         raise ConfigError(f"{where}: format classic opens TCP ports only; take format compact or stealth for udp")
@@ -143,18 +143,18 @@ def write(profile: Profile) -> Iterable[str]:
     if profile.clock:
         yield "counter = clock"
     if profile.expires is not None:
-        from .. import moment  # as above
+        from .. import moment  # imported here as in _moment()
 
         yield f"expires = {moment.show(profile.expires)}"
 
 
 def unshared(profile: Profile) -> Iterable[Hashable]:
-    """Both keys together, whatever the format: with one of them alone no knock is good."""
+    """Both keys as one secret, whatever the format: a knock needs both."""
     yield profile.cipher_key, profile.mac_key
 
 
 def first(_profile: Profile) -> str:
-    """The counter of a profile that was never used."""
+    """The counter of an unused profile."""
     return "0\n"
 
 
@@ -162,10 +162,10 @@ counter = first
 
 
 def recall(profile: Profile, text: str | None, where: str, latest: int) -> int:
-    """The next counter that is acceptable. Raises CounterError.
+    """Return the next counter that the server accepts. Raises CounterError.
 
-    A missing one is an error: to begin again at 0 would be to accept every knock that was ever recorded. A profile that
-    counts by the clock may lose it: all that can have been accepted is below `latest`, the end of the window of now.
+    A missing counter is an error: to begin again at 0 would accept every knock that was ever recorded. A clock profile
+    may lose it: every counter that can have been accepted is below `latest`, the end of the window of now.
     """
     if text is None and profile.clock:
         return latest
@@ -177,7 +177,7 @@ def recall(profile: Profile, text: str | None, where: str, latest: int) -> int:
 
 
 def listener(settings: Settings, expected: int) -> "SynListener":
-    """Make the listener of encrypted SYNs."""
+    """Return a listener of encrypted SYNs."""
     from .synlistener import SynListener  # a client does not listen
 
     return SynListener(settings, expected)

@@ -25,7 +25,7 @@ class Source(Protocol):
     path: str
     """The place where the packets come from, for people."""
     group: int | None
-    """A group that the daemon must stay in to read on after root is gone, or None."""
+    """The id of the group that the daemon must keep to read on after it gave up root, or None."""
 
     def fileno(self) -> int:
         """A descriptor that is readable when read() has something."""
@@ -33,36 +33,36 @@ class Source(Protocol):
     def read(self) -> "Iterator[Packet | None]":
         """Yield the packets that have come; do not wait. Raises SourceError if it cannot go on.
 
-        None for each thing read that is no packet of ours, so that whoever reads can stop, and go on, anywhere.
+        None for each line or message without a packet of ours, so that the caller can stop, and go on, anywhere.
         """
 
     def drain(self) -> None:
-        """Take in what could be lost before the next read(). Raises SourceError."""
+        """Take in data that could be lost before the next read(). Raises SourceError."""
 
     def hearing(self) -> tuple[bool, str]:
-        """Whether a line of ours was understood since the last call, and the front of one that was not.
+        """Return True if anything of ours was understood since the last call, and the front of a line that was not.
 
-        The latter is text for people, or "": what came before the words of our rule, and nothing of the packet.
+        The front is text for people, or "": the start of a line up to our rule's prefix, and nothing of the packet.
         """
 
     def complaint(self) -> str:
-        """Say in a sentence what was lost since the last call; "" for nothing."""
+        """Return a sentence about what was lost since the last call, or ""."""
 
 
 class Opener(Protocol):
-    """A source's module. place: the path of a file, or the number of an NFLOG group."""
+    """The interface of a source's module. place: the path of a file, or the number of an NFLOG group."""
 
     def open_source(self, place: str, /) -> Source:
-        """Open at the end of what is there, as root. Raises SourceError."""
+        """Open a source at its end, as root. Raises SourceError."""
 
     def look(self, place: str, /) -> Source:
-        """The same for a look, and not to be read: without taking what only one program can have."""
+        """Open a source only to look at it, not to read: take nothing that only one program can have."""
 
 
 def open_source(config: "Config", *, look: bool = False) -> Source:
-    """The source that a configuration names; `auto` takes the log file where there is one. Raises SourceError.
+    """Open the source that a configuration names; `auto` prefers a log file that is in use. Raises SourceError.
 
-    look: only for a look at it, so that a daemon that runs is not disturbed.
+    look: only to look at it, so that a running daemon is not disturbed.
     """
     name, place, passed_by = choose(config)
     module = cast(Opener, import_module(SOURCES[name]))
@@ -73,9 +73,9 @@ def open_source(config: "Config", *, look: bool = False) -> Source:
 
 
 def choose(config: "Config") -> tuple[str, str, str]:
-    """A word of SOURCES, the place that it is to read, and why `auto` passes by a log file, or "".
+    """Return a key of SOURCES, the place to read, and the reason why `auto` passes over a log file, or "".
 
-    Raises SourceError if there is nothing to read the kernel's log from.
+    Raises SourceError if /dev/kmsg is to be read and there is none.
     """
     from os.path import exists
 
@@ -87,7 +87,7 @@ def choose(config: "Config") -> tuple[str, str, str]:
     if name == "auto" and exists(path):
         if writer.stale(path):
             why = f"{path} was not written to since this machine's boot"
-        elif ring and writer.gone(path):  # it may be between two rotations, so without a ring the file is better
+        elif ring and writer.gone(path):  # perhaps in the middle of a rotation: without a ring the file is better
             why = f"no program has {path} open to write to it"
     if name == "auto":
         name = "file" if exists(path) and not why else "kmsg"

@@ -6,7 +6,7 @@ import os
 import socket
 
 BATCH = 64
-"""Datagrams that are read with one call at most."""
+"""The most datagrams that one call reads."""
 
 
 class _Vector(ctypes.Structure):
@@ -36,13 +36,13 @@ class _Message(ctypes.Structure):
 
 
 class Datagrams:
-    """Room for a batch, and what fills it."""
+    """A buffer for a batch of datagrams, and the call that fills it."""
 
     def __init__(self, one: socket.socket, size: int) -> None:
-        """one: it need not be non-blocking. size: bytes of room for each datagram; of a longer one the rest is lost."""
+        """one: may be blocking. size: bytes of buffer for each datagram; a longer one is cut off."""
         self._socket = one
         self.buffer = bytearray(BATCH * size)
-        """Buffers of the datagrams, one each `size` bytes."""
+        """The datagrams: one begins each `size` bytes."""
         self._room = (ctypes.c_char * len(self.buffer)).from_buffer(self.buffer)
         first = ctypes.addressof(self._room)
         self._vectors = (_Vector * BATCH)(*[_Vector(first + at * size, size) for at in range(BATCH)])
@@ -55,7 +55,7 @@ class Datagrams:
         self._receive.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
 
     def receive(self) -> list[int]:
-        """The sizes of the datagrams that are in the buffer now; none if none came. Raises OSError."""
+        """Fill the buffer without waiting. Return the sizes of the datagrams, none if none came. Raises OSError."""
         count = self._receive(self._socket.fileno(), self._messages, BATCH, socket.MSG_DONTWAIT, None)
         if count >= 0:
             return self._lengths[:count].tolist()

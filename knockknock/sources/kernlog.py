@@ -1,7 +1,7 @@
 """Follows a log file that a syslog daemon writes, by inotify, through every way of rotating it.
 
-inotify only wakes us; what to do is read off the files themselves, so a lost or merged event does no harm. A rotated
-file is left only when its successor has something in it: until then the syslog daemon may still write to the old one.
+inotify only wakes the daemon; the files themselves tell what to do, so a lost or merged event does no harm. A rotated
+file is closed only when its successor has content: until then the syslog daemon may still write to the old one.
 """
 
 import contextlib
@@ -18,19 +18,19 @@ from .logline import MAX_LINE, Lines
 CHUNK = 1 << 16
 MAX_LINKS = 8
 MAX_FILES = 8
-"""Rotated files that are kept open because their successors are still empty."""
+"""The most files that are open at a time: the current one, and rotated ones whose successors are still empty."""
 TAIL = 64
-"""Bytes before our place that must still be there, or the file was truncated and has grown past it again."""
+"""Bytes before the read position that are compared: others there mean that the file was truncated and grew again."""
 TRIES = 5
-"""Times that opening must fail, while the file's mode allows it, until the sandbox is to blame: it may be given to our
-group between two looks."""
+"""Attempts to open a file whose mode allows it. If all fail, the sandbox forbids it; one can fail because of a chown()
+between open() and access()."""
 FLAGS = inotify_simple.flags
 MOVES = FLAGS.MOVE_SELF | FLAGS.DELETE_SELF | FLAGS.ONLYDIR
 NEWS = MOVES | FLAGS.CREATE | FLAGS.MOVED_TO | FLAGS.ATTRIB
 
 
 class _File:
-    """One open log file and our place in it."""
+    """An open log file and the read position in it."""
 
     def __init__(self, fd: int, watch: int) -> None:
         self.fd, self.watch = fd, watch
@@ -39,17 +39,17 @@ class _File:
         self._place, self._tail, self._line, self._skip = 0, b"", b"", False
 
     def begun(self) -> bool:
-        """Whether anything was ever written to it."""
+        """Return True if anything was ever written to the file."""
         return self._place > 0 or os.fstat(self.fd).st_size > 0
 
     def skip(self) -> None:
-        """Go to the end; a line that is half written there is passed over."""
+        """Go to the end, and skip a line that is half written there."""
         self._place = os.fstat(self.fd).st_size
         self._tail = os.pread(self.fd, TAIL, max(0, self._place - TAIL))[: self._place]
         self._skip = not self._tail.endswith(b"\n") and self._place > 0
 
     def lines(self) -> Iterator[list[bytes]]:
-        """The whole lines that have come since the last call, without their ends, in portions."""
+        """Yield portions of the complete lines that were written since the last call, without their newlines."""
         if os.pread(self.fd, len(self._tail), self._place - len(self._tail)) != self._tail:
             self._place, self._tail, self._line, self._skip = 0, b"", b"", False
         while data := os.pread(self.fd, CHUNK, self._place):
@@ -59,13 +59,13 @@ class _File:
             if whole:
                 yield whole[self._skip :]
                 self._skip = False
-            # Of a line that is too long to be ours nothing is kept but that the rest of it is to be passed over.
+            # A line that is too long to be ours is dropped, and the rest of it skipped.
             self._skip = self._skip or len(rest) > MAX_LINE
             self._line = b"" if self._skip else rest
 
 
 class KernLog:
-    """A reader of a log file, from its end on."""
+    """Reads a log file, from its end on (sources.Source)."""
 
     GIVES = frozenset({"tcp timestamps"})
 
@@ -76,7 +76,7 @@ class KernLog:
         self._inotify = inotify_simple.INotify(nonblocking=True)
         self._watched: set[int] = set()
         self._files: list[_File] = []
-        """The file at the path last; before it those that were rotated away and may still be written to."""
+        """Rotated files that may still be written to, then the file at the path."""
         if problem := self._watch():
             raise SourceError(problem)
         self._follow()
@@ -93,14 +93,14 @@ class KernLog:
         return int(self._inotify.fileno())
 
     def read(self) -> Iterator[Packet | None]:
-        """Packets of the lines that are new, in order, over as many files as there are. Raises SourceError."""
+        """Yield the packets of new lines, in order, from all files. Raises SourceError."""
         if any(event.mask & ~(FLAGS.MODIFY | FLAGS.IGNORED) for event in self._inotify.read(timeout=0)):
             self._complaint = self._watch() or self._complaint
         more = True
         while more:
             for file in tuple(self._files):
                 if file.begun():
-                    # Its writer has done with those before it, but perhaps after our last look at them.
+                    # The writer has finished the files before it, but perhaps after they were last read.
                     while self._files[0] is not file:
                         yield from self._packets(self._files[0])
                         self._leave(self._files.pop(0))
@@ -112,16 +112,16 @@ class KernLog:
             yield from self._lines.packets(lines)
 
     def drain(self) -> None:
-        """The file keeps what is in it."""
+        """Do nothing: the file keeps its lines."""
 
     def complaint(self) -> str:
         text, self._complaint = self._complaint, ""
         return text
 
     def _watch(self) -> str:
-        """Watch for all that can change where the path leads; what is wrong with it, in a sentence."""
+        """Watch all directories that the path leads through. Return a sentence about what is wrong with it, or ""."""
         problem, ways = "", None
-        while (now := _ways(self.path)) != ways:  # what changed before it was watched
+        while (now := _ways(self.path)) != ways:  # again, if something changed before it was watched
             ways, watched = now, set()
             directories, missing = now
             problem = f"{self.path} cannot be followed: {missing} is not there" if missing else ""
@@ -136,9 +136,9 @@ class KernLog:
         return problem
 
     def _follow(self) -> bool:
-        """Open the file at the path if it is another than the last, and may be read; whether it was so.
+        """Open the file at the path, and return True, if it is a new file that may be read.
 
-        Raises SourceError if only the sandbox is in the way, as it stays so until the next start.
+        Raises SourceError if only the sandbox forbids it, because that does not change until the next start.
         """
         try:
             status = os.stat(self.path)
@@ -148,7 +148,7 @@ class KernLog:
         except (FileNotFoundError, NotADirectoryError):
             return False
         if fd is None:
-            # Between open and chown a new file is still its maker's alone; the chown wakes us again.
+            # A new file may not have its group yet; the chown will be an inotify event.
             self._complaint = f"waiting until {self.path} may be read: its group must be allowed to"
             return False
         self._files.append(_File(fd, self._inotify.add_watch(f"/proc/self/fd/{fd}", FLAGS.MODIFY)))
@@ -157,7 +157,7 @@ class KernLog:
         return True
 
     def _open(self) -> int | None:
-        """The file at the path; None if it may not be read. Raises OSError, SourceError."""
+        """Open the file at the path; return None if it may not be read. Raises OSError, SourceError."""
         for _ in range(TRIES):
             try:
                 return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
@@ -174,11 +174,14 @@ class KernLog:
 
     def _unwatch(self, watch: int) -> None:
         with contextlib.suppress(OSError):
-            # The kernel has removed the watch already if what it was for is gone.
+            # The kernel has already removed the watch of a file or directory that is gone.
             self._inotify.rm_watch(watch)
 
     def _group(self) -> int | None:
-        """The group whose members may read the file after its next rotation. Raises SourceError if there is none."""
+        """Return the group that may read the file after its next rotation, None if everybody may.
+
+        A file that does not exist yet counts as adm's. Raises SourceError if only root may read it.
+        """
         if not self._files:
             with contextlib.suppress(KeyError):
                 return grp.getgrnam("adm").gr_gid
@@ -195,10 +198,10 @@ class KernLog:
 
 
 def _ways(path: str) -> tuple[dict[str, int], str]:
-    """The directories on the way to a file, through every link, and the first that is not there, or "".
+    """Return the directories on the way to a file, through every link, and the first missing one, or "".
 
-    Each with what to watch for in it: that it is moved itself and, where a link or what is missing is in it, or the
-    file, that something is made there. Elsewhere much may be made that is nothing to us.
+    Each has the mask of the events to watch: MOVES, and NEWS for a directory that holds a link, the file, or a name
+    that is missing. New files in other directories are irrelevant, and may be many.
     """
     found: dict[str, int] = {}
     here, left, links = "/", path.split("/")[::-1], 0
@@ -225,7 +228,7 @@ def _ways(path: str) -> tuple[dict[str, int], str]:
 
 
 def _mounted(path: str) -> bool:
-    """Return whether a file is a mount of its own, as containers have them (proc_pid_mountinfo(5), field 5)."""
+    """Return True if a file is a mount point, as in containers (proc_pid_mountinfo(5), field 5)."""
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
         place = os.fsencode(os.path.realpath(path))
         return any(line.split(b" ")[4].replace(b"\\040", b" ") == place for line in mounts)
@@ -233,11 +236,11 @@ def _mounted(path: str) -> bool:
 
 
 def open_source(path: str) -> KernLog:
-    """Open a log file at its end, or wait for it to be made. Raises SourceError."""
+    """Open a log file at its end, or watch for its creation. Raises SourceError."""
     try:
         return KernLog(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be followed: {error.strerror}") from None
 
 
-look = open_source  # to read it takes it from nobody
+look = open_source  # reading takes the file from nobody

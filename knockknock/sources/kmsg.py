@@ -13,18 +13,18 @@ from ..packet import Packet
 from .logline import Lines
 
 RECORD = 8192
-"""Bytes; the kernel refuses to read a record into less than it takes (PRINTK_MESSAGE_MAX is 2048)."""
+"""Bytes of a read; the kernel refuses a read that is shorter than the record (PRINTK_MESSAGE_MAX is 2048)."""
 HELD = 10_000
-"""Records that are taken out of the ring, and not yet looked at, at most. The ring itself holds some 600 of our lines,
-which a flood fills in 6 ms, and one knock takes 2; so it is drained first, and what it held is gone through after."""
+"""The most records that are taken out of the ring and not yet parsed. The ring itself holds some 600 of our lines,
+which a flood fills in 6 ms, and one knock takes 2 ms; so the ring is drained first, and parsed after."""
 PORTION = 100
-"""Records gone through before the ring is drained again."""
+"""Records that are parsed before the ring is drained again."""
 DEVICE = os.makedev(1, 11)
-"""Documentation/admin-guide/devices.txt"""
+"""Device number of /dev/kmsg (Documentation/admin-guide/devices.txt)."""
 
 
 class Kmsg:
-    """A reader of the ring, from its end on."""
+    """Reads the ring, from its end on (sources.Source)."""
 
     GIVES = frozenset({"tcp timestamps"})
     group = None
@@ -40,7 +40,7 @@ class Kmsg:
         return self._fd
 
     def read(self) -> Iterator[Packet | None]:
-        """Packets until the ring is empty. Raises SourceError."""
+        """Yield packets until the ring is empty. Raises SourceError."""
         held, packets = self._held, self._lines.packets
         while True:
             self.drain()
@@ -49,7 +49,7 @@ class Kmsg:
                 return
 
     def drain(self) -> None:
-        """Move what is in the ring to where it waits. Raises SourceError."""
+        """Move the records of the ring into the queue, until that holds HELD. Raises SourceError."""
         records = iter(partial(os.read, self._fd, RECORD), None)
         while len(self._held) < HELD:
             try:
@@ -59,7 +59,7 @@ class Kmsg:
             except OSError as error:
                 if error.errno != errno.EPIPE:
                     raise SourceError(f"/dev/kmsg cannot be read any more: {error.strerror}") from None
-                # The ring went round before we came; the next read goes on with the oldest record that is left.
+                # The ring overwrote unread records; the next read returns the oldest that is left.
                 self._overruns += 1
 
     def complaint(self) -> str:
@@ -68,7 +68,7 @@ class Kmsg:
 
 
 def given() -> bool:
-    """Whether the ring is our standard input: systemd opens it so for the unit, in which there are no devices."""
+    """Return True if the ring is standard input: systemd opens it for the unit, which has no devices."""
     try:
         status = os.fstat(0)
     except OSError:
@@ -77,7 +77,7 @@ def given() -> bool:
 
 
 def open_source(path: str) -> Kmsg:
-    """Open the ring at its end; needs root or CAP_SYSLOG once, now, if it is not given. Raises SourceError."""
+    """Open the ring at its end; needs root or CAP_SYSLOG for the open, unless given(). Raises SourceError."""
     try:
         fd = os.dup(0) if given() else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         os.set_blocking(fd, False)
@@ -87,4 +87,4 @@ def open_source(path: str) -> Kmsg:
     return Kmsg(path, fd)
 
 
-look = open_source  # to read it takes it from nobody
+look = open_source  # reading takes no record from others

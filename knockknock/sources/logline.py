@@ -1,21 +1,21 @@
 """Parses a line of the kernel's packet log into a Packet, in linear time. Pure.
 
-The grammar is that of net/netfilter/nf_log_syslog.c, in its order and spelling, behind what syslog daemons,
-journalctl, dmesg and /dev/kmsg put in front. A line that differs anywhere is not ours: there is no search for keys, so
-a header that an ICMP error quotes in brackets, or a message that quotes a knock, cannot be taken for one.
+The grammar is that of net/netfilter/nf_log_syslog.c, in its order and spelling, after a front: the text that syslog
+daemons, journalctl, dmesg or /dev/kmsg write first. A line that differs anywhere is not ours: there is no search for
+keys, so a header that an ICMP error quotes in brackets, or a message that quotes a knock, is never taken for one.
 
-A remote party writes into messages of other programs (the user name of an ssh login, the path of a request), but
-cannot make one of them a line of ours. What stands between the start of a line and its text comes from the syslog
-daemon and the program's own name, and each front ends with the kernel's name where the name of the program is, or has
-no such place. So a text that begins like the rest of a front would have to follow the date at once, or the date and
-one word that could be a host's name. A program's tag comes before its text, and is no host's name: it ends in a colon
-or has brackets; a program that gives no tag lets its text begin there, so a file of the kernel's messages alone is
-the one to read. A line break, behind which a text would begin a line, is escaped or indented, and where rsyslog fails
-to (in the first word of a message without a tag), it writes a word before the rest, which no front begins with.
+A remote party can write into messages of other programs (the user name of an ssh login, the path of a request), but
+cannot turn one into a line of ours. The front of a line comes from the syslog daemon and the program's own name, and
+each front of the grammar has the kernel's name in the place of the program's, or has no such place. So a text that
+imitates the rest of a front would have to follow the date at once, or the date and one word that could be a host name.
+A program's tag comes before its text, and is no host name: it ends in a colon or has brackets. The text of a program
+without a tag does begin there, so the log file should hold kernel messages only. A line break, after which a text
+would begin a line, is escaped or indented; where rsyslog fails to (in the first word of a message without a tag), it
+writes a word before the rest, and no front begins with that.
 
-Who may send messages to the machine's syslog daemon, from another host too, or run `logger` on it, writes what he
-likes, in the kernel's name, and any host's name is taken. He gains what a forged source address gives: the packet
-that he tells of has to be a knock all the same.
+Anybody who may send messages to the machine's syslog daemon, from another host too, or run `logger` on it, can forge
+lines in the kernel's name, and any host name is accepted. That gives no more than a forged source address does: the
+packet in the line still has to be a knock.
 """
 
 import re
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from ..packet import ACK, FIN, PSH, RST, SYN, TCP, UDP, URG, Packet
 
 PREFIX = "knockknock "
-"""Prefix that the LOG rule writes before the packet."""
+"""The prefix that the LOG rule writes before the packet."""
 
 MAX_LINE = 2048
 """Bytes. The kernel's own line with every option is below 1024 (LOG_LINE_MAX); syslog adds a stamp and a host name."""
@@ -38,9 +38,9 @@ _DAY = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = rb"(?:Z|[+-][0-9]{2}:?[0-9]{2})"
 _WORD = rb"[A-Za-z0-9\x80-\xff][A-Za-z0-9.'\x80-\xff-]{0,30}"
 _ABBREVIATION = rb"[ ]?WORD(?:[ ](?:[0-9]{1,2}|[\x80-\xff][^\x00-\x20\x7f:]{0,30})|)[ ]{0,2}"
-"""Names of months, in any language: some end in spaces or have a second word, which is a number or no Latin one."""
+"""A month's name, in any language: some end in spaces or have a second word, a number or not in Latin letters."""
 _HOST = rb"[^\x00-\x20\x7f\[\]]{0,254}[^\x00-\x20\x7f\[\]:]"
-"""A host's name or address; no program's tag, which ends in a colon or has brackets."""
+"""A host name or address; never a program's tag, which ends in a colon or has brackets."""
 _DATE = rb"""(?:
     MONTH[ ][ 0-9][0-9][ ][0-9:]{8}(?:\.[0-9]{1,9}|)                          # RFC 3164, journalctl -o short-precise
   | DAYT[0-9:]{8}(?:\.[0-9]{1,9}|)ZONE                                        # RFC 3339
@@ -102,15 +102,15 @@ _match, _new = re.compile(_GRAMMAR, re.VERBOSE).fullmatch, tuple.__new__
 _OCTETS = {b"%d" % number: number for number in range(256)}
 _CONTROL = (b"FIN ", FIN), (b"SYN ", SYN), (b"RST ", RST), (b"PSH ", PSH), (b"ACK ", ACK), (b"URG ", URG)
 _FLAGS = {b"".join(word for word, bit in reversed(_CONTROL) if bits & bit): bits for bits in range(64)}
-"""Names of the control bits in the kernel's line, from the highest."""
+"""Control bits by their names as the kernel writes them, from the highest."""
 
 
 def parse(line: bytes) -> Packet | None:
-    """The TCP or UDP packet that a line tells of; None for every line that is not exactly one of ours. Never raises.
+    """Return the TCP or UDP packet of a line; None for every line that is not exactly one of ours. Never raises.
 
-    line: with its end or without, as what is read of /dev/kmsg has one.
+    line: with or without its newline; a record of /dev/kmsg has one.
 
-    A flood makes a hundred thousand lines a second, so each step here is the fastest of those that do the same.
+    A flood makes a hundred thousand lines a second, so the code is written for speed.
     """
     if len(line) > MAX_LINE or _OURS not in line or not (found := _match(line)):
         return None
@@ -134,16 +134,16 @@ def parse(line: bytes) -> Packet | None:
     if ident > limit or (opt and len(opt) % 2):
         return None
     options = unhexlify(opt) if opt else b""
-    # As Packet(...), in half the time.
+    # The same as Packet(...), in half the time.
     return _new(
         Packet, (source, source_port, port, ident, sequence, acknowledgment, window, options, b"", protocol, flags)
     )
 
 
 PORTION = 100
-"""Lines that are parsed before the first of them is acted upon."""
+"""Lines that are parsed before their first packet is yielded."""
 FRONT = 60
-"""Characters that are shown of a front."""
+"""The most characters of a front that hearing() returns."""
 _OURS = PREFIX.encode() + b"IN="
 _SAMPLE = (
     _OURS + b"lo OUT= SRC=192.0.2.7 DST=192.0.2.1 LEN=60 TOS=0x00 PREC=0x00 TTL=64 ID=1 DF PROTO=TCP "
@@ -152,13 +152,13 @@ _SAMPLE = (
 
 
 class Lines:
-    """Parses lines, and notices lines of ours whose front it does not understand."""
+    """Parses lines, and notices lines of ours whose front the grammar does not have."""
 
     def __init__(self) -> None:
         self._heard, self._front = False, ""
 
     def packets(self, lines: list[bytes]) -> Iterator[Packet | None]:
-        """parse() of each."""
+        """Yield the result of parse() for each line."""
         for at in range(0, len(lines), PORTION):
             portion = lines[at : at + PORTION]
             found = list(map(parse, portion))
@@ -169,8 +169,8 @@ class Lines:
             yield from found
 
     def _look(self, lines: list[bytes]) -> None:
-        """Look for the words of our rule. A line may be strange in its front; or only in its packet, which is well."""
-        if _OURS not in b"\n".join(lines):  # nearly always, and cheaper than to ask each
+        """Look for our rule's prefix. A line that fails only in its packet counts as heard; else keep its front."""
+        if _OURS not in b"\n".join(lines):  # the usual case, and cheaper than a search in each
             return
         for line in lines:
             if (at := line.find(_OURS)) < 0:
@@ -182,6 +182,6 @@ class Lines:
                 self._front = "".join(one if one.isprintable() else "?" for one in text)
 
     def hearing(self) -> tuple[bool, str]:
-        """Whether a line was understood since the last call, and how one began that was not, or "" (sources.Source)."""
+        """Return True if a line was understood since the last call, and the front of one that was not."""
         found, self._heard, self._front = (self._heard, self._front), False, ""
         return found

@@ -1,7 +1,7 @@
 """Receives whole packets from the kernel's packet logger (NFLOG), by netlink.
 
-The messages that configure it are those of include/uapi/linux/netfilter/nfnetlink_log.h. They are packed here because
-a netlink library would cost more than the rest of the daemon together, in memory and at start.
+The configuration messages are those of include/uapi/linux/netfilter/nfnetlink_log.h. They are packed here because a
+netlink library would take more memory and start time than the rest of the daemon together.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ from .datagrams import BATCH, Datagrams
 from .nfpacket import Parser
 
 COPY = 512
-"""Bytes of a packet that the kernel hands over: IP and TCP headers with all options are at most 120, IPv6 extension
-headers seldom more than 64; the rest is room for a payload. A flooder's large packets take no more of the buffer."""
+"""The most bytes of a packet that the kernel copies: IP and TCP headers with all options are at most 120, IPv6
+extension headers seldom more than 64; the rest is for a payload. A flood's large packets take no more of the buffer."""
 RECEIVE = 8 << 20
-"""Bytes of receive buffer to ask for. The kernel makes it twice that; a SYN takes 832 of it, so it holds 20,000."""
+"""Bytes of receive buffer to ask for. The kernel doubles it; a SYN takes 832 of it, so it holds 20,000 SYNs."""
 BUFFER = 2048
-"""Bytes for one message, which takes at most COPY and 300 more."""
+"""Bytes for one message, which has at most COPY and 300 more."""
 MESSAGE = 512
-"""Bytes for which the kernel makes room at first; a larger message gets more. Its default is a page, which would fill
-the receive buffer with nothing."""
+"""Bytes that the kernel allocates for a message at first; a larger one gets more. The default, a page, would fill the
+receive buffer with unused space."""
 
 _NOTHING = (None,)
 _NETLINK_NETFILTER, _SO_RCVBUFFORCE = 12, 33  # linux/netlink.h, asm-generic/socket.h
@@ -37,7 +37,7 @@ _BOUND = "/proc/net/netfilter/nfnetlink_log"
 
 
 class NfLog:
-    """A reader of one group."""
+    """Reads one NFLOG group (sources.Source)."""
 
     GIVES = frozenset({"tcp timestamps", "payload"})
     group = None
@@ -53,7 +53,7 @@ class NfLog:
         return self._socket.fileno()
 
     def read(self) -> Iterator[Packet | None]:
-        """Packets until the socket's buffer is empty. Raises SourceError."""
+        """Yield packets until the socket's buffer is empty. Raises SourceError."""
         buffer, packets = self._datagrams.buffer, self._parser.packets
         while True:
             try:
@@ -61,7 +61,7 @@ class NfLog:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise SourceError(f"{self.path} cannot be read any more: {error.strerror}") from None
-                # Said once for all that was lost since the buffer was full; what had been in it is still there.
+                # One error for all messages lost since the buffer was full; those in the buffer are still there.
                 self._overruns += 1
                 continue
             for number, size in enumerate(sizes):
@@ -76,7 +76,7 @@ class NfLog:
         return heard, ""
 
     def drain(self) -> None:
-        """The socket's buffer holds as much as it ever will."""
+        """Do nothing: the socket's buffer is the queue."""
 
     def complaint(self) -> str:
         count, self._overruns = self._overruns, 0
@@ -84,7 +84,7 @@ class NfLog:
 
 
 def open_source(place: str) -> NfLog:
-    """Take the group of this number, in digits; needs root or CAP_NET_ADMIN once, now. Raises SourceError."""
+    """Bind the group of this number, in digits; needs root or CAP_NET_ADMIN for that. Raises SourceError."""
     source = look(place)
     try:
         _bind(source, int(place))
@@ -98,7 +98,7 @@ def open_source(place: str) -> NfLog:
 
 
 def look(place: str) -> NfLog:
-    """The same, but for a socket that is bound to nothing: for a look at what a start would do. Raises SourceError."""
+    """Return a source whose socket is not bound to its group, which takes it from nobody. Raises SourceError."""
     path = f"NFLOG group {place}"
     try:
         unbound = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
@@ -111,25 +111,25 @@ def look(place: str) -> NfLog:
 
 
 def _bind(source: NfLog, group: int) -> None:
-    """Raises OSError, with EPERM also where the group is another's."""
+    """Bind a source to its group. Raises OSError, with EPERM also if another socket has the group."""
     one = source._socket
     try:
         one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE)
-    except PermissionError:  # root of a user namespace is not asked to this
+    except PermissionError:  # root of a user namespace may not force it
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE)
-    one.connect((0, 0))  # to the kernel: from now on it refuses what other programs send here
+    one.connect((0, 0))  # to the kernel: no other program can send to this socket now
     one.send(bind_request(group))
     while True:
         answer = one.recv(BUFFER)
         length, kind = struct.unpack_from("=IH", answer)
         if kind == _NLMSG_ERROR and length >= 20:
-            break  # else already a packet
+            break  # anything else is a packet already
     if code := -struct.unpack_from("=i", answer, 16)[0]:
         raise OSError(code, os.strerror(code))
 
 
 def _owner(group: str) -> str:
-    """The netlink port that a group is bound to; empty if it is free, or if that cannot be known."""
+    """The netlink port that a group is bound to; "" if it is free, or if /proc does not tell."""
     with contextlib.suppress(OSError), open(_BOUND) as file:
         for line in file:
             if (words := line.split())[:1] == [group]:
@@ -138,10 +138,10 @@ def _owner(group: str) -> str:
 
 
 def bind_request(group: int) -> bytes:
-    """The message that takes a group for the socket that sends it; nothing of the machine's other loggers changes.
+    """Return the netlink message that binds a group to the socket that sends it; other loggers are not affected.
 
-    Each packet is sent at once (threshold 1), because the kernel holds back what does not reach the threshold; what
-    it holds back all the same goes after a hundredth of a second, the shortest time that can be asked for.
+    The threshold is 1, so that the kernel sends each packet at once; it holds packets back below the threshold, at most
+    for the timeout, a hundredth of a second.
     """
     numbers = (_NLBUFSIZ, MESSAGE), (_TIMEOUT, 1), (_QTHRESH, 1)
     body = struct.pack("!BBH", socket.AF_UNSPEC, 0, group)

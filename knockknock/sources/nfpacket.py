@@ -1,8 +1,8 @@
 """Parses a message of the kernel's packet logger (NFLOG) into a Packet; checks each length first. Pure.
 
 The layout is that of net/netfilter/nfnetlink_log.c, __build_packet_message(), and of the header
-include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are as a stranger sent them. What is taken
-is what sources.logline takes: TCP or UDP, the first and only fragment, that came in for this machine.
+include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are untrusted. The parser accepts the same
+packets as sources.logline: incoming TCP and UDP, unfragmented.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +11,9 @@ from struct import Struct
 from ..packet import TCP, UDP, Packet
 
 PREFIX = "knockknock "
-"""Prefix that the NFLOG rule puts before the packet."""
+"""The prefix that the NFLOG rule puts before the packet."""
 MAX_HEADERS = 8
-"""IPv6 extension headers before TCP or UDP at most."""
+"""The most IPv6 extension headers before TCP or UDP."""
 
 Reader = Callable[[bytes | bytearray, int, int], Packet | None]
 
@@ -36,14 +36,14 @@ _MESSAGE_SIZE = 16
 _PACKET = 4 << 8 | 0  # NFNL_SUBSYS_ULOG, NFULNL_MSG_PACKET
 _PACKET_HDR, _TIMESTAMP, _PAYLOAD, _PREFIX = 1, 3, 9, 10  # NFULA_*
 _PREROUTING = b"\0\0"  # the hook, and padding
-_CONTROL = 0x3F  # of the flags; above are ECE and CWR, which a SYN may have
+_CONTROL = 0x3F  # flags without ECE and CWR, which a SYN may have
 _FRAGMENT = 0x3FFF  # more fragments, offset
 _EXTENSIONS = {0, 43, 51, 60}  # hop-by-hop, routing, authentication, destination: no fragment, nothing encrypted
 _AUTHENTICATION = 51
 
 
 class Parser:
-    """Reads the messages of one NFLOG group."""
+    """Parses the messages of one NFLOG group."""
 
     def __init__(self, group: int) -> None:
         self._beginnings = beginnings(group)
@@ -51,20 +51,20 @@ class Parser:
         self._read: Reader = ipv4
         """First bytes of the last message, up to its time stamp, and the function that reads its packet.
 
-        All that comes in by one interface from one neighbour begins alike, and equal bytes need no second look.
+        Messages of packets from one neighbour on one interface begin alike, and equal bytes need no second check.
         """
 
     def packets(self, data: bytes | bytearray, at: int, size: int) -> Sequence[Packet]:
-        """The packets in a datagram of `size` bytes, which may hold many messages; at: where in the data it begins.
+        """Return the packets of a datagram, which may hold many messages. Never raises.
 
-        Never raises.
+        at, size: offset of the datagram in the data, and its bytes.
         """
         if size < _MESSAGE_SIZE:
             return ()
         length, kind = _MESSAGE(data, at)
         if length != size:
             return list(self._many(data, at, at + size))
-        # The only message: with a threshold of 1 that is how they all come.
+        # One message, as always with a threshold of 1.
         packet = self._message(data, at + _MESSAGE_SIZE, at + size) if kind == _PACKET else None
         return (packet,) if packet else ()
 
@@ -79,7 +79,7 @@ class Parser:
             at = end + (-length & 3)
 
     def _message(self, data: bytes | bytearray, at: int, end: int) -> Packet | None:
-        """The packet in what is between a message's header and its end."""
+        """Return the packet of a message; at, end: offsets behind its header, and of its end."""
         if (same := self._same) and data.startswith(same, at):
             at += len(same)
         elif self._learn(data, at, end):
@@ -96,7 +96,7 @@ class Parser:
         return None
 
     def _learn(self, data: bytes | bytearray, begin: int, end: int) -> bool:
-        """Return whether a message begins as one of ours; if so, that is kept for the next."""
+        """Return True if a message begins as one of ours, and keep its beginning for the next."""
         for read, beginning in self._beginnings:
             if data.startswith(beginning, begin):
                 self._read, at = read, begin + len(beginning)
@@ -108,13 +108,13 @@ class Parser:
             if length < 4 or kind in (_TIMESTAMP, _PAYLOAD):
                 break
             at += length + (-length & 3)
-        # What lies beyond the end is of an older message, and no part of how ours begin.
+        # Bytes beyond the end are left from an older message.
         self._same = bytes(data[begin:at]) if at <= end else b""
         return bool(self._same)
 
 
 def ipv4(data: bytes | bytearray, at: int, end: int) -> Packet | None:
-    """The TCP or UDP packet in an IPv4 packet; at, end: where in the data the packet is, as far as it was copied."""
+    """Return the TCP or UDP packet in an IPv4 packet; at, end: the offsets of its copied bytes in the data."""
     if at + 28 > end:
         return None
     first, total, ident, fragment, protocol, source = _IPV4(data, at)
@@ -122,14 +122,14 @@ def ipv4(data: bytes | bytearray, at: int, end: int) -> Packet | None:
     if first >> 4 != 4 or size < 20 or fragment & _FRAGMENT:
         return None
     if at + total < end:
-        end = at + total  # what the link has put behind it
+        end = at + total  # without padding of the link layer
     if protocol == TCP:
         return _tcp(data, at + size, end, source, ident)
     return _udp(data, at + size, end, source, ident) if protocol == UDP else None
 
 
 def ipv6(data: bytes | bytearray, at: int, end: int) -> Packet | None:
-    """The TCP or UDP packet in an IPv6 packet, behind the extension headers that sources.logline passes over too."""
+    """Return the TCP or UDP packet in an IPv6 packet, after the extension headers that sources.logline skips, too."""
     if at + 48 > end:
         return None
     first, total, following, source = _IPV6(data, at)
@@ -158,7 +158,7 @@ def _tcp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
         return None
     options = bytes(data[at + 20 : first])
     payload = bytes(data[first:end]) if first < end else b""
-    # As Packet(...), in half the time.
+    # The same as Packet(...), in half the time.
     return _new(
         Packet,
         (
@@ -187,9 +187,9 @@ def _udp(data: bytes | bytearray, at: int, end: int, source: bytes, ident: int) 
 
 
 def beginnings(group: int) -> list[tuple[Reader, bytes]]:
-    """By address family: the function that reads its packets, and the bytes of our messages behind nlmsghdr.
+    """Return by address family: the function that reads its packets, and the bytes of our messages behind nlmsghdr.
 
-    That is the family, the version, the group, the attribute with protocol and hook, and the one with the prefix.
+    These are the family, the version, the group, the attribute with protocol and hook, and the one with the prefix.
     group: 1 to 65535.
     """
     families = (ipv4, b"\x02", b"\x08\x00"), (ipv6, b"\x0a", b"\x86\xdd")  # AF_INET, AF_INET6; EtherTypes

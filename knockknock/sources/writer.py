@@ -6,7 +6,7 @@ import signal
 
 
 def stale(path: str) -> bool:
-    """Return whether nobody has written to a file since the boot, when the kernel had much to say."""
+    """Return True if a file was not written to since the boot, when the kernel logs much."""
     try:
         with open("/proc/stat") as file:
             boot = next((int(line.split()[1]) for line in file if line.startswith("btime ")), 0)
@@ -16,10 +16,10 @@ def stale(path: str) -> bool:
 
 
 def gone(path: str) -> bool:
-    """Return whether there is a file that no program has open to write to it, in any container.
+    """Return True if there is a file that no program, in any container, has open for writing.
 
-    Only then the kernel gives its owner, or root, a read lease (fcntl(2), F_SETLEASE), which is given back at once.
-    Where it has none to give, as on a network file system, the file counts as written to.
+    Only then the kernel grants its owner, or root, a read lease (fcntl(2), F_SETLEASE); it is released at once. On a
+    file system without leases, such as a network file system, the file counts as written to.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -29,7 +29,7 @@ def gone(path: str) -> bool:
     try:
         if root:
             os.seteuid(owner)
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # who opens it at this moment would send SIGIO, which kills
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # an open() by others would send SIGIO, which kills
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         return True
     except OSError:
