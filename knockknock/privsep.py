@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from . import answers, grant, own_address, signals
 from .errors import FirewallError, KnockError, PrivilegeError
-from .grant import DONE, NOTICE, PLACED, SURVEYED, Grant, Order
+from .grant import DONE, FAILED, NOTICE, PLACED, SURVEYED, Grant, Order
 from .root import privileges
 
 PRIORITY = -10
@@ -128,7 +128,7 @@ class Helper:
     def _note(self, message: bytes) -> None:
         """Store an unsolicited message."""
         kind, text = message[:1], message[1:].decode(errors="replace")
-        if kind == NOTICE:
+        if kind in (NOTICE, FAILED):  # the watch ends by the latter
             self._notices.append(text)
         else:
             self._late = [(where, chain) for where, _, chain in (line.partition(" ") for line in text.splitlines())]

@@ -36,6 +36,12 @@ def test_notices_before_an_answer_are_kept(ends: tuple[Helper, socket.socket]) -
     assert helper.notices(more=False) == []
 
 
+def test_the_reason_why_the_watch_has_ended_is_told(ends: tuple[Helper, socket.socket]) -> None:
+    helper, theirs = ends
+    theirs.send(FAILED + b"no memory")
+    assert helper.notices(more=True) == ["no memory"]
+
+
 def test_chains_that_may_refuse_are_said_of_what_they_refuse(ends: tuple[Helper, socket.socket]) -> None:
     helper, theirs = ends
     helper._routes = own_address.connect()

@@ -103,16 +103,15 @@ class Firewall:
         self.anew = False
         """True if our sets were emptied, so that the daemon must list the expected values again."""
 
-    def prepare(self) -> Survey:
+    def prepare(self, healing: bool = False) -> Survey:
         """Place or replace our table, and add missing accept rules. Return the survey.
 
         nftables before 1.0.6 takes no sets of expected values: then they are left out, and expected_size is 0.
         """
-        first = not self.digest
         try:
             self._place()
         except FirewallError:
-            if not (first and self.policy.expected_size):
+            if healing or not self.policy.expected_size:
                 raise
             self.policy = self.policy._replace(expected_size=0)
             self._place()
@@ -159,7 +158,7 @@ class Firewall:
         everything: check chains of others as well, if our own table is whole.
         """
         if not (listed := self._listed()) or self.digest not in ("", listed):
-            found = self.prepare()
+            found = self.prepare(healing=True)
             said = "somebody took our rules out of the firewall: placed again, doors that were open are lost"
         else:
             if not self.digest:

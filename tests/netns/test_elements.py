@@ -217,6 +217,27 @@ def test_nftables_that_takes_no_sets_of_what_knocks_bear(
     assert listed(lab, "every_syn") == [4243]
 
 
+def test_a_table_that_cannot_be_placed_again_keeps_its_sets(
+    lab: Lab, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of the moment is no version of nftables, even where others kept us from learning our table's digest."""
+
+    def run(commands: str) -> None:
+        raise FirewallError("nftables refused: Device or resource busy")
+
+    made = Firewall(firewall.policy._replace(knock_ports=((6, 4242),)))
+    made.prepare()
+    lab.run("server", "nft", "delete table inet knockknock")
+    made.digest = ""
+    with monkeypatch.context() as patched:
+        patched.setattr(nft, "run", run)
+        with pytest.raises(FirewallError, match="busy"):
+            made.heal(everything=True)
+    assert made.policy.expected_size
+    assert made.heal(everything=True)
+    assert "set compact" in lab.run("server", "nft", "-t", "list", "table", "inet", "knockknock").stdout
+
+
 def test_used_up_in_between(resident: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between our look for an element and its deletion a connection may use it up: then it is done again."""
     real, calls = resident.kernel.change, []
