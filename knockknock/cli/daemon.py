@@ -3,6 +3,8 @@
 import argparse
 import ipaddress
 import os
+from collections.abc import Callable
+from typing import NoReturn
 
 from .. import __version__, config, store
 from ..errors import PrivilegeError
@@ -80,9 +82,8 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
     """End the command where its options make no sense, or not together."""
-    error = parser().error
     if options.pid_file and not options.daemonize:
         error("--pid-file goes with --daemonize")
     modes = (options.check, options.status, options.events, options.daemonize, options.blocked, options.unblock)
@@ -126,9 +127,9 @@ def open_gate(path: str) -> None:
 
 
 def command(arguments: list[str]) -> None:
-    options = parser().parse_args(arguments)
+    options = (known := parser()).parse_args(arguments)
+    _check(options, known.error)
     path = os.path.abspath(options.config)
-    _check(options)
     if options.doctor:
         from . import examine
 

@@ -86,7 +86,7 @@ def test_a_flood_is_not_even_told_of(lab: Lab) -> None:
         assert lab.opens(HOST), daemon.log()
     flooder.join()
     assert counted(lab, "told") == 3
-    assert counted(lab, "passed") - passed >= 25000
+    assert 25000 <= counted(lab, "passed") - passed < 25100, "the rest are tries to connect"
     assert cpu(daemon) - before < 0.25
     assert "refused" not in daemon.log()
 

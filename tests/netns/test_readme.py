@@ -62,6 +62,21 @@ echo EBESExQVFhcYGRobHB0eHw== > mac.key
 """A profile as knockknock 0.8 made them."""
 
 
+SHOWS = {
+    "sudo scripts/demo\n": (
+        r"ssh without a knock: +ssh: .* timed out",
+        r"IP 10\.77\.0\.2\.\d+ > 10\.77\.0\.1\.4242: Flags \[S\]",
+        r"laptop: open tcp/22 for 10\.77\.0\.2",
+        r"ssh now: +hello from a shell on the server",
+        r"ssh once more: +ssh: .* timed out",
+        r"The same packet sent again: +1 passed over by the kernel, which has told the daemon of 1 in all",
+        r"ssh after the replay: +ssh: .* timed out",
+        r"Three seconds later, ssh: +ssh: .* timed out",
+    )
+}
+"""What a block prints, in its order."""
+
+
 class Block(NamedTuple):
     section: str
     line: int
@@ -257,6 +272,7 @@ class Reader:
         given = self._line if "paste" in words else ""
         done = self._box.run(host, text, online="online" in words, at=words.get("at", "~/knockknock"), text=given)
         assert (done.returncode != 0) == ("fails" in words), f"{where}\n{done.stdout}"
+        assert re.search("(?s:.*)".join(SHOWS.get(block.text, ())), done.stdout), f"{where}\n{done.stdout}"
         if "keep" in words:
             (self._line,) = re.findall(r"^knockknock1:.*\n", done.stdout, re.MULTILINE)
         while self._at_work:
