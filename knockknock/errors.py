@@ -1,4 +1,4 @@
-"""Errors; the text of each is one sentence for a person: what failed, where, and the way out."""
+"""Errors; the text of each is one sentence for a person: what failed, where, and how to fix it."""
 
 
 class KnockError(Exception):

@@ -16,15 +16,17 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
-from knockknock import loading, minting
-from knockknock.config import Config
-from knockknock.gatekeeper import Accepted, Gatekeeper
-from knockknock.packet import Packet
-from knockknock.policy import policy as policy_of
-from knockknock.profile import write_config
-from knockknock.request import TCP, Ports, Request, Verb
-from knockknock.schemes import syn
-from knockknock.schemes.synprofile import Profile
+from knockknock.core.events import Accepted
+from knockknock.core.packet import Packet
+from knockknock.core.request import TCP, Ports, Request, Verb
+from knockknock.profiles import mint
+from knockknock.profiles.text import write_config
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server import instance, loading
+from knockknock.server.config import Config
+from knockknock.server.gatekeeper import Gatekeeper
+from knockknock.server.policy_reader import policy as policy_of
 
 COUNTS = (1, 1000, 10000, 100000)
 SOURCE = bytes([10, 77, 0, 2])
@@ -64,7 +66,7 @@ def profile(name: str) -> Profile:
 def fill(place: Path, count: int) -> Config:
     """A database of profiles and their counters, as that many mints leave them."""
     config = Config(profiles=f"{place}/profiles.db", state=f"{place}/state")
-    minting.mint(config.profiles, config.state, profile("first"), (-1, -1))
+    mint.mint(config.profiles, config.state, profile("first"), (-1, -1), instance.reload)
     text = write_config(profile("any"))
     with contextlib.closing(sqlite3.connect(config.profiles)) as connection, connection:
         for number in range(count - 1):
@@ -100,7 +102,7 @@ def hear_knocks(keeper: Gatekeeper) -> float:
         for name in names:
             one = keeper.profile(name)
             assert isinstance(one, Profile)
-            fields = syn.carry(one.format, syn.seal(one, counter, Request(Verb.OPEN, TCP, 22), SOURCE))
+            fields = seal.carry(one.format, seal.seal(one, counter, Request(Verb.OPEN, TCP, 22), SOURCE))
             knocks.append(Packet(SOURCE, 1, KNOCK_PORT, fields.ident, fields.sequence, 0, fields.window or 0))
     begin = time.process_time()
     events = [keeper.hear(packet, 1.0) for packet in knocks]
@@ -139,7 +141,7 @@ def measure(place: Path, count: int) -> Figures:
     gc.enable()
     load, memory = time.perf_counter() - begin, (resident() - before) // count
     junk, valid = hear_junk(keeper), hear_knocks(keeper)
-    minting.mint(config.profiles, config.state, profile("new"), (-1, -1))
+    mint.mint(config.profiles, config.state, profile("new"), (-1, -1), instance.reload)
     reload_one, step_one = reload(keeper, config)
     with contextlib.closing(sqlite3.connect(config.profiles)) as connection, connection:
         connection.execute("UPDATE profile SET config = replace(config, 'tcp/22', 'tcp/23')")

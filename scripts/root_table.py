@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tests.helpers import ROOT, code_lines
 
-EVERYTHING = "from knockknock import sandbox; sandbox.prepare('off', [], [], None)"
+EVERYTHING = "from knockknock.server import sandbox; sandbox.prepare('off', [], [], None)"
 """What the daemon loads before it gives root up, so that it can do without later."""
 
 
@@ -23,10 +23,10 @@ class Program(NamedTuple):
 
 PROGRAMS = (
     Program("start", "the daemon, until it is an ordinary user", "root", "cli.serve", EVERYTHING),
-    Program("start", "set-up, which then becomes the helper", "root, start's", "policy"),
+    Program("start", "set-up, which then becomes the helper", "root, start's", "server.policy_reader"),
     Program("run", "`root/watch.py`", "root, NET_ADMIN and NET_RAW", "root.watch"),
     Program("run", "the helper, `root/helper.py`", "nobody, NET_ADMIN, locked in", "root.helper"),
-    Program("reload", "set-up, which reads the policy", "root, NET_ADMIN and NET_RAW", "policy"),
+    Program("reload", "set-up, which reads the policy", "root, NET_ADMIN and NET_RAW", "server.policy_reader"),
     Program("a change of rules", "set-up, with the policy as it is", "root, NET_ADMIN and NET_RAW", "root.setup"),
     Program("stop", "set-up, which takes all away", "root, NET_ADMIN and NET_RAW", "root.setup"),
 )

@@ -11,15 +11,18 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from knockknock.gatekeeper import Accepted, Gatekeeper, Settings
-from knockknock.packet import TCP, UDP, Packet
-from knockknock.request import Ports, Verb
-from knockknock.schemes import otp, sequence
-from knockknock.schemes.otplistener import TRIED_PER_SECOND
-from knockknock.schemes.sequences import MAX_BEGUN
-from knockknock.schemes.synprofile import Profile
-from knockknock.sources.logline import parse
-from knockknock.sources.nfpacket import Parser
+from knockknock.core.events import Accepted
+from knockknock.core.packet import TCP, UDP, Packet
+from knockknock.core.profile import Settings
+from knockknock.core.request import Ports, Verb
+from knockknock.schemes.otp import profile as otp
+from knockknock.schemes.otp.listener import TRIED_PER_SECOND
+from knockknock.schemes.sequence import profile as sequence
+from knockknock.schemes.sequence.listener import MAX_BEGUN
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server.gatekeeper import Gatekeeper
+from knockknock.sources.kernel_line import parse
+from knockknock.sources.nflog_packet import Parser
 
 PACKETS, RUNS = 20000, 5
 SOURCE = bytes([10, 77, 0, 2])

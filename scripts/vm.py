@@ -1,4 +1,4 @@
-"""Follows README.md on real machines, block by block, then reboots, upgrades and purges.
+"""Follows README.md and docs/ on real machines, block by block, then reboots, upgrades and purges.
 
     laptop 10.77.0.2 ──── -netdev socket ──── 10.77.0.1 server          other (by itself)
 
@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.imagined import mirror
-from tests.netns import test_readme as readme
+from tests.fake_debian import mirror
+from tests.netns import test_pages as pages
 from tests.netns.lab import ROOT
 
 RELEASES = {"12": "bookworm", "13": "trixie"}
@@ -31,9 +31,9 @@ PACKAGES = (
     "linux-image-amd64,systemd-sysv,systemd-resolved,dbus,dbus-user-session,libpam-systemd,openssh-server,sudo,python3,"
     "iproute2,iputils-ping,ca-certificates,man-db,curl,git,openssl,netcat-openbsd,rsync,procps"
 )
-"""Beyond what is required and important: those that README takes for granted, and what a machine needs to boot."""
+"""Beyond what is required and important: those that the pages take for granted, and what a machine needs to boot."""
 LEFT_OUT = {"Docker", "One-time passwords, for clients of xt_pknock"}
-"""Sections that take what these machines do not have; tests/netns/test_readme.py follows them."""
+"""Sections that take what these machines do not have; tests/netns/test_pages.py follows them."""
 PATIENCE = 1800
 """Seconds for one block: packages are built and installed by an emulated processor."""
 FURNISH = r"""
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 
 class Machines:
-    """Three machines that run, as readme.Reader takes them (tests/netns/box.py)."""
+    """Three machines that run, as pages.Reader takes them (tests/netns/fresh_machines.py)."""
 
     def __init__(self, release: str, place: Path, kvm: bool) -> None:
         self._image, self._place = image(release), place
@@ -239,7 +239,7 @@ class Machines:
 
 def before_firewalld(machines: Machines) -> None:
     machines.good("server", "ufw disable", user="root")
-    readme.empty_firewall(machines)  # type: ignore[arg-type]  # takes what a Box takes
+    pages.empty_firewall(machines)  # type: ignore[arg-type]  # takes what a Machines takes
 
 
 def install_firewall(name: str) -> Callable[[Machines], None]:
@@ -251,7 +251,7 @@ def install_firewall(name: str) -> Callable[[Machines], None]:
             before_firewalld(machines)
             machines.good("server", "systemctl disable --now ufw", user="root")
         else:
-            readme.empty_firewall(machines)  # type: ignore[arg-type]  # as above
+            pages.empty_firewall(machines)  # type: ignore[arg-type]  # as above
             machines.good("server", "systemctl disable --now nftables; systemctl daemon-reload", user="root")
 
     return install
@@ -265,7 +265,7 @@ def reboot(machines: Machines) -> None:
     machines.good("server", "! systemctl is-active nftables firewalld ufw", user="root")
     # In front of the network, not behind the daemon.
     machines.good("server", "systemctl show -p Before knockknock-gate | grep network-pre.target", user="root")
-    readme.closed(machines)  # type: ignore[arg-type]  # as above
+    pages.closed(machines)  # type: ignore[arg-type]  # as above
     machines.good("laptop", "ssh server.example true")
 
 
@@ -298,7 +298,7 @@ def log_in_anew(machines: Machines) -> None:
 
 
 BEFORE: dict[str, Callable[[Machines], object]] = {
-    **readme.BEFORE,  # type: ignore[dict-item]  # as above
+    **pages.BEFORE,  # type: ignore[dict-item]  # as above
     "Use it in a browser": log_in_anew,
     "ufw": install_firewall("ufw"),
     "firewalld": install_firewall("firewalld"),
@@ -308,7 +308,7 @@ AFTER = {"a reboot": reboot, "an upgrade": upgrade, "a purge": purge}
 
 def login(machines: Machines) -> bool:
     """Whether ssh by itself, without a knock, gets in; these machines take their time."""
-    readme.shut(machines)  # type: ignore[arg-type]  # as above
+    pages.shut(machines)  # type: ignore[arg-type]  # as above
     command = "ssh -F none -o ConnectTimeout=10 server.example true"
     return machines.run("laptop", command).returncode == 0
 
@@ -330,24 +330,24 @@ def step(name: str, what: Callable[[], object]) -> bool:
 
 def follow(machines: Machines) -> list[str]:
     """All blocks, in their order, then what comes later; the names of what failed."""
-    reader, section, failed = readme.Reader(machines), "", []  # type: ignore[arg-type]  # as above
+    reader, section, failed = pages.Reader(machines), "", []  # type: ignore[arg-type]  # as above
 
     def do(name: str, what: Callable[[], object]) -> None:
         if not step(name, what):
             failed.append(name)
 
-    for block in readme.blocks((ROOT / "README.md").read_text()):
+    for block in pages.pages():
         if block.section in LEFT_OUT:
             continue
         if block.section != section:
-            if claim := readme.CLAIMS.get(section):
+            if claim := pages.CLAIMS.get(section):
                 do(f"{section}: what it claims", lambda claim=claim: claim(machines))  # type: ignore[misc]  # as above
             section = block.section
             if prepare := BEFORE.get(section):
                 do(f"{section}: what it takes for granted", lambda prepare=prepare: prepare(machines))  # type: ignore[misc]  # as above
         first = block.text.strip().partition("\n")[0]
         do(f"{section}: {first}", lambda block=block: reader.perform(block))  # type: ignore[misc]  # as above
-    if claim := readme.CLAIMS.get(section):
+    if claim := pages.CLAIMS.get(section):
         do(f"{section}: what it claims", lambda: claim(machines))  # type: ignore[arg-type]  # as above
     for name, later in AFTER.items():
         do(name, lambda later=later: later(machines))  # type: ignore[misc]  # as above
@@ -360,7 +360,7 @@ def main() -> int:
     options.add_argument("--kvm", action="store_true", help="use KVM, which is ten times as fast where it works")
     options.add_argument("--keep", action="store_true", help="leave the machines on at the end")
     asked = options.parse_args()
-    readme.login = login  # type: ignore[assignment]  # as above
+    pages.login = login  # type: ignore[assignment]  # as above
     failed: dict[str, list[str]] = {}
     for number in RELEASES if asked.release == "all" else [asked.release]:
         with contextlib.ExitStack() as stack:

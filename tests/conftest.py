@@ -65,7 +65,7 @@ def reachable() -> str:
         return "198.51.100.7"
 
 
-LONG = ("test_readme.py", "test_packages.py", "test_targets.py")
+LONG = ("test_pages.py", "test_packages.py", "test_targets.py")
 """Files that take longest: begun first."""
 APART = ("test_targets.py", "test_logline.py")
 """Files whose tests share nothing and take long: each test may run in another process."""

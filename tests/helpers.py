@@ -10,15 +10,18 @@ import tokenize
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from knockknock import counters, store
+from knockknock.core.headers import Carried
+from knockknock.core.key_text import write_key
+from knockknock.core.packet import Packet
+from knockknock.core.profile import Profile as AnyProfile
+from knockknock.core.profile import Settings
+from knockknock.core.request import TCP, Ports, Request, Verb
 from knockknock.errors import KnockError
-from knockknock.gatekeeper import Gatekeeper, Settings
-from knockknock.packet import Packet
-from knockknock.profile import named, write_config, write_key
-from knockknock.request import TCP, Ports, Request, Verb
-from knockknock.schemes import Carried, syn
-from knockknock.schemes import Profile as AnyProfile
-from knockknock.schemes.synprofile import Profile
+from knockknock.profiles import counters, files
+from knockknock.profiles.text import named, write_config
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server.gatekeeper import Gatekeeper
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOCK_PORT = 4242
@@ -63,7 +66,7 @@ def keeper_of(
 
 def load_profiles(place: str) -> tuple[list[AnyProfile], dict[str, KnockError]]:
     """All profiles of a server, and by name what is wrong with those that cannot be used."""
-    found = sorted(filter(None, store.profiles(place)), key=lambda one: one[0])
+    found = sorted(filter(None, files.profiles(place)), key=lambda one: one[0])
     good = [one for _, one in found if not isinstance(one, KnockError)]
     return good, {name: one for name, one in found if isinstance(one, KnockError)}
 
@@ -89,8 +92,8 @@ def seen(fields: Carried, source: bytes = SOURCE, port: int = KNOCK_PORT, label:
 
 def knock(sender: Profile, counter: int, request: Request = OPEN_22, source: bytes = SOURCE) -> Packet:
     """A knock as it arrives."""
-    sealed = syn.seal(sender, counter, request, source)
-    return seen(syn.carry(sender.format, sealed), source, sender.knock_port)
+    sealed = seal.seal(sender, counter, request, source)
+    return seen(seal.carry(sender.format, sealed), source, sender.knock_port)
 
 
 def write_profile(directory: Path, made: Profile, counter: int = 0) -> Path:

@@ -5,7 +5,7 @@ import os
 import sys
 
 if os.path.basename(sys.argv[0]).startswith("knockknock"):
-    # ^C while the rest is imported ends us without a traceback; run() makes an exception of it again.
+    # During the imports ^C ends the process without a traceback; run() makes an exception of it again.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -16,12 +16,12 @@ from collections.abc import Callable
 
 from ..errors import KnockError, OutputError
 
-# A start allocates much and throws nothing away; a command that stays turns the collector on again.
+# A start frees nothing, so there is no garbage; a command that stays turns the collector on again.
 gc.disable()
 
 
 class Complaints(io.TextIOWrapper):
-    """Standard error; a line that cannot be written is lost, as there is nowhere to say so."""
+    """Standard error; a line that cannot be written is lost, because there is nowhere to say so."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ class Complaints(io.TextIOWrapper):
 
 
 class Output(io.TextIOWrapper):
-    """Standard output: what cannot be written there is an OutputError; what a terminal cannot show is escaped."""
+    """Standard output: a failure to write is an OutputError; characters that a terminal cannot show are escaped."""
 
     def write(self, text: str) -> int:
         try:
@@ -57,9 +57,9 @@ class Output(io.TextIOWrapper):
 
 
 def standard() -> None:
-    """See to it that there are standard input, output and error, and that what is written to a closed one fails.
+    """Make sure that standard input, output and error exist, and that writing to a closed one fails.
 
-    A caller may have closed them (`>&-`): the next file that is opened would take the number, and be written to.
+    A caller may have closed them (`>&-`); then the next file that is opened would take the number, and be written to.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -79,27 +79,31 @@ def standard() -> None:
 
 
 def formatter(prog: str) -> argparse.HelpFormatter:
-    """Help of a fixed width: to ask for the terminal's at each start would load a dozen modules."""
-    return argparse.HelpFormatter(prog, width=100)
+    """Return a formatter of help with a fixed width: asking for the terminal's would load a dozen modules at each
+    start."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=100)
 
 
 def columns(rows: list[tuple[str, ...]]) -> str:
-    """Rows of text as columns."""
+    """Return rows of text as aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def expiry(expires: int | None, now: int) -> str:
-    """When a profile expires, in a word; both in seconds since 1970."""
+    """Return the time at which a profile expires, as text; both arguments are seconds since 1970."""
     if expires is None:
         return "never"
-    from .. import moment  # imported only when asked for
+    from ..core import dates  # imported only when asked for
 
-    return moment.show(expires) + (" (over)" if expires <= now else "")
+    return dates.show(expires) + (" (over)" if expires <= now else "")
 
 
 def run(name: str, command: Callable[[list[str]], None]) -> None:
-    """Run a command; a KnockError is one line on stderr and exit status 1. Usage errors are argparse's, status 2."""
+    """Run a command and end with its status. Usage errors are argparse's, with status 2.
+
+    A KnockError is one line on standard error and exit status 1.
+    """
     standard()
     sys.unraisablehook = _lost
     try:
@@ -107,7 +111,7 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
             signal.signal(signal.SIGINT, _interrupt)
             ending = _ending(name, command)
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to be stopped
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop
     except KeyboardInterrupt:
         ending = 130
     if ending:  # else main() ends in its own way
@@ -115,13 +119,13 @@ def run(name: str, command: Callable[[list[str]], None]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """The first ^C is an exception; a second one does not interrupt what ends already."""
+    """Raise an exception for the first ^C; a second one does not interrupt the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _lost(lost: "sys.UnraisableHookArgs") -> None:
-    """^C in a destructor or the callback of a weak reference, where Python would print it and go on, is an end too."""
+    """End at a ^C in a destructor or a weak reference's callback, where Python would print it and go on."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         os._exit(130)
     sys.__unraisablehook__(lost)

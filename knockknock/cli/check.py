@@ -1,28 +1,32 @@
-"""Checks everything that a start needs, for knockknock-daemon --check."""
+"""Checks everything that a start needs, for knockknock-daemon check."""
 
 import sys
 
-from .. import loading, observers, ownership, policy, privsep, sandbox, store
 from ..errors import KnockError
 from ..root.firewall import survey
 from ..root.listing import connect
-from . import probe, service
+from ..server import event_dispatch, file_ownership, loading, policy_reader, privsep, sandbox
+from ..server.config import load_config
+from . import log_probe, service_manager
 
 
 def check(path: str) -> None:
-    """Go through everything that a start would need, change nothing that stays.
+    """Check everything that a start needs; change nothing that stays.
 
     Raises KnockError if a start would fail, or hear nothing.
     """
-    settings = store.load_config(path)
+    settings = load_config(path)
     print(f"configuration {path}: good")
     for key in settings.obsolete:
         print(f"{key} has no effect any more: remove it from {path}", file=sys.stderr)
     user = privsep.find_user(settings.user)
-    complaints = [*ownership.complaints(path, settings), *ownership.state(settings.state, user.pw_uid, user.pw_gid)]
+    complaints = [
+        *file_ownership.complaints(path, settings),
+        *file_ownership.state(settings.state, user.pw_uid, user.pw_gid),
+    ]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    source = service.open_source(settings, user, look=True)
+    source = service_manager.open_source(settings, user, look=True)
     print(f"source: {source.path}")
     if complaint := source.complaint():
         print(complaint, file=sys.stderr)
@@ -34,16 +38,16 @@ def check(path: str) -> None:
         )
     for name, error in found.bad.items():
         print(f"profile {name}: {error}", file=sys.stderr)
-    observers.check(settings)
-    sandbox.prepare(settings.sandbox, [path], ["/"], None)  # made ready, and left at that
+    event_dispatch.check(settings)
+    sandbox.prepare(settings.sandbox, [path], ["/"], None)  # prepared, but not entered
     if complaints:
         raise KnockError("not all is well, see above")
-    limits = policy.policy(path)
+    limits = policy_reader.policy(path)
     firewall = survey(connect(), limits.label)
     pointless = not (firewall.refuses or limits.protect)
     print(firewall.text(limits), file=sys.stderr if pointless else sys.stdout)
     try:
-        print(probe.heard(settings))
+        print(log_probe.heard(settings))
     except KnockError as error:
         print(error, file=sys.stderr)
         complaints.append(str(error))

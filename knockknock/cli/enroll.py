@@ -1,4 +1,4 @@
-"""Makes a profile of a pasted enrolment line, whole or not at all, for knockknock --enroll."""
+"""Writes the profile of a pasted enrolment line, whole or not at all, for knockknock --enroll."""
 
 import argparse
 import contextlib
@@ -7,14 +7,17 @@ import sys
 import termios
 from collections.abc import Iterator
 
-from .. import client, clock, enrolment, minting, moment, store
+from ..client import raw_socket
+from ..client.knock import check_own
+from ..core import dates
 from ..errors import KnockError, ProfileError
-from ..schemes.synprofile import Profile
+from ..profiles import clock, enrolment, files, mint
+from ..schemes.syn.profile import Profile
 
 
 def command(options: argparse.Namespace) -> None:
-    """Read the line from standard input, write ~/.knockknock/SERVER/, say so. Raises KnockError."""
-    home = client.become_invoker()
+    """Read the line from standard input and write ~/.knockknock/SERVER/. Raises KnockError."""
+    home = raw_socket.become_invoker()
     profile, counter = paste() if sys.stdin.isatty() else enrolment.decode(_rest())
     directory = f"{home}/.knockknock/{profile.name}"
     write(directory, profile, counter, replace=options.replace)
@@ -24,12 +27,12 @@ def command(options: argparse.Namespace) -> None:
     sudo = "" if _may_knock() else "sudo "
     print(f"Knock:\n    {sudo}knockknock -p {first.first}{'' if first.protocol == 6 else '/udp'} {profile.name}")
     if sudo:
-        print("Without sudo it takes the group knock: see README, Without sudo.")
+        print("Without sudo it takes the group knock: see docs/laptop.md, Without sudo.")
 
 
 def _may_knock() -> bool:
-    """Return whether a knock needs no sudo here."""
-    from .doctor import raw  # imported only here: it looks at every way to send
+    """Return True if a knock needs no sudo here."""
+    from .client_doctor import raw  # imported here, because it looks at every way to send
 
     return raw()[0]
 
@@ -38,7 +41,7 @@ def _until(profile: Profile) -> str:
     if profile.expires is None:
         return ""
     over = " (this machine's clock says that it is over)" if profile.expires <= clock.seconds() else ""
-    return f", until {moment.show(profile.expires)}{over}"
+    return f", until {dates.show(profile.expires)}{over}"
 
 
 def _rest() -> str:
@@ -47,14 +50,14 @@ def _rest() -> str:
 
 
 def paste() -> tuple[Profile, int]:
-    """Read what is pasted into a terminal, without showing it; several lines, until they make a whole one.
+    """Read lines pasted into a terminal, without showing them, until they make a whole enrolment line.
 
     Raises ProfileError.
     """
     prompt = "Paste the line, and press Enter (it is not shown; an empty line ends): "
     text, error = "", ProfileError("nothing was pasted")
     with silent(sys.stdin.fileno()):
-        print(prompt, end="", flush=True, file=sys.stderr)  # what comes before the silence is shown, and thrown away
+        print(prompt, end="", flush=True, file=sys.stderr)  # input before that was shown, and is discarded
         while (line := sys.stdin.readline()).strip():
             text += line
             try:
@@ -66,7 +69,7 @@ def paste() -> tuple[Profile, int]:
 
 @contextlib.contextmanager
 def silent(fd: int) -> Iterator[None]:
-    """A terminal that does not show what is typed."""
+    """Turn off a terminal's echo while the body runs."""
     before = termios.tcgetattr(fd)
     quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
     termios.tcsetattr(fd, termios.TCSAFLUSH, quiet)
@@ -78,39 +81,39 @@ def silent(fd: int) -> Iterator[None]:
 
 
 def write(directory: str, profile: Profile, counter: int, *, replace: bool) -> None:
-    """Put a profile in place, for its owner alone. Raises ProfileError.
+    """Write a profile, readable by its owner alone. Raises ProfileError.
 
     The same keys are never written twice: their counter would begin anew, and used counters must not be used again.
     """
     above, name = os.path.split(directory)
     before = f"{above}/.{name}.before"
     try:
-        with store.exact_modes(), contextlib.suppress(FileExistsError):
+        with files.exact_modes(), contextlib.suppress(FileExistsError):
             os.mkdir(above, 0o700)
-        client.check_own(above)
+        check_own(above)
         there = os.path.lexists(directory)
         if there and _keys(directory) == profile[1:3]:
             raise ProfileError(f"this very profile is in {directory} already; nothing was changed")
         if there and not replace:
             raise ProfileError(f"there is a profile {directory} already: say --replace if the new one is to be used")
         if not there:
-            minting.create_profile(directory, profile, -1, counter)
+            mint.create_profile(directory, profile, -1, counter)
             return
         aside = f"{above}/.{name}.next"
-        minting.clear(aside)
-        minting.clear(before)
-        minting.create_profile(aside, profile, -1, counter)
-        # Between the two there is none. Who kills us right there finds both, whole, and may paste the line again.
+        mint.clear(aside)
+        mint.clear(before)
+        mint.create_profile(aside, profile, -1, counter)
+        # Killed between the two renames, both are there, whole, and the line may be pasted again.
         os.rename(directory, before)
         os.rename(aside, directory)
-        minting.clear(before)
+        mint.clear(before)
     except OSError as error:
         raise ProfileError(f"{directory} cannot be written: {error.strerror}") from None
 
 
 def _keys(directory: str) -> tuple[bytes, bytes] | None:
-    """The keys of the profile that is there, None if it is broken."""
+    """Return the keys of an existing profile, None if it is broken."""
     with contextlib.suppress(KnockError):
-        found = store.load_profile(directory)
+        found = files.load_profile(directory)
         return (found.cipher_key, found.mac_key) if isinstance(found, Profile) else None
     return None

@@ -1,17 +1,23 @@
-"""Makes, lists, rotates and revokes the profiles of a server: the command knockknock-genprofile."""
+"""Parses the options of knockknock-genprofile, and makes a new profile."""
 
 import argparse
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from .. import __version__, clock, config, ini, minting, moment, ownership, privsep, running, store
+from .. import __version__
+from ..core import dates, ini
+from ..core.request import TCP, UDP, parse_ports, permitted, port_number
 from ..errors import ConfigError, KnockError, ProfileError
-from ..profile import KEY_SIZES, check_name
-from ..request import TCP, UDP, parse_ports, permitted, port_number
-from ..schemes import otp, steps
-from ..schemes.synprofile import FORMATS, Profile
-from . import formatter, free, handover, run
+from ..profiles import clock, mint
+from ..profiles.text import check_name
+from ..schemes.otp import profile as otp
+from ..schemes.sequence import notation
+from ..schemes.sequence.profile import MOST_NEW
+from ..schemes.syn.profile import FORMATS, Profile
+from ..server import config, file_ownership, instance, privsep
+from ..server.config import load_config
+from . import formatter, port_in_use, print_enrolment, run
 
 GRACE = "7d"
 """Time that the old keys stay good after a rotation."""
@@ -24,9 +30,8 @@ FOR_NEW = {
     "counter": "event",
 }
 """Options that go with a new profile only, and their defaults."""
-
-MOST_SEQUENCES = 1000
-"""One-time sequences of a new profile: all of their ports are watched."""
+WORDS = ("revoke", "rotate", "show-line")
+"""Words, or options, that take the name of a profile."""
 
 
 def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -40,108 +45,107 @@ def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock-genprofile",
         formatter_class=formatter,
         usage="knockknock-genprofile [options] NAME KNOCKPORT\n"
-        "       knockknock-genprofile [options] --list | --revoke NAME | --rotate NAME | --show-line NAME",
-        description="Makes a profile: the keys of one client, the port that it knocks at, and what it may open. Ends "
-        "with a line to be pasted into knockknock --enroll on the client.",
+        "       knockknock-genprofile [options] list | revoke NAME | rotate NAME | show-line NAME",
+        description="""\
+Makes a profile: the keys of one client, the port that it knocks at, and what it may open. Ends with
+a line to be pasted into knockknock --enroll on the client.
+
+  knockknock-genprofile laptop 4242 --for server.example     a client that may open tcp/22
+  knockknock-genprofile phone 4242 --ports tcp/443 --reload  the running daemon hears it at once
+  knockknock-genprofile list                                 all profiles, without keys
+  knockknock-genprofile rotate laptop --grace 1d             new keys; the old ones for one more day
+  knockknock-genprofile revoke phone --reload                take it away
+  knockknock-genprofile show-line phone                      its line again, if it was never used
+
+The words may have two dashes before them, as in earlier versions.""",
         epilog="Exit status: 0 only if what was asked for was done, 1 could not, 2 usage.",
     )
+    options.add_argument("name", metavar="NAME", nargs="?", help="letters, digits, dots, dashes, underscores")
     options.add_argument(
-        "name", metavar="NAME", nargs="?", help="of the client: letters, digits, dots, dashes, underscores"
+        "knock_port", metavar="KNOCKPORT", nargs="?", help="a port where nothing listens; profiles may share it"
     )
+    options.add_argument("--ports", type=_type(parse_ports), metavar="LIST", help="what it may open (tcp/22)")
+    options.add_argument("--for", dest="server", metavar="SERVER", help="what the client calls this server")
     options.add_argument(
-        "knock_port",
-        metavar="KNOCKPORT",
-        nargs="?",
-        type=_type(port_number),
-        help="a port where nothing listens, TCP or, with --scheme otp, UDP; profiles may share it",
-    )
-    options.add_argument(
-        "--scheme",
-        choices=["syn", "otp"],
-        help="how it knocks at KNOCKPORT: encrypted SYN, or one-time password by UDP, for which the daemon needs "
-        "source = nflog (default: syn)",
-    )
-    options.add_argument(
-        "--otp-layout",
-        choices=otp.LAYOUTS,
-        help=f"what a one-time password is made of; pknock: as for xt_pknock (default: {otp.LAYOUTS[0]})",
-    )
-    options.add_argument(
-        "--format", choices=sorted(FORMATS), help="header fields that carry the knock (default: compact)"
-    )
-    options.add_argument(
-        "--ports",
-        type=_type(parse_ports),
-        metavar="LIST",
-        help="what it may open: tcp/22,udp/51820,tcp/8000-8010 (default: tcp/22)",
-    )
-    options.add_argument(
-        "--bind-source",
-        action="store_true",
-        help="make a knock valid from the client's own address only; not through NAT",
-    )
-    options.add_argument(
-        "--counter",
-        choices=["event", "clock"],
-        help="clock: knocks are numbered by the time of day, so that a lost counter does no harm (default: event)",
-    )
-    options.add_argument(
-        "--sequence",
-        metavar="LIST",
-        type=_type(steps.parse_steps),
-        help="instead of KNOCKPORT: a port sequence, tcp/2002,udp/2001,tcp/2004; much weaker, see PROTOCOL.md",
-    )
-    options.add_argument(
-        "--one-time",
-        metavar="N",
-        type=_type(ini.whole(1, MOST_SEQUENCES)),
-        help=f"instead of --sequence: N sequences of random ports, each good once; at most {MOST_SEQUENCES}",
-    )
-    options.add_argument(
-        "--import-one-time", metavar="FILE", help="instead of --one-time: those of knockd's file that are not used up"
-    )
-    options.add_argument(
-        "--close", metavar="LIST", type=_type(steps.parse_steps), help="a sequence that closes; with --sequence"
+        "--expires", metavar="DATE", type=_type(dates.parse), help="the first day on which it opens nothing (UTC)"
     )
     options.add_argument(
         "--delay",
         metavar="SECONDS",
         type=_type(ini.whole(1, config.MAX_DELAY)),
-        help="how long what it opens stays open (default: as the daemon's configuration says)",
+        help="how long what it opens stays open",
     )
     options.add_argument(
-        "--expires", metavar="DATE", type=_type(moment.parse), help="the first day on which it opens nothing (UTC)"
+        "--bind-source",
+        action="store_true",
+        help="make a knock good from the client's own address only; not through NAT",
     )
     options.add_argument(
-        "--for", dest="server", metavar="SERVER", help="what the client calls this server (default: its host name)"
+        "--counter",
+        choices=["event", "clock"],
+        help="clock: number knocks by the time of day; a lost counter does no harm",
     )
-    options.add_argument("--out", metavar="FILE", help="write the client's line there, for root alone, and print none")
+    options.add_argument("--format", choices=sorted(FORMATS), help="header fields that carry the knock (compact)")
+    options.add_argument("--scheme", choices=["syn", "otp"], help="otp: a one-time password by UDP, to KNOCKPORT")
+    options.add_argument("--otp-layout", choices=otp.LAYOUTS, help="pknock: as for xt_pknock (portable)")
+    options.add_argument(
+        "--sequence",
+        metavar="LIST",
+        type=_type(notation.parse_steps),
+        help="instead of KNOCKPORT: tcp/2002,udp/2001,tcp/2004; much weaker",
+    )
+    options.add_argument(
+        "--one-time",
+        metavar="N",
+        type=_type(ini.whole(1, MOST_NEW)),
+        help="instead: N sequences of random ports, each good once",
+    )
+    options.add_argument("--import-one-time", metavar="FILE", help="instead: those of knockd's that are not used up")
+    options.add_argument(
+        "--close", metavar="LIST", type=_type(notation.parse_steps), help="with --sequence: one that closes"
+    )
+    options.add_argument("--out", metavar="FILE", help="write the client's line there, for root alone")
     options.add_argument("--qr", action="store_true", help="draw the line as a QR code, too")
-    do = options.add_mutually_exclusive_group()
-    do.add_argument("--list", action="store_true", help="list the profiles, without keys")
-    do.add_argument("--revoke", metavar="NAME", help="remove a profile")
-    do.add_argument("--rotate", metavar="NAME", help="give it new keys; the old ones live on as NAME.old for a time")
-    do.add_argument("--show-line", metavar="NAME", help="print the line of a profile again that was never used")
-    options.add_argument(
-        "--grace", metavar="TIME", type=_type(moment.span), help=f"that time: 12h, 7d, 0s (default: {GRACE})"
-    )
     options.add_argument("--reload", action="store_true", help="let a running daemon know, and wait until it does")
+    options.add_argument("--config", metavar="FILE", default=config.DEFAULT_PATH, help="(%(default)s)")
     options.add_argument(
-        "--config", metavar="FILE", default=config.DEFAULT_PATH, help="the daemon's configuration (default %(default)s)"
+        "--grace", metavar="TIME", type=_type(dates.span), help=f"with rotate: 12h, 7d, 0s (default {GRACE})"
     )
+    do = options.add_mutually_exclusive_group()
+    do.add_argument("--list", action="store_true", help=argparse.SUPPRESS)
+    for word in WORDS:
+        do.add_argument(f"--{word}", metavar="NAME", help=argparse.SUPPRESS)
     options.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return options
 
 
+def _understand_words(options: argparse.Namespace, error: Callable[[str], NoReturn]) -> None:
+    """Turn `list`, `revoke NAME` and so on into their options, and KNOCKPORT into a number."""
+    word, name = options.name, options.knock_port
+    if (word == "list" and name is None) or word in WORDS:
+        if options.list or any(getattr(options, one.replace("-", "_")) for one in WORDS):
+            error("say one of list, revoke, rotate and show-line")
+        if word in WORDS and name is None:
+            error(f"{word}: name the profile")
+        setattr(options, word.replace("-", "_"), name or True)
+        options.name = options.knock_port = None
+    elif name is not None:
+        try:
+            options.knock_port = port_number(name)
+        except ConfigError as reason:
+            error(f"argument KNOCKPORT: {reason}")
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options. Ends with a usage error if they do not go together."""
+    """Return the options. Ends with a usage error if they do not go together."""
     usage = parser()
     options = usage.parse_args(arguments)
+    _understand_words(options, usage.error)
     other = next((word for word in ("list", "revoke", "rotate", "show_line") if getattr(options, word)), "")
     ways = [one for one in (options.sequence, options.one_time, options.import_one_time) if one]
     plain = bool(ways)
@@ -173,7 +177,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             flag = "NAME" if word == "name" else f"--{'for' if word == 'server' else word.replace('_', '-')}"
             usage.error(f"argument {flag}: does not go with {mode or 'a new profile'}")
     if options.expires is not None and options.expires <= clock.seconds():
-        usage.error(f"argument --expires: {moment.show(options.expires)} is over")
+        usage.error(f"argument --expires: {dates.show(options.expires)} is over")
     for word, default in FOR_NEW.items():
         if not getattr(options, word):
             setattr(options, word, parse_ports(str(default)) if word == "ports" else default)
@@ -192,40 +196,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             )
     if options.scheme == "otp" and sum(one.last - one.first + 1 for one in options.ports) > otp.MAX_DOORS:
         usage.error(f"argument --ports: --scheme otp opens all of them at once, and at most {otp.MAX_DOORS}")
+    options.grace = dates.span(GRACE) if options.grace is None else options.grace
     return options
 
 
-def fresh_keys(profile: Profile) -> Profile:
-    """The profile with new keys, as long as its format has them."""
-    size = KEY_SIZES[0] if profile.format == "classic" else KEY_SIZES[1]  # all that knockknock 0.8 knows
-    return profile._replace(cipher_key=os.urandom(size), mac_key=os.urandom(size), legacy=False)
-
-
-def mint(options: argparse.Namespace, settings: config.Config, owner: minting.Owner) -> None:
+def new_profile(options: argparse.Namespace, settings: config.Config, owner: mint.Owner) -> None:
     """Make a new profile. Raises KnockError."""
     if options.scheme == "otp" or not options.knock_port:
-        from . import plain  # imported only when asked for
+        from . import other_schemes  # imported only when asked for
 
-        plain.mint(options, settings, owner)
+        other_schemes.new_profile(options, settings, owner)
         return
-    free.check_port(options.knock_port)
+    port_in_use.check_port(options.knock_port)
     clock = options.counter == "clock"
     bare = Profile(
         options.name, b"", b"", options.knock_port, options.format, options.ports, options.bind_source, clock=clock
     )
-    profile = fresh_keys(bare._replace(expires=options.expires, delay=options.delay))
-    with handover.handed_over(options, profile) as line:
-        minting.mint(settings.profiles, settings.state, profile, owner)
-    with handover.shown_again(profile.name):
+    profile = mint.fresh_keys(bare._replace(expires=options.expires, delay=options.delay))
+    with print_enrolment.handed_over(options, profile) as line:
+        mint.mint(settings.profiles, settings.state, profile, owner, instance.reload)
+    with print_enrolment.shown_again(profile.name):
         print(f"Made {profile.name} in {settings.profiles}.\n", flush=True)
-        heard = options.reload and running.reload(settings.state)
-        print(handover.steps(options, profile, line, replace=False, heard=heard), flush=True)
+        heard = options.reload and instance.reload(settings.state)
+        print(print_enrolment.steps(options, profile, line, replace=False, heard=heard), flush=True)
 
 
 def command(arguments: list[str]) -> None:
     options = parse(arguments)
     settings = (
-        store.load_config(options.config)
+        load_config(options.config)
         if options.config != config.DEFAULT_PATH or os.path.exists(options.config)
         else config.Config()
     )
@@ -235,17 +234,17 @@ def command(arguments: list[str]) -> None:
         raise KnockError(f"it must be run as root, to {'read' if options.list else 'write'} {settings.profiles}")
     user = privsep.find_user(settings.user)
     owner = (user.pw_uid, user.pw_gid)
-    for complaint in () if options.list else ownership.place(options.config, settings):
+    for complaint in () if options.list else file_ownership.place(options.config, settings):
         raise ProfileError(complaint)
     if options.name or options.rotate or options.show_line:
-        handover.server(options)
-        handover.check_qr(options)
+        print_enrolment.server(options)
+        print_enrolment.check_qr(options)
     if options.name:
-        mint(options, settings, owner)
+        new_profile(options, settings, owner)
         return
-    from . import manage  # imported only when asked for
+    from . import existing_profiles  # imported only when asked for
 
-    manage.manage(options, settings, owner)
+    existing_profiles.manage(options, settings, owner)
 
 
 def main() -> None:

@@ -8,22 +8,25 @@ from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .. import __version__, client, route, schemes
+from .. import __version__, schemes
+from ..client import raw_socket, route
+from ..client.knock import find_any, sender
+from ..core.request import TCP, Request, Verb, parse_port, permitted, port_number
 from ..errors import ConfigError, KnockError, SendError
-from ..request import TCP, Request, Verb, parse_port, permitted, port_number
-from . import formatter, run, ways
+from . import formatter, run
+from .knock_dispatch import by_connects, by_raw_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..hosts import Host
-    from ..schemes import Profile
+    from ..client.host_config import Host
+    from ..core.profile import Profile
 
-    Send = Callable[[client.Knock], None]
+    Send = Callable[[raw_socket.Knock], None]
 
 TIMEOUT = 5.0
-"""Seconds to get a connection in."""
+"""Seconds within which a connection must be established."""
 
 
 GOES_WITH: "dict[str, set[str]]" = {
@@ -46,13 +49,13 @@ def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
 
 
 def _seconds(text: str) -> float:
-    from ..hosts import seconds
+    from ..client.host_config import seconds
 
     return seconds(text)
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock",
         formatter_class=formatter,
@@ -60,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "       knockknock [-p PORT]... [options] --stdio HOST [PORT]\n"
         "       knockknock --enroll [--replace] | --list | --doctor HOST",
         description="Asks the server HOST to open a port for this machine, for a moment and one connection.",
-        epilog="Profiles are in ~/.knockknock/HOST/, settings by host in ~/.knockknock/config; under sudo, of the user "
-        "who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
+        epilog="Profiles are in ~/.knockknock/HOST/, settings by host in ~/.knockknock/config; under sudo, of the\n"
+        "user who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
     )
     options.add_argument(
         "host", metavar="HOST", nargs="?", help="name or address of the server, as its profile is called"
@@ -114,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
-    """The parser, what it found, and the program to run. Ends with a usage error if they do not go together."""
+    """Return the parser, the options and the program to run. Ends with a usage error if options do not go together."""
     mark = arguments.index("--") if "--" in arguments else len(arguments)
     ours, program = arguments[:mark], arguments[mark + 1 :]
     options = parser()
@@ -147,7 +150,7 @@ def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Names
 
 
 def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
-    """The requests that the options name. Raises SendError for one that the profile cannot make."""
+    """Return the requests that the options name. Raises SendError for one that the profile cannot make."""
     verb = Verb.CLOSE if options.close else Verb.OPEN
     if not options.ports:
         return [Request(verb, one.protocol, one.first) for one in profile.ports[:1]]
@@ -161,10 +164,10 @@ def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
 
 
 def _profile(options: argparse.Namespace, found: "Host | None", home: str) -> "Profile":
-    """The profile to knock with. Raises KnockError."""
+    """Return the profile to knock with. Raises KnockError."""
     name = (found and found.host_name) or options.host
     names = [found.profile] if found and found.profile else dict.fromkeys((options.host, name))
-    return client.find_any(f"{home}/.knockknock", *names)
+    return find_any(f"{home}/.knockknock", *names)
 
 
 def ask(
@@ -172,8 +175,8 @@ def ask(
 ) -> "socket.socket | None":
     """Knock, and with --stdio connect. Raises KnockError.
 
-    found: what the configuration says of the host. profiles: their directory. send: what puts a knock on the wire that
-    takes a raw socket; None if that is still to be found.
+    found: the host's settings. profiles: their directory. send: sends a knock that takes a raw socket; None to choose
+    one later.
     """
     name = (found and found.host_name) or options.host
     wanted = requests(options, profile)
@@ -186,20 +189,20 @@ def ask(
     if options.stdio and not port:
         raise SendError("--stdio connects by TCP only: say -p PORT")
     addresses = route.addresses(name, family)[: route.MOST_ADDRESSES]
-    # From here on the time counts. Without --stdio each knock has its own, for if there are many they are paced.
-    seconds = options.timeout or TIMEOUT + (0 if options.stdio else len(wanted) * len(addresses) / client.RATE)
+    # The time starts here. Without --stdio each knock has its own, because many knocks are paced.
+    seconds = options.timeout or TIMEOUT + (0 if options.stdio else len(wanted) * len(addresses) / raw_socket.RATE)
     end = monotonic() + seconds
     with contextlib.ExitStack() as stack:
         if schemes.load(profile.scheme).RAW:
             if not send and not options.dry_run:
-                send = stack.enter_context(client.sender(seconds))
-            knock, hint = ways.by_raw_socket(options, profiles, profile, wanted, send, end)
+                send = stack.enter_context(sender(seconds))
+            knock, hint = by_raw_socket(options, profiles, profile, wanted, send, end)
         else:
-            knock, hint = ways.by_connects(options, profiles, profile, wanted, end), ""
+            knock, hint = by_connects(options, profiles, profile, wanted, end), ""
         if not options.stdio:
             route.each(knock, addresses)
             return None
-        from .. import connect
+        from ..client import connect
 
         try:
             return connect.Dialer(addresses, port, end - monotonic(), knock).connect()
@@ -209,14 +212,15 @@ def ask(
 
 def _other(options: argparse.Namespace) -> None:
     word = next(word for word in ("enroll", "list", "doctor") if getattr(options, word))
-    import_module({"list": "knockknock.cli.profiles"}.get(word, f"knockknock.cli.{word}")).command(options)
+    name = {"list": "list_profiles", "doctor": "client_doctor"}.get(word, word)
+    import_module(f"knockknock.cli.{name}").command(options)
 
 
 def command(arguments: list[str]) -> None:
     if arguments == ["--send"]:
-        from .. import sendservice
+        from ..client import send_service
 
-        sendservice.serve()
+        send_service.serve()
         return
     usage, options, program = parse(arguments)
     if options.enroll or options.list or options.doctor:
@@ -225,12 +229,12 @@ def command(arguments: list[str]) -> None:
     with contextlib.ExitStack() as stack:
         send = profile = None
         if os.geteuid() == 0 and not options.dry_run:  # now, before it is given up
-            with contextlib.suppress(SendError):  # not every knock takes it
-                send = stack.enter_context(client.sender(options.timeout or TIMEOUT))
-        home = client.become_invoker()
+            with contextlib.suppress(SendError):  # not every knock needs it
+                send = stack.enter_context(sender(options.timeout or TIMEOUT))
+        home = raw_socket.become_invoker()
         found = None
         if os.path.isfile(path := f"{home}/.knockknock/config"):
-            from .settings import configure  # imported here, as most have no such file
+            from .host_settings import configure  # imported here, because most have no such file
 
             found = configure(options, path)
         if options.stdio and options.port and not options.ports:
@@ -244,11 +248,11 @@ def command(arguments: list[str]) -> None:
         profile = profile or _profile(options, found, home)  # raises what it did
         connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:
-        from .. import connect
+        from ..client import connect
 
         connect.join(connection)
     if program:
-        from .. import program as other
+        from ..client import execute as other
 
         other.become(program, home)
 
@@ -256,5 +260,5 @@ def command(arguments: list[str]) -> None:
 def main() -> None:
     """The entry point of the command."""
     run("knockknock", command)
-    # Nothing is left to be done, and to take the interpreter down in good order takes a fifth of a knock's time.
+    # Nothing is left to do, and an orderly end of the interpreter takes a fifth of a knock's time.
     os._exit(0)

@@ -14,15 +14,18 @@ import stat
 import sys
 from importlib import import_module
 
-from .. import __version__, client, privsep, store
+from .. import __version__
+from ..client import raw_socket
 from ..errors import ConfigError, KnockError, PrivilegeError
+from ..profiles import files
 from ..proxy import Login
+from ..server import privsep
 from . import formatter, run
 
 log = logging.getLogger("knockknock")
 
-LATER = ("clock", "moment", "rawsend", "schemes.syn")
-"""Modules that a knock imports: now, as who we become may not be allowed to read them."""
+LATER = ("client.send_client", "core.dates", "profiles.clock", "schemes.syn.seal")
+"""Modules that a knock imports later: they are imported as root, because the user may not be able to read them."""
 
 
 def _seconds(text: str) -> float:
@@ -58,14 +61,14 @@ def _listen(text: str) -> tuple[str, int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command's options."""
     options = argparse.ArgumentParser(
         prog="knockknock-proxy",
         formatter_class=formatter,
-        description="A SOCKS 4, 4a and 5 and HTTP CONNECT proxy for programs on this machine: knocks for hosts that "
-        "have a profile, and passes everything else through.",
-        epilog="Profiles are in ~/.knockknock/HOST/; under sudo, of the user who called it. A browser finds its "
-        "configuration at http://127.0.0.1:1080/proxy.pac. Signals: TERM and INT stop. "
+        description="A SOCKS 4, 4a and 5 and HTTP CONNECT proxy for programs on this machine: knocks for hosts\n"
+        "that have a profile, and passes everything else through.",
+        epilog="Profiles are in ~/.knockknock/HOST/; under sudo, of the user who called it. A browser finds its\n"
+        "configuration at http://127.0.0.1:1080/proxy.pac. Signals: TERM and INT stop.\n"
         "Exit status: 0 stopped, 1 could not, 2 usage.",
     )
     options.add_argument(
@@ -111,11 +114,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_login(path: str) -> Login:
-    """The name and password in a file. Raises ConfigError."""
+    """Return the name and password in a file. Raises ConfigError."""
     try:
         if os.stat(path).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(f"{path} holds a password, and others than its owner may open it: chmod 600 {path}")
-        text = store.read(path, secret=True)
+        text = files.read(path, secret=True)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     user, colon, password = text.rstrip("\r\n").encode().partition(b":")
@@ -126,7 +129,7 @@ def read_login(path: str) -> Login:
 
 
 def open_listener(address: tuple[str, int]) -> socket.socket:
-    """The port. Raises KnockError."""
+    """Open the port. Raises KnockError."""
     listener = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listener.family == socket.AF_INET6:  # else [::] is IPv4 too, and IPv4's loopback would not look like one
@@ -140,14 +143,14 @@ def open_listener(address: tuple[str, int]) -> socket.socket:
 
 
 def at(address: tuple[str, int]) -> str:
-    """HOST:PORT."""
+    """Return an address as HOST:PORT."""
     return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
 
 
 def become(name: str | None) -> str:
     """Give up root and all capabilities, for good; return the user's home directory. Raises KnockError.
 
-    name: of the user to become; None: who called sudo, or who we are.
+    name: the user to become; None: the user who called sudo, or the present one.
     """
     if os.geteuid() != 0:
         if name not in (None, pwd.getpwuid(os.getuid()).pw_name):
@@ -167,7 +170,7 @@ def become(name: str | None) -> str:
 
 
 def _number(name: str) -> int:
-    """The id of a user, -1 if there is none."""
+    """Return the id of a user, -1 if there is none."""
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -175,7 +178,7 @@ def _number(name: str) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Check that the port may be opened to those who could reach it. Raises SystemExit as a usage error."""
+    """Check that the port may be opened to everybody who could reach it. Raises SystemExit as a usage error."""
     if ipaddress.ip_address(options.listen[0]).is_loopback:
         return
     if not options.listen_beyond_loopback:
@@ -190,13 +193,13 @@ def check(options: argparse.Namespace) -> None:
 def command(arguments: list[str]) -> None:
     options = parser().parse_args(arguments)
     check(options)
-    # All that is imported, before root is gone: its user may not be able to read this Python.
+    # Import everything before root is given up: the user may not be able to read this Python.
     try:
         from .. import schemes
         from ..proxy import pac
-        from ..proxy.doors import Doors
+        from ..proxy.hidden_hosts import HiddenHosts
         from ..proxy.sender import sender
-        from ..proxy.server import Limits, Server
+        from ..proxy.server import ClientLimits, Server
     except ModuleNotFoundError as error:
         raise KnockError(
             f"the Python package {error.name} is not installed: pip install '.[proxy]' in a copy of this project"
@@ -206,16 +209,16 @@ def command(arguments: list[str]) -> None:
     for name in LATER:
         import_module(f"knockknock.{name}")
     if options.print_pac:
-        home = become(options.user) if options.user else client.become_invoker()
+        home = become(options.user) if options.user else raw_socket.become_invoker()
         profiles = options.profiles or f"{home}/.knockknock"
-        print(pac.write(store.names(profiles), at(_seen(options.listen)), bool(options.login_file)), end="")
+        print(pac.write(files.names(profiles), at(_seen(options.listen)), bool(options.login_file)), end="")
         return
     send = sender(_number(options.user) if options.user else -1)
     listener = open_listener(options.listen)
     home = become(options.user)
     login = read_login(options.login_file) if options.login_file else None
-    os.umask(0o077)  # as threads store counters, each with a moment of an umask of its own, which is the process's
-    doors = Doors(options.profiles or f"{home}/.knockknock", send, options.timeout)
+    os.umask(0o077)  # threads store counters and change the umask for a moment, which is the whole process's
+    doors = HiddenHosts(options.profiles or f"{home}/.knockknock", send, options.timeout)
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
     if "JOURNAL_STREAM" not in os.environ:
@@ -226,14 +229,14 @@ def command(arguments: list[str]) -> None:
     gc.enable()
     bound = listener.getsockname()[:2]
     log.info("listening at %s, for %d hosts with profiles", at(bound), len(doors.hosts()))
-    server = Server(doors, at(_seen(bound)), login, Limits(options.connections, options.handshake))
+    server = Server(doors, at(_seen(bound)), login, ClientLimits(options.connections, options.handshake))
     asyncio.Runner().run(server.serve(listener))
     listener.close()
     log.info("stopped")
 
 
 def _seen(address: tuple[str, int]) -> tuple[str, int]:
-    """The address at which this machine's own browser finds a listener."""
+    """Return the address at which a browser on this machine finds a listener."""
     unspecified = ipaddress.ip_address(address[0]).is_unspecified
     return ("::1" if ":" in address[0] else "127.0.0.1", address[1]) if unspecified else address
 
@@ -242,5 +245,5 @@ def main() -> None:
     """The entry point of the command."""
     run("knockknock-proxy", command)
     sys.stderr.flush()
-    # A name that a thread still looks up is not waited for.
+    # Threads that still look up a name are not waited for.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Shows what a running daemon says at its control socket, for knockknock-daemon --status and --events."""
+"""Shows the answers of a running daemon's control socket, for knockknock-daemon status and events."""
 
 import argparse
 import contextlib
@@ -14,15 +14,15 @@ from ..errors import KnockError
 PATIENCE = 10.0
 """Seconds for an answer."""
 LONGEST = 4 << 20
-"""Bytes of an answer, or of an event: who has taken the daemon over may send without end."""
+"""The most bytes of an answer or event: a daemon that was taken over may send without end."""
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
-"""Errors that an answer of another form leads to."""
+"""Errors that an answer of another form causes."""
 MOST, WIDEST = 1000, 2000
-"""Rows of a table that are printed, and characters of a cell."""
+"""The most rows of a table that are printed, and characters of a cell."""
 
 
 def show(path: str, options: argparse.Namespace) -> None:
-    """Ask at the socket, and print. Raises KnockError, SystemExit."""
+    """Ask at the socket, and print the answer. Raises KnockError, SystemExit."""
     if path == "off":
         raise KnockError("the configuration says control = off, so nobody can be asked")
     if options.events:
@@ -45,7 +45,7 @@ def show(path: str, options: argparse.Namespace) -> None:
 
 
 def events(path: str) -> None:
-    """Print what happens, line by line, until the daemon ends or somebody ends us. Raises KnockError."""
+    """Print events line by line, until the daemon ends or ^C. Raises KnockError."""
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         try:
             for event in lines(path, "events", None):
@@ -56,7 +56,7 @@ def events(path: str) -> None:
 
 
 def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, Any]]:
-    """The JSON objects that are answered. Raises KnockError; OSError where nobody listens."""
+    """Yield the JSON objects of the answer. Raises KnockError; OSError if nobody listens."""
     end = None if seconds is None else time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as daemon:
         daemon.settimeout(seconds)
@@ -76,7 +76,7 @@ def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, 
                     daemon.settimeout(max(0.001, end - time.monotonic()))
         except PermissionError:
             raise KnockError(f"you may not ask at {path}: be root, or a member of control_group") from None
-        except (TimeoutError, BlockingIOError):  # the latter: so many ask that the kernel takes no more
+        except (TimeoutError, BlockingIOError):  # the latter: the queue of the socket is full
             raise KnockError(f"the daemon at {path} does not answer") from None
         except (ConnectionResetError, BrokenPipeError):
             return
@@ -85,7 +85,7 @@ def lines(path: str, request: str, seconds: float | None) -> Iterator[dict[str, 
 
 
 def page(said: dict[str, Any], one: bool) -> str:
-    """The page for people. one: only doors were asked for."""
+    """Return the page for people. one: only doors were asked for."""
     if not said["running"]:
         return "knockknock-daemon is not running"
     doors = [
@@ -135,7 +135,7 @@ def page(said: dict[str, Any], one: bool) -> str:
 
 
 def expected(listed: dict[str, int], every: list[str]) -> str:
-    """Say of which packets the kernel tells the daemon."""
+    """Return which packets the kernel reports to the daemon, as text."""
     parts = [f"every SYN to {', '.join(every)} is logged"] if every else []
     if listed["profiles"] or not every:
         told = f"{listed['ahead']} knocks ahead of {listed['profiles']} profile(s)"
@@ -144,24 +144,24 @@ def expected(listed: dict[str, int], every: list[str]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns as wide as they must be."""
+    """Return rows as columns, as wide as they must be."""
     cells = [list(heads), *([plain(cell)[:WIDEST] for cell in row] for row in rows[:MOST])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
 def plain(value: object) -> str:
-    """Text that does nothing to a terminal; the daemon may have been taken over."""
+    """Return text that does nothing to a terminal; the daemon may have been taken over."""
     return "".join(one if one.isprintable() else "?" for one in str(value))
 
 
 def still(seconds: int) -> str:
-    """The time that a door stays open, as text."""
+    """Return the time that a door stays open, as text."""
     return f"{seconds} s" if seconds else "for ever"
 
 
 def span(seconds: int) -> str:
-    """A time in its largest two units."""
+    """Return a time in its two largest units."""
     for size, unit, small, less in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
             return f"{seconds // size} {unit} {seconds % size // small} {less}"

@@ -1,17 +1,17 @@
 """SOCKS and HTTP CONNECT on loopback, with a knock before each connection to a host that has a profile.
 
-A client speaks one of two dialects, and its first byte tells which. A dialect does no I/O: it hears bytes and says what
-to answer, so that it can be tried on any bytes at all.
+A client speaks one of two dialects; its first byte tells which. A dialect does no I/O: it takes bytes and returns the
+answer, so it can be tested with any bytes.
 """
 
 from typing import NamedTuple, Protocol
 
 MAX_HEAD = 8192
-"""Bytes that a client may say before its request is complete."""
+"""The most bytes of a client's request."""
 
 
 class Target(NamedTuple):
-    """The host and port that a client wants to be connected to."""
+    """The host and port that a client wants to reach."""
 
     host: str
     """A name or an address, as the client wrote it."""
@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 class Login(NamedTuple):
-    """The user name and password that a client has to say first, as bytes. The repr shows neither."""
+    """The user name and password that a client must present, as bytes. The repr shows neither."""
 
     user: bytes
     password: bytes
@@ -31,10 +31,10 @@ class Login(NamedTuple):
         return "<login>"
 
 
-class Refused(Exception):
-    """The conversation is over. The text says why; `answer` is what the client is still to be told, in bytes.
+class Rejected(Exception):
+    """The conversation ends. The text says why; `answer` is the last answer to the client, in bytes.
 
-    guess: whether a name and a password were said that are wrong.
+    guess: True if the client presented a wrong name or password.
     """
 
     def __init__(self, reason: str, answer: bytes = b"", *, guess: bool = False) -> None:
@@ -48,25 +48,25 @@ class Dialect(Protocol):
     target: Target | None
     """Set once the request is complete."""
     rest: bytes
-    """Bytes that the client sent behind its request: they belong to the connection."""
+    """Bytes that the client sent after its request; they belong to the connection."""
 
     def hear(self, data: bytes) -> bytes:
-        """Take what the client said, never nothing; what to answer now. Raises Refused."""
+        """Take a client's bytes, at least one, and return the answer so far. Raises Rejected."""
 
     def granted(self) -> bytes:
-        """The answer once the connection stands."""
+        """Return the answer for a connection that is established."""
 
     def failed(self, error: Exception) -> bytes:
-        """The answer if it cannot be made."""
+        """Return the answer for a connection that failed."""
 
 
 def check_target(host: str, port: int) -> Target:
-    """A target that a resolver and a file system may be asked for. Raises Refused.
+    """Return a target that is safe for a resolver and a file system. Raises Rejected.
 
-    A host name has at most 255 bytes (RFC 1035 section 2.3.4); what is no printable ASCII has to come in its IDNA form.
+    A host name has at most 255 bytes (RFC 1035 section 2.3.4), and must be printable ASCII or in its IDNA form.
     """
     if not (0 < len(host) <= 255 and host.isascii() and host.isprintable() and " " not in host and "/" not in host):
-        raise Refused("that is no host name")
+        raise Rejected("that is no host name")
     if not 0 < port < 65536:
-        raise Refused(f"there is no port {port}")
+        raise Rejected(f"there is no port {port}")
     return Target(host, port)

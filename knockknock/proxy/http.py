@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import h11
 
-from . import MAX_HEAD, Login, Refused, Target, check_target
+from . import MAX_HEAD, Login, Rejected, Target, check_target
 
 PAC_PATH = b"/proxy.pac"
 _HEADERS = [
     ("Connection", "close"),
     ("Cache-Control", "no-store"),
-    # A page may name this port in a <script>: with these two, no browser shows it what is there.
+    # A web page may name this port in a <script>: these two headers hide the text from it.
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
@@ -25,19 +25,19 @@ _BY_SOCKS = (
 
 
 class Http:
-    """One client's conversation; it has one request."""
+    """The conversation with one client, which has one request."""
 
     def __init__(self, login: Login | None, pac: Callable[[], str] | None) -> None:
-        """login: for Proxy-Authorization, and for Authorization where /proxy.pac is asked for.
+        """login: for Proxy-Authorization, and for Authorization of /proxy.pac.
 
-        pac: what makes the text of /proxy.pac; None for a client that does not get it.
+        pac: returns the text of /proxy.pac; None for a client that does not get it.
         """
         self.target: Target | None = None
         self.rest = b""
         self._login = login
         self._pac = pac
         self._head = False
-        """Whether the request is a HEAD, the answer to which has no body."""
+        """True for a HEAD, whose answer has no body."""
         self._connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
 
     def hear(self, data: bytes) -> bytes:
@@ -45,7 +45,7 @@ class Http:
             self._connection.receive_data(data)
             event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise self._refused(error.error_status_hint, "that is no HTTP request") from None
+            raise self._rejected(error.error_status_hint, "that is no HTTP request") from None
         if isinstance(event, h11.Request):
             self._request(event)
             self._connection.next_event()  # the end of the request: a CONNECT has no body
@@ -53,41 +53,41 @@ class Http:
         return b""
 
     def _request(self, request: h11.Request) -> None:
-        """Raises Refused, unless it is a CONNECT that is in order."""
+        """Check a CONNECT, or answer /proxy.pac. Raises Rejected."""
         headers = dict(request.headers)
         connect, self._head = request.method == b"CONNECT", request.method == b"HEAD"
         said = headers.get(b"proxy-authorization" if connect else b"authorization", b"")
         if self._login and not self._knows(said):
             ask = "Proxy-Authenticate" if connect else "WWW-Authenticate"
-            refused = self._refused(
+            rejected = self._rejected(
                 407 if connect else 401, "this proxy wants a name and a password", (ask, 'Basic realm="knockknock"')
             )
-            refused.guess = bool(said)  # a browser asks without them first
-            raise refused
+            rejected.guess = bool(said)  # a browser asks without credentials first
+            raise rejected
         if connect:
             if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0":
-                raise self._refused(400, "a CONNECT has no content")
+                raise self._rejected(400, "a CONNECT has no content")
             try:
                 self.target = _authority(request.target)
-            except Refused as refused:
-                raise self._refused(400, str(refused)) from None
+            except Rejected as error:
+                raise self._rejected(400, str(error)) from None
             return
         if not request.target.startswith(b"/"):
-            raise self._refused(501, _BY_SOCKS)
+            raise self._rejected(501, _BY_SOCKS)
         if request.target != PAC_PATH:
-            raise self._refused(404, "there is only /proxy.pac here; as a proxy this port speaks SOCKS and CONNECT")
+            raise self._rejected(404, "there is only /proxy.pac here; as a proxy this port speaks SOCKS and CONNECT")
         if request.method not in (b"GET", b"HEAD"):
-            raise self._refused(405, "/proxy.pac can only be read", ("Allow", "GET, HEAD"))
-        # A name that an attacker had resolve to loopback, and a page of another site, get nothing.
+            raise self._rejected(405, "/proxy.pac can only be read", ("Allow", "GET, HEAD"))
+        # An attacker's name that resolves to loopback, or another site's page, gets nothing.
         if self._pac is None or not _is_loopback(headers.get(b"host", b"")):
-            raise self._refused(403, "/proxy.pac is for this machine, under the address of its loopback")
+            raise self._rejected(403, "/proxy.pac is for this machine, under the address of its loopback")
         if headers.get(b"sec-fetch-site", b"none") != b"none" or b"origin" in headers:
-            raise self._refused(403, "/proxy.pac is not for the pages of a site")
+            raise self._rejected(403, "/proxy.pac is not for the pages of a site")
         answer = self._say(200, self._pac().encode(), ("Content-Type", "application/x-ns-proxy-autoconfig"))
-        raise Refused("/proxy.pac was read", answer)
+        raise Rejected("/proxy.pac was read", answer)
 
     def _knows(self, credentials: bytes) -> bool:
-        """Return whether credentials (RFC 7617 section 2) are those of the login."""
+        """Return True if credentials (RFC 7617 section 2) are those of the login."""
         scheme, _, encoded = credentials.partition(b" ")
         try:
             said = base64.b64decode(encoded.strip(), validate=True)
@@ -103,32 +103,32 @@ class Http:
         answer = connection.send(h11.Response(status_code=status, headers=[*_HEADERS, *headers, length])) or b""
         return answer + (b"" if self._head else connection.send(h11.Data(data=body)) or b"")
 
-    def _refused(self, status: int, reason: str, *headers: tuple[str, str]) -> Refused:
+    def _rejected(self, status: int, reason: str, *headers: tuple[str, str]) -> Rejected:
         body = f"knockknock-proxy: {reason}\n".encode()
-        return Refused(reason, self._say(status, body, ("Content-Type", "text/plain; charset=utf-8"), *headers))
+        return Rejected(reason, self._say(status, body, ("Content-Type", "text/plain; charset=utf-8"), *headers))
 
     def granted(self) -> bytes:
         return self._connection.send(h11.Response(status_code=200, headers=[], reason=b"Connection established")) or b""
 
     def failed(self, error: Exception) -> bytes:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return self._refused(504 if isinstance(error, TimeoutError) else 502, reason).answer
+        return self._rejected(504 if isinstance(error, TimeoutError) else 502, reason).answer
 
 
 def _authority(target: bytes) -> Target:
-    """host:port, the host of an IPv6 address in brackets (RFC 9112 section 3.2.3). Raises Refused."""
+    """Parse host:port, with IPv6 addresses in brackets (RFC 9112 section 3.2.3). Raises Rejected."""
     host, colon, port = target.decode("latin-1").rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         colon = ""
     if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5):
-        raise Refused("CONNECT takes HOST:PORT")
+        raise Rejected("CONNECT takes HOST:PORT")
     return check_target(host, int(port))
 
 
 def _is_loopback(host: bytes) -> bool:
-    """Return whether a Host header names the loopback itself."""
+    """Return True if a Host header names the loopback itself."""
     name = host.decode("latin-1").lower()
     name = name.partition("]")[0][1:] if name.startswith("[") else name.partition(":")[0]
     try:

@@ -1,4 +1,4 @@
-"""The proxy auto-configuration file, which names the hosts that a browser reaches through the proxy. Pure."""
+"""Writes the proxy auto-configuration file, which names the hosts that a browser reaches through the proxy. Pure."""
 
 import json
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ function FindProxyForURL(url, host) {
 
 
 def write(hosts: Iterable[str], address: str, login: bool) -> str:
-    """The file. address: of the proxy, HOST:PORT, an IPv6 address in brackets.
+    """Return the file. address: of the proxy, HOST:PORT, an IPv6 address in brackets.
 
-    login: whether the proxy wants one. No browser can say it over SOCKS, so then it is taken for an HTTP proxy.
+    login: True if the proxy wants one. Browsers cannot send it over SOCKS, so the file then names an HTTP proxy.
     """
     ways = f"PROXY {address}" if login else f"SOCKS5 {address}; SOCKS {address}"
     names = sorted({host.lower().rstrip(".") for host in hosts})

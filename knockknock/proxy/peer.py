@@ -1,4 +1,4 @@
-"""Finds who is at the other end of a connection: a user of this machine, or an address."""
+"""Identifies the other end of a connection: a user of this machine, or an address."""
 
 import contextlib
 import socket
@@ -11,7 +11,7 @@ _OWNER = 80
 
 
 def name(client: socket.socket) -> str:
-    """The user, where the other end is a process of this machine; else the address, of IPv6 its network (/64)."""
+    """Return the user of a local process at the other end, else the address, of IPv6 its network (/64)."""
     try:
         peer = client.getpeername()
     except OSError:
@@ -26,7 +26,7 @@ def name(client: socket.socket) -> str:
 
 
 def _owner(client: socket.socket, port: int, peer: bytes) -> int | None:
-    """The user of a client's own socket, if that is on this machine and open, as the kernel says. Raises OSError.
+    """Return the user of a client's socket if it is local and open, as the kernel says. Raises OSError.
 
     port, peer: the client's, the address packed.
     """
@@ -41,4 +41,4 @@ def _owner(client: socket.socket, port: int, peer: bytes) -> int | None:
     if struct.unpack_from("=H", answer, 4) != (_BY_FAMILY,):
         return None
     user, inode = struct.unpack_from("=II", answer, _OWNER)
-    return user if inode else None  # one that is closed already is said to be root's
+    return user if inode else None  # the kernel reports root for a socket that is closed

@@ -1,4 +1,4 @@
-"""Copies between two connections, both ways, ends included."""
+"""Copies between two connections in both directions, and passes on the end of each."""
 
 import asyncio
 import contextlib
@@ -7,24 +7,24 @@ import struct
 from collections.abc import Callable
 
 _CHUNK = 1 << 18
-"""Bytes that are moved at once. They are allocated for a read and freed with it: an idle connection holds none."""
+"""The most bytes copied at once, allocated for a read and freed after it: an idle connection holds none."""
 
 
 async def _pump(source: socket.socket, sink: socket.socket, moved: Callable[[], None]) -> None:
-    """One direction, until its end, which is passed on; a full sink stops the reading. Raises OSError."""
+    """Copy in one direction until its end, which is passed on; a full sink stops the reading. Raises OSError."""
     loop = asyncio.get_running_loop()
     while data := await loop.sock_recv(source, _CHUNK):
         moved()
         await loop.sock_sendall(sink, data)
         del data
-        await asyncio.sleep(0)  # neither of the two waits where both ends are fast, and others want their turn
+        await asyncio.sleep(0)  # with two fast ends neither call waits, and other connections need their turn
     sink.shutdown(socket.SHUT_WR)
 
 
 async def join(one: socket.socket, other: socket.socket, moved: Callable[[], None]) -> None:
-    """Both directions, each until its own end. A connection that breaks breaks the other, too.
+    """Copy in both directions, each until its own end. A connection that breaks breaks the other, too.
 
-    moved: called whenever something was said.
+    moved: called whenever bytes were copied.
     """
     for end in (one, other):
         with contextlib.suppress(OSError):

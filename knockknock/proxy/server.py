@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..errors import KnockError
-from . import Dialect, Login, Refused, Target, pac, peer
-from .doors import Doors
+from . import Dialect, Login, Rejected, Target, pac, peer
+from .hidden_hosts import HiddenHosts
 from .http import Http
 from .relay import join
 from .socks import Socks
@@ -20,58 +20,58 @@ from .socks import Socks
 log = logging.getLogger("knockknock")
 
 _LINGER = 1.0
-"""Seconds that a refused client has to read why."""
+"""Seconds that a refused client has to read the answer."""
 _UNFINISHED = 256
-"""Clients that have not said yet what they want, or are refused; when there is one more, the oldest goes."""
+"""The most clients without a whole request, or refused; one more displaces the oldest."""
 _LOOK_UPS = 1024
-"""Names that are looked up at a time, at most."""
+"""The most names that are looked up at a time."""
 _COMPLAINT, _GUESSERS = 60.0, 64
 """Seconds before a sentence is logged again, and users or addresses of which it is said meanwhile that they guess."""
 _PENALTY = 0.25
 """Seconds that a wrong password costs the user or address that it came from, one after the other."""
 _MOST_OWED = _PENALTY * _UNFINISHED
-"""Seconds of it; who owes more is not listened to. Clients that wait for their answers never owe as much."""
+"""The most seconds owed; beyond that a client is not read. One that waits for its answers never owes as much."""
 _DEAF = 1.0
-"""Seconds that one who owes more waits in vain."""
+"""Seconds that a client that owes more waits in vain."""
 
 
-class Limits(NamedTuple):
-    """Limits of a client."""
+class ClientLimits(NamedTuple):
+    """Limits of clients."""
 
     connections: int
-    """At a time; a further one is refused, or takes the place of one that was idle for long."""
+    """At a time; one more is refused, or replaces one that was idle for long."""
     handshake: float
-    """Seconds, to say what it wants."""
+    """Seconds for the request."""
     idle: float = 60.0
-    """Seconds after which a connection on which nothing was said makes room for another."""
+    """Seconds after which a silent connection makes room for another."""
 
 
 class Server:
-    """State that all connections share."""
+    """The state that all connections share."""
 
-    def __init__(self, doors: Doors, address: str, login: Login | None, limits: Limits) -> None:
-        """address: HOST:PORT under which a browser on this machine finds us."""
+    def __init__(self, doors: HiddenHosts, address: str, login: Login | None, limits: ClientLimits) -> None:
+        """address: HOST:PORT at which a browser on this machine finds the proxy."""
         self._doors = doors
         self._address = address
         self._login = login
         self._limits = limits
         self._unfinished: dict[asyncio.Task[None], None] = {}
-        """Clients that have not said yet what they want, the oldest first."""
+        """Clients without a whole request, the oldest first."""
         self._joined: dict[asyncio.Task[None], float] = {}
-        """When something was last said on each connection, by the loop's clock."""
+        """The time of the last bytes on each connection, by the loop's clock."""
         self._complaints: dict[str, float] = {}
-        """When each sentence was logged, by the loop's clock."""
+        """The time at which each sentence was logged, by the loop's clock."""
         self._paid: dict[str, float] = {}
-        """By user or address: when all its wrong passwords are paid for, by the loop's clock."""
+        """By user or address: the time at which all its wrong passwords are paid for, by the loop's clock."""
 
     def pac(self) -> str:
-        """The proxy auto-configuration file of now. Raises ProfileError."""
+        """Return the present proxy auto-configuration file. Raises ProfileError."""
         return pac.write(self._doors.hosts(), self._address, self._login is not None)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept and serve until SIGTERM or SIGINT, then close all connections."""
         loop = asyncio.get_running_loop()
-        # A name can take long to look up. As each connection looks one up at a time, none waits for a thread.
+        # Looking a name up can take long. Each connection looks up one at a time, so none waits for a thread.
         threads = min(self._limits.connections, _LOOK_UPS)
         loop.set_default_executor(ThreadPoolExecutor(threads, "resolve"))
         stop = asyncio.Event()
@@ -99,7 +99,7 @@ class Server:
             try:
                 client, address = await loop.sock_accept(listener)
             except OSError as error:
-                # Out of descriptors or memory, or the client has gone already: none is a reason to stop.
+                # Out of descriptors or memory, or the client is gone already: no reason to stop.
                 self._complain(f"a connection could not be accepted: {error.strerror}")
                 await asyncio.sleep(0.1)
                 continue
@@ -112,10 +112,12 @@ class Server:
             clients.add(task)
             self._unfinished[task] = None
             task.add_done_callback(ended)
-            await asyncio.sleep(0)  # whose request is here already is no longer unfinished when the next one comes
+            await asyncio.sleep(
+                0
+            )  # a client whose request is here already is no longer unfinished when the next one comes
 
     def _complain(self, sentence: str, who: str = "") -> None:
-        """Log a sentence, unless that was done within a minute. who: its subject, of any number of them."""
+        """Log a sentence, at most once a minute. who: its subject."""
         now = asyncio.get_running_loop().time()
         self._complaints = {said: at for said, at in self._complaints.items() if now - at < _COMPLAINT}
         sentence = f"{who}{sentence}"
@@ -134,11 +136,11 @@ class Server:
                 log.debug("%s: said nothing that could be understood within %g s", who, self._limits.handshake)
             except OSError as error:
                 log.debug("%s: %s", who, error.strerror)
-            except Refused as refused:
-                log.debug("%s: %s", who, refused)
-                if refused.guess:
+            except Rejected as rejected:
+                log.debug("%s: %s", who, rejected)
+                if rejected.guess:
                     await self._pay(guesser)
-                await _tell(client, refused.answer)
+                await _tell(client, rejected.answer)
             except KnockError as error:  # the profiles cannot be listed
                 log.warning("%s", error)
             else:
@@ -146,7 +148,7 @@ class Server:
                 await self._connect(client, who, dialect, target)
 
     def _room(self) -> bool:
-        """Return whether there is room for one more connection; one that was idle for long makes some."""
+        """Return True if there is room for one more connection; a connection that was idle for long makes room."""
         if len(self._joined) < self._limits.connections:
             return True
         task, last = min(self._joined.items(), key=lambda one: one[1])
@@ -159,11 +161,11 @@ class Server:
         return idle
 
     def _owed(self, guesser: str) -> float:
-        """Seconds that somebody still owes for wrong passwords."""
+        """Return the seconds that a client still owes for wrong passwords."""
         return max(0.0, self._paid.get(guesser, 0.0) - asyncio.get_running_loop().time())
 
     async def _pay(self, guesser: str) -> None:
-        """Count a wrong password, and wait until it is paid for."""
+        """Charge for a wrong password, and wait until it is paid for."""
         self._complain(": a wrong name or password", guesser)
         loop, owed = asyncio.get_running_loop(), self._owed(guesser)
         if owed >= _MOST_OWED:
@@ -178,14 +180,14 @@ class Server:
             self._paid.pop(guesser, None)
 
     async def _hear(self, client: socket.socket, host: str, guesser: str) -> tuple[Dialect, Target]:
-        """Read the client's request. Raises Refused, OSError."""
+        """Read the client's request. Raises Rejected, OSError."""
         loop = asyncio.get_running_loop()
         dialect: Dialect | None = None
         while dialect is None or dialect.target is None:
             if not (data := await loop.sock_recv(client, 1024)):
-                raise Refused("went away before it said what it wants")
+                raise Rejected("went away before it said what it wants")
             if self._owed(guesser) >= _MOST_OWED:
-                raise Refused("too many wrong passwords: this one is not looked at", guess=True)
+                raise Rejected("too many wrong passwords: this one is not looked at", guess=True)
             if dialect is None:
                 local = ipaddress.ip_address(host.partition("%")[0]).is_loopback
                 dialect = Socks(self._login) if data[0] in (4, 5) else Http(self._login, self.pac if local else None)
@@ -216,14 +218,14 @@ class Server:
 
 
 def _gone(client: socket.socket) -> bool:
-    """Return whether a client that waits for its connection has gone; one that closed its own end alone may listen."""
+    """Return True if a client that waits for its connection is gone; one that only closed its own end may listen."""
     poll = select.poll()
-    poll.register(client, 0)  # POLLHUP and POLLERR are always told
+    poll.register(client, 0)  # POLLHUP and POLLERR are always reported
     return bool(poll.poll(0))
 
 
 async def _tell(client: socket.socket, answer: bytes) -> None:
-    """A last answer; then wait until the client has closed, or a reset could overtake it."""
+    """Send a last answer, then wait until the client has closed, because a reset could overtake it."""
     loop = asyncio.get_running_loop()
     with contextlib.suppress(OSError):  # TimeoutError is one
         async with asyncio.timeout(_LINGER):

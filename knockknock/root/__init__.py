@@ -1,4 +1,4 @@
-"""The programs that run with rights of root: they keep one nftables table, and one rule in base chains of others.
+"""The programs with root privileges: they keep one nftables table, and one rule in base chains of other programs.
 
 watch stays root and runs setup, which places both and ends; helper, which setup becomes at the start, opens doors.
 """

@@ -1,4 +1,4 @@
-"""Places, heals and removes our table and the accept rules in chains of others."""
+"""Installs, repairs and removes our table and the accept rules; called by the set-up."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import FirewallError
-from . import NAME, accept, legacy, lock, nft, ruleset
+from . import NAME, accept_rule, iptables_legacy, libnftables, namespace_lock, ruleset
 from .listing import CHAINS, RULES, SETS, TABLES, connect, dump, generation
 from .netlink import INET, Kernel, text
 from .policy import Policy
@@ -27,8 +27,8 @@ _ESTABLISHED = "01"
 class Survey(NamedTuple):
     """The rules of others, nf_tables and legacy iptables, by their effect on doors."""
 
-    nft: accept.Look
-    iptables: tuple[legacy.Look, ...]
+    nft: accept_rule.Look
+    iptables: tuple[iptables_legacy.Look, ...]
 
     @property
     def refuses(self) -> bool:
@@ -81,7 +81,7 @@ def _may_open(limits: Policy, run: tuple[int, int, int]) -> bool:
 def survey(kernel: Kernel, label: int) -> Survey:
     """Return the rules of others by their effect on doors, and change nothing. Raises FirewallError."""
     with _refused():
-        return Survey(accept.look(kernel, label), tuple(legacy.look(label)))
+        return Survey(accept_rule.look(kernel, label), tuple(iptables_legacy.look(label)))
 
 
 @contextlib.contextmanager
@@ -128,7 +128,7 @@ class Firewall:
         for _ in range(_TRIES):
             with _refused():
                 before = generation(self._kernel)
-                nft.run(commands)
+                libnftables.run(commands)
                 listed = self._listed()
                 if generation(self._kernel) == before + 1:
                     self.digest = listed
@@ -139,7 +139,7 @@ class Firewall:
         found, label, placed = survey(self._kernel, self.policy.label), self.policy.label, 0
         self.late = [f"any {chain}" for chain in found.nft.late]
         for chain in found.nft.missing:
-            if problem := accept.place(self._kernel, label, chain):
+            if problem := accept_rule.place(self._kernel, label, chain):
                 self.late.append(f"any {problem}")
             else:
                 placed += 1
@@ -209,18 +209,18 @@ class Firewall:
         """Remove all that was placed, but keep the gate of protected ports, unless it is on trial: see open_gate()."""
         label = self.policy.label
         with _refused():
-            accept.remove(self._kernel, label)
-        for one in legacy.look(label):
+            accept_rule.remove(self._kernel, label)
+        for one in iptables_legacy.look(label):
             if one.placed:
-                legacy.remove(one.table, label)
+                iptables_legacy.remove(one.table, label)
         stays = self.policy.protect and not self.policy.trial
-        nft.run(_GONE + (ruleset.gate(self.policy, _established(self.policy)) if stays else ""))
+        libnftables.run(_GONE + (ruleset.gate(self.policy, _established(self.policy)) if stays else ""))
 
 
-def _placed(one: legacy.Look, label: int) -> legacy.Look:
+def _placed(one: iptables_legacy.Look, label: int) -> iptables_legacy.Look:
     """Place our rule in a legacy table. Return the table's new state, with the problem if it takes none."""
     try:
-        legacy.place(one.table, label)
+        iptables_legacy.place(one.table, label)
     except FirewallError as error:
         return one._replace(refuses=True, problem=str(error))
     return one._replace(placed=True)
@@ -232,7 +232,7 @@ def open_gate(state: str, label: int) -> None:
     state, label: of the daemon.
     """
     policy = Policy((), (), 0, os.path.realpath(state), label)
-    with lock.held(policy.state):
+    with namespace_lock.held(policy.state):
         Firewall(policy).remove()
         _save_gate(policy)
 

@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from ..errors import GrantError, KnockError
-from ..grant import DONE, EXPECTED, FAILED, LONGEST_REASON, RELOAD, VALUES, Grant, Order, pack_doors, unpack
-from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, limits, sets
+from . import DAEMON, KERNEL, LANDLOCK, NAME, ROOT, SLOTS, record_limits, sets
 from .netlink import Change, Kernel, add, delete, taken
+from .record import DONE, EXPECTED, FAILED, LONGEST_REASON, RELOAD, VALUES, Grant, Order, pack_doors, unpack
 
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
 """PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
@@ -51,7 +51,7 @@ def anew(name: str, key: bytes, seconds: int) -> list[Change]:
     return [*taken([name], key), add(name, key, seconds=seconds)]
 
 
-def changes(grant: Grant, held: limits.Limits) -> list[Change]:
+def changes(grant: Grant, held: record_limits.Limits) -> list[Change]:
     """Return the changes for a door, or for a source to block, as one transaction."""
     order, address, protocol, port, seconds = grant
     family, bits = (4, 32) if len(address) == 4 else (6, held.prefix)
@@ -84,7 +84,7 @@ def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
                 yield Grant._make([order, key[:size], *struct.unpack_from("!B3xH", key, size), left])
 
 
-def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opened: deque[float]) -> bytes:
+def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits, opened: deque[float]) -> bytes:
     """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError."""
     if isinstance(asked, list):
         kernel.change(*asked)
@@ -95,7 +95,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opene
     else:
         held.check(asked)
         if asked.seconds:
-            limits.admit(opened, held.doors_per_minute, time.monotonic())
+            record_limits.admit(opened, held.doors_per_minute, time.monotonic())
         wanted = changes(asked, held)
         try:
             kernel.change(*wanted)
@@ -106,14 +106,14 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: limits.Limits, opene
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     """Obey records until a side has gone. Raises GrantError for what is no record, OSError."""
-    held, opened = limits.unpack(root.recv(limits.MOST)), deque[float]()
+    held, opened = record_limits.unpack(root.recv(record_limits.MOST)), deque[float]()
     say(daemon, held.answer)
     while True:
         ready = select.select([root, daemon], [], [])[0]
-        if not (message := ready[0].recv(limits.MOST if root in ready else limits.LONGEST)):
+        if not (message := ready[0].recv(record_limits.MOST if root in ready else record_limits.LONGEST)):
             return
         if root in ready:
-            held = limits.unpack(message)
+            held = record_limits.unpack(message)
             say(daemon, held.answer)
         elif (asked := expect(message) if message[0] in EXPECTED else unpack(message)) == RELOAD:
             say(root, b"reload")
@@ -136,7 +136,7 @@ def main() -> None:
     """Lock this process in, and serve."""
     daemon, root, kernel = socket.socket(fileno=DAEMON), socket.socket(fileno=ROOT), Kernel(KERNEL)
     try:
-        confine(root.recv(limits.MOST))
+        confine(root.recv(record_limits.MOST))
         serve(daemon, root, kernel)
     except (GrantError, OSError, struct.error) as error:
         sys.exit(f"knockknock: the root helper stops: {error}")

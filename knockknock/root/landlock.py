@@ -1,4 +1,4 @@
-"""Landlock: takes the right to open files from a process, whatever the files' permissions are.
+"""Revokes a process's right to open files, whatever their permissions (Landlock).
 
 Three system calls of Linux 5.13 and later, which glibc has no functions for (Documentation/userspace-api/landlock.rst,
 include/uapi/linux/landlock.h). Their numbers are the same on all architectures but alpha.

@@ -1,10 +1,10 @@
-"""The policy: contents of our table and limits of the daemon, as values that one process hands to another."""
+"""The root helper's policy: the contents of our table and the helper's limits, as values passed between processes."""
 
 import json
 from typing import NamedTuple
 
 from ..errors import FirewallError
-from .limits import HEAD, MOST, RUN, Limits
+from .record_limits import HEAD, MOST, RUN, Limits
 
 LABEL = 75
 """Conntrack label of a connection whose SYN a door let in, unless the configuration names another; the next label is
@@ -12,7 +12,7 @@ that of a connection established through a door."""
 
 
 class Scan(NamedTuple):
-    """The settings of the scan guard (root.scan)."""
+    """The settings of the scan guard (root.scan_guard)."""
 
     ports: int
     """TCP ports that a source may try within `seconds`."""

@@ -5,12 +5,13 @@ import errno
 import os
 import resource
 import struct
+import sys
 from collections.abc import Collection
 
 from ..errors import PrivilegeError
 
-RUN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from {module} import main; main()"
-"""Code for `python -I -c`, which ignores the environment; the package's folder comes first in sys.path."""
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""The folder that our package is in."""
 DAC_OVERRIDE, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = 1, 6, 7, 8, 12, 13
 """Capabilities (include/uapi/linux/capability.h)."""
 
@@ -18,6 +19,15 @@ DAC_OVERRIDE, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = 1, 6, 7, 8, 12, 13
 _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 8, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _VERSION_3 = 0x20080522
+
+
+def program(module: str, *arguments: str, package: str = _PACKAGE) -> list[str]:
+    """Return the command that runs main() of one of our modules, whatever the environment says (python -I).
+
+    module: its name below the package. package: the folder that the package is in.
+    """
+    code = f"import sys; sys.path[:0] = [sys.argv.pop(1)]; from knockknock.{module} import main; main()"
+    return [sys.executable, "-I", "-c", code, package, *arguments]
 
 
 def keep(capabilities: Collection[int]) -> None:

@@ -1,4 +1,4 @@
-"""The text of our table, in the language of nft(8).
+"""Generates the text of our table, in the language of nft(8).
 
     prerouting, right behind conntrack
         knocked            finds SYNs with expected values, or to a port whose every SYN is logged
@@ -281,7 +281,7 @@ def _doors(family: int) -> str:
 
 
 def _scan(scan: Scan, nflog_group: int) -> str:
-    """Return the counters, sets and chains of the scan guard; root.scan describes its counting."""
+    """Return the counters, sets and chains of the scan guard; root.scan_guard describes its counting."""
     mask = ipaddress.IPv6Address((1 << 128) - (1 << 128 - scan.prefix))
     sources = {4: "ip saddr", 6: f"ip6 saddr & {mask}"}
     tell = told(nflog_group) if scan.by_daemon else ""

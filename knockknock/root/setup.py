@@ -1,4 +1,4 @@
-"""The set-up: places our table and the accept rules, says what it found, and ends.
+"""The set-up: a program that installs our table and the accept rules, reports what it found, and ends.
 
 root.watch runs it as root: at the start, at a reload, to heal, and to remove all. It leaves the policy in force and the
 digest of our table to the next one, in a file without a name (memfd_create(2)). Its output is for the daemon; it ends
@@ -14,22 +14,21 @@ import sys
 from collections.abc import Callable
 
 from ..errors import FirewallError, KnockError
-from ..grant import DONE, LONGEST_REASON, PLACED, SURVEYED
 from . import KERNEL, LANDLOCK, ROOT, landlock, policy, privileges, seccomp
 from .firewall import Firewall
 from .netlink import NETFILTER
 from .policy import Policy
+from .record import DONE, LONGEST_REASON, PLACED, SURVEYED
 
 NOBODY = 65534
 """User and group id of the helper."""
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _LONGEST_SURVEY = 20000
 """The most bytes after SURVEYED or PLACED."""
 _APART = 512
 """The first descriptor that is out of the way of those that the helper gets."""
 
 
-class Memory:
+class Kept:
     """The state that one set-up leaves to the next."""
 
     def __init__(self, fd: int) -> None:
@@ -48,7 +47,7 @@ class Memory:
         os.pwrite(self._fd, f"{firewall.digest}\n{policy.dump(firewall.policy)}".encode(), 0)
 
 
-def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -> None:
+def start(chosen: Policy, kept: Kept, control: socket.socket, theirs: int) -> None:
     """Place everything, then become the helper. theirs: its end of `control`. Raises KnockError, OSError."""
     firewall = Firewall(chosen)
     try:
@@ -58,7 +57,7 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
                 "; this version of nftables cannot list what knocks can bear, so every SYN to a knock port is logged"
             )
         answer = DONE + said.encode()[:LONGEST_REASON]
-        memory.keep(firewall)
+        kept.keep(firewall)
         walls, version = chosen.locked_in, landlock.version()
         control.send(bytes([walls and version > 0]) + (seccomp.helper() if walls else b""))
         _inform(control, firewall, SURVEYED + _late(firewall), answer)
@@ -69,12 +68,12 @@ def start(chosen: Policy, memory: Memory, control: socket.socket, theirs: int) -
         raise
 
 
-def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
+def reload(fresh: Policy, kept: Kept, control: socket.socket) -> str:
     """Heal, then put another policy in force. Return what was healed. Raises FirewallError."""
-    firewall = memory.firewall()
+    firewall = kept.firewall()
     said = firewall.heal(everything=True)
     firewall.follow(fresh)
-    memory.keep(firewall)
+    kept.keep(firewall)
     try:
         _inform(control, firewall, SURVEYED + _late(firewall), DONE)
     except OSError:
@@ -82,12 +81,12 @@ def reload(fresh: Policy, memory: Memory, control: socket.socket) -> str:
     return said
 
 
-def heal(memory: Memory, control: socket.socket, everything: bool) -> str:
+def heal(kept: Kept, control: socket.socket, everything: bool) -> str:
     """Restore missing rules. Return what was done, or "". everything: others' chains, too. Raises FirewallError."""
-    firewall = memory.firewall()
+    firewall = kept.firewall()
     try:
         said = firewall.heal(everything)
-        memory.keep(firewall)
+        kept.keep(firewall)
     finally:
         if everything or firewall.anew:
             with contextlib.suppress(OSError):  # healing counts, even if the daemon is not told
@@ -118,31 +117,30 @@ def _be_helper(theirs: int, walls: int) -> None:
         os.dup2(fd, number)
     os.closerange(LANDLOCK + 1, _APART)
     os.chdir("/")
-    code = privileges.RUN.format(module="knockknock.root.helper")
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-c", code, _PACKAGE])
+        os.execv(sys.executable, privileges.program("root.helper"))
     except OSError as error:
         sys.exit(f"knockknock: {sys.executable} cannot be executed as the root helper: {error.strerror}")
 
 
 def main(read: Callable[[str], Policy] | None = None) -> None:
-    """Run one mode. Arguments: mode, configuration, seconds of a trial, descriptors of Memory and the helper's pair.
+    """Run one mode. Arguments: mode, configuration, seconds of a trial, descriptors of Kept and the helper's pair.
 
     read: makes a policy of a configuration, for `start` and `reload` alone.
     """
     mode, config, trial, *numbers = sys.argv[1:]
     fd, ours, theirs = map(int, numbers)
-    memory, control = Memory(fd), socket.socket(fileno=ours)
+    kept, control = Kept(fd), socket.socket(fileno=ours)
     said = ""
     try:
         if mode == "start" and read:
-            start(read(config)._replace(trial=int(trial)), memory, control, theirs)
+            start(read(config)._replace(trial=int(trial)), kept, control, theirs)
         elif mode == "reload" and read:
-            said = reload(read(config), memory, control)
+            said = reload(read(config), kept, control)
         elif mode == "remove":
-            memory.firewall().remove()
+            kept.firewall().remove()
         else:
-            said = heal(memory, control, everything=mode == "heal")
+            said = heal(kept, control, everything=mode == "heal")
     except (KnockError, OSError) as error:
         print(error, end="")
         sys.exit(1)

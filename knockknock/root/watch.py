@@ -20,9 +20,9 @@ import time
 from collections.abc import Iterator
 
 from ..errors import FirewallError, KnockError
-from ..grant import FAILED, LONGEST_REASON, NOTICE
-from . import DAEMON, NAME, limits, lock, privileges
+from . import DAEMON, NAME, namespace_lock, privileges, record_limits
 from .netlink import INET, NETFILTER
+from .record import FAILED, LONGEST_REASON, NOTICE
 
 SETTLE = 0.25
 """Seconds from the first announcement to a look at the rules: a reload comes in several transactions."""
@@ -77,7 +77,7 @@ class SetUp:
         """config: path of the configuration. trial: seconds, or 0."""
         self._words = [config, trial, str(os.memfd_create("policy", 0))]
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * limits.MOST)
+        self.control.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * record_limits.MOST)
 
     def start(self) -> int:
         """Place everything. Return the id of the process that has become the helper. Raises FirewallError."""
@@ -107,16 +107,15 @@ class SetUp:
 
     def _begin(self, mode: str) -> tuple[int, str]:
         """Start the set-up. Return its process id, and its output when it has ended or become the helper."""
-        module = "knockknock.policy" if mode in ("start", "reload") else "knockknock.root.setup"
-        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        module = "server.policy_reader" if mode in ("start", "reload") else "root.setup"
         ends = [self.control.fileno(), self._theirs.fileno()]
-        words = [privileges.RUN.format(module=module), package, mode, *self._words, *map(str, ends)]
+        words = privileges.program(module, mode, *self._words, *map(str, ends))
         said, out = os.pipe()
         for fd in ends:
             if fd >= 0:
                 os.set_inheritable(fd, True)
         to_us = [(os.POSIX_SPAWN_DUP2, out, 1)]
-        pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-c", *words], os.environ, file_actions=to_us)
+        pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=to_us)
         os.close(out)
         with open(said) as printed:
             return pid, printed.read()
@@ -132,7 +131,7 @@ def main() -> None:
         privileges.no_core()
         privileges.no_more()
         privileges.keep(_START)
-        with lock.held(state):
+        with namespace_lock.held(state):
             changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETFILTER)
             changes.bind((0, _NFTABLES_GROUP))
             setup = SetUp(config, trial)
@@ -230,8 +229,8 @@ def meaning(message: bytes) -> str:
 def legacy_commands() -> int:
     """Return an inotify descriptor that is readable after each legacy iptables command. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    os.close(os.open(lock.XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(namespace_lock.XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     fd = int(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-    if fd < 0 or libc.inotify_add_watch(fd, lock.XTABLES.encode(), _IN_CLOSE) < 0:
-        raise OSError(ctypes.get_errno(), lock.XTABLES)
+    if fd < 0 or libc.inotify_add_watch(fd, namespace_lock.XTABLES.encode(), _IN_CLOSE) < 0:
+        raise OSError(ctypes.get_errno(), namespace_lock.XTABLES)
     return fd

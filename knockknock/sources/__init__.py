@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from ..errors import SourceError
 
 if TYPE_CHECKING:
-    from ..config import Config
-    from ..packet import Packet
+    from ..core.packet import Packet
 
 SOURCES = {
-    "file": "knockknock.sources.kernlog",
+    "file": "knockknock.sources.log_file",
     "kmsg": "knockknock.sources.kmsg",
     "nflog": "knockknock.sources.nflog",
 }
@@ -21,7 +20,7 @@ class Source(Protocol):
     """The protocol of a source: open_source() of each of these modules returns one."""
 
     GIVES: frozenset[str]
-    """Features that a format may need (schemes.Scheme.needs)."""
+    """Features that a format may need (core.profile.Profile.needs)."""
     path: str
     """The place where the packets come from, for people."""
     group: int | None
@@ -59,12 +58,25 @@ class Opener(Protocol):
         """Open a source only to look at it, not to read: take nothing that only one program can have."""
 
 
-def open_source(config: "Config", *, look: bool = False) -> Source:
-    """Open the source that a configuration names; `auto` prefers a log file that is in use. Raises SourceError.
+class Choice(Protocol):
+    """The settings that say where packets come from; the daemon's configuration has them."""
+
+    @property
+    def source(self) -> str:
+        """A key of SOURCES, or `auto`."""
+
+    @property
+    def log_file(self) -> str: ...
+    @property
+    def nflog_group(self) -> int: ...
+
+
+def open_source(choice: Choice, *, look: bool = False) -> Source:
+    """Open the source that the settings name; `auto` prefers a log file that is in use. Raises SourceError.
 
     look: only to look at it, so that a running daemon is not disturbed.
     """
-    name, place, passed_by = choose(config)
+    name, place, passed_by = choose(choice)
     module = cast(Opener, import_module(SOURCES[name]))
     source = module.look(place) if look else module.open_source(place)
     if passed_by:
@@ -72,28 +84,28 @@ def open_source(config: "Config", *, look: bool = False) -> Source:
     return source
 
 
-def choose(config: "Config") -> tuple[str, str, str]:
+def choose(choice: Choice) -> tuple[str, str, str]:
     """Return a key of SOURCES, the place to read, and the reason why `auto` passes over a log file, or "".
 
     Raises SourceError if /dev/kmsg is to be read and there is none.
     """
     from os.path import exists
 
-    from . import writer
+    from . import log_writer
     from .kmsg import given
 
-    name, path, why = config.source, config.log_file, ""
+    name, path, why = choice.source, choice.log_file, ""
     ring = exists("/dev/kmsg") or given()
     if name == "auto" and exists(path):
-        if writer.stale(path):
+        if log_writer.stale(path):
             why = f"{path} was not written to since this machine's boot"
-        elif ring and writer.gone(path):  # perhaps in the middle of a rotation: without a ring the file is better
+        elif ring and log_writer.gone(path):  # perhaps in the middle of a rotation: without a ring the file is better
             why = f"no program has {path} open to write to it"
     if name == "auto":
         name = "file" if exists(path) and not why else "kmsg"
     if name == "kmsg" and not ring:
         absent = why or f"there is no {path}"
-        lacking = f" and {absent}" if config.source == "auto" else ""
+        lacking = f" and {absent}" if choice.source == "auto" else ""
         raise SourceError(f"there is no /dev/kmsg here, as in many containers{lacking}: set source = nflog")
-    place = {"file": path, "kmsg": "/dev/kmsg", "nflog": str(config.nflog_group)}[name]
+    place = {"file": path, "kmsg": "/dev/kmsg", "nflog": str(choice.nflog_group)}[name]
     return name, place, why

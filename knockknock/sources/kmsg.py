@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
+from ..core.packet import Packet
 from ..errors import SourceError
-from ..packet import Packet
-from .logline import Lines
+from .kernel_line import Lines
 
 RECORD = 8192
 """Bytes of a read; the kernel refuses a read that is shorter than the record (PRINTK_MESSAGE_MAX is 2048)."""

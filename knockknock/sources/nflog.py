@@ -11,10 +11,10 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from ..core.packet import Packet
 from ..errors import SourceError
-from ..packet import Packet
 from .datagrams import BATCH, Datagrams
-from .nfpacket import Parser
+from .nflog_packet import Parser
 
 COPY = 512
 """The most bytes of a packet that the kernel copies: IP and TCP headers with all options are at most 120, IPv6

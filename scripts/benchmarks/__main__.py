@@ -65,6 +65,9 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=20, help="how often each figure is taken (default %(default)s)")
     options.add_argument("--only", action="append", choices=MEASURES, help="only this; may be repeated")
     options.add_argument("--json", type=Path, metavar="FILE", help="write all values to a file, too")
+    options.add_argument(
+        "--plots", type=Path, metavar="DIRECTORY", help="draw them there, as SVG files (takes matplotlib)"
+    )
     asked = options.parse_args()
     if os.geteuid() != 0:
         options.error("it must be run as root, to make network namespaces")
@@ -90,9 +93,13 @@ def main() -> None:
             for row in measure(name, lab, asked.runs):
                 rows.append((name, row))
                 print(row.row(), flush=True)
+    found = {"where": where, "runs": asked.runs, "rows": [{"of": name, **row._asdict()} for name, row in rows]}
     if asked.json:
-        found = [{"of": name, **row._asdict()} for name, row in rows]
-        asked.json.write_text(json.dumps({"where": where, "runs": asked.runs, "rows": found}, indent=1) + "\n")
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    if asked.plots:
+        from . import plots  # matplotlib need not be installed for the rest
+
+        plots.draw(found, asked.plots)
     sys.exit(any(isinstance(row, Figure) and not row.values for _, row in rows))
 
 

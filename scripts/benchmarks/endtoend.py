@@ -11,9 +11,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from knockknock import client, store
-from knockknock.request import TCP, Request, Verb
-from knockknock.schemes.synprofile import Profile
+from knockknock.client import raw_socket
+from knockknock.client.knock import prepare
+from knockknock.core.request import TCP, Request, Verb
+from knockknock.profiles import files
+from knockknock.schemes.syn.profile import Profile
 
 from .lab import (
     ADDRESS,
@@ -163,22 +165,20 @@ def measure_in_process(lab: Lab, runs: int) -> Iterator[Figure]:
     for name in ("kmsg", "nflog"):
         own, times = Own(lab, name), []
         with own.running(), inside(CLIENT), contextlib.ExitStack() as stack:
-            raw = stack.enter_context(client.open_raw()[socket.AF_INET])
-            profile = store.load_profile(str(own.profile))
+            raw = stack.enter_context(raw_socket.open_raw()[socket.AF_INET])
+            profile = files.load_profile(str(own.profile))
             assert isinstance(profile, Profile)
             for _ in range(runs + 1):
                 source = lab.source()
                 pause()
                 start = time.time_ns()
                 request, address = Request(Verb.OPEN, TCP, DOOR), (socket.AF_INET, ADDRESS)
-                for knock in client.prepare(str(own.profile), profile, [request], address, dry=False):
-                    client.send(raw, knock)
+                for knock in prepare(str(own.profile), profile, [request], address, dry=False):
+                    raw_socket.send(raw, knock)
                 if opened := answered(source, 5, 0.0005):
                     times.append((opened - start) / 1e6)
                 lab.accept()
-        notes = (
-            f"client.prepare and send, until the first connection, a SYN each 0.5 ms; {len(times)} of {runs + 1} opened"
-        )
+        notes = f"prepare and send, until the first connection, a SYN each 0.5 ms; {len(times)} of {runs + 1} opened"
         yield Figure(f"end to end from a program that runs, knockknock, {name}", "ms", times[1:], "below all", notes)
 
 

@@ -15,11 +15,14 @@ import time
 import venv
 from collections.abc import Iterator
 
-from knockknock import client, store, tcpip, template
-from knockknock.request import TCP, Request, Verb
-from knockknock.schemes import Carried
-from knockknock.schemes.synprofile import Profile
-from knockknock.sources.logline import parse
+from knockknock.client import raw_socket, syn_template
+from knockknock.client.knock import prepare
+from knockknock.core import headers
+from knockknock.core.headers import Carried
+from knockknock.core.request import TCP, Request, Verb
+from knockknock.profiles import files
+from knockknock.schemes.syn.profile import Profile
+from knockknock.sources.kernel_line import parse
 
 from .endtoend import NETLINK_NETFILTER, NEWSETELEM, NFNLGRP_NFTABLES, SO_TIMESTAMPNS
 from .lab import (
@@ -74,19 +77,19 @@ class Knocker:
         self.wire.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self.wire.settimeout(2)
         with inside(CLIENT):
-            self.raw = stack.enter_context(client.open_raw()[socket.AF_INET])
-            self.template = template.kernel_syn(socket.AF_INET, 1460)
+            self.raw = stack.enter_context(raw_socket.open_raw()[socket.AF_INET])
+            self.template = syn_template.kernel_syn(socket.AF_INET, 1460)
 
     def knock(self) -> int:
         """Send a knock; when the kernel saw it arrive at the server, in nanoseconds since the epoch."""
         time.sleep(random.uniform(0.05, 0.1))  # no rhythm with any timer
         LOG_ALL.write_text("1")  # again, because the tests of something else may have put it back
-        profile = store.load_profile(str(self.own.profile))
+        profile = files.load_profile(str(self.own.profile))
         assert isinstance(profile, Profile)
         request = Request(Verb.OPEN, TCP, DOOR)
         with inside(CLIENT):
-            (knock,) = client.prepare(str(self.own.profile), profile, [request], (socket.AF_INET, ADDRESS), dry=False)
-            client.send(self.raw, knock)
+            (knock,) = prepare(str(self.own.profile), profile, [request], (socket.AF_INET, ADDRESS), dry=False)
+            raw_socket.send(self.raw, knock)
         while True:
             packet, control, _, _ = self.wire.recvmsg(2048, 64)
             if packet[:40] == knock.packet[:40]:
@@ -203,7 +206,7 @@ def send(knocker: Knocker, burst: list[tuple[bytes, int, Carried]]) -> None:
     """Put a burst through the LOG or NFLOG rule."""
     LOG_ALL.write_text("1")
     server = socket.inet_aton(ADDRESS)
-    packets = [tcpip.knock(knocker.template, source, server, port, fields) for source, port, fields in burst]
+    packets = [headers.knock(knocker.template, source, server, port, fields) for source, port, fields in burst]
     for packet in packets:
         knocker.raw.sendto(packet, (ADDRESS, 0))
 

@@ -15,9 +15,9 @@ import struct
 import sys
 import time
 
-from knockknock import tcpip
-from knockknock.schemes import Carried
-from knockknock.template import kernel_syn
+from knockknock.client.syn_template import kernel_syn
+from knockknock.core import headers
+from knockknock.core.headers import Carried
 
 DIFFERENT = {"one": 2000, "spoofed": 100_000}
 """Packets that are made beforehand, and sent over and over: more sources than any of our sets holds."""
@@ -33,7 +33,7 @@ def junk(kind: str, port: int, source: bytes, server: bytes, template: bytes) ->
     """One packet from the IP header on, that is no knock of any tool and costs it the most work."""
     number = random.getrandbits
     if kind == "syn":
-        return tcpip.knock(template, source, server, port, Carried(1 + number(15), number(32), 0, number(16)))
+        return headers.knock(template, source, server, port, Carried(1 + number(15), number(32), 0, number(16)))
     body = base64.b64encode(random.randbytes(SIZE * 3 // 4))
     head = struct.pack("!BBHHHBBH", 0x45, 0, 28 + len(body), number(16), 0, 64, 17, 0) + source + server
     total = sum(struct.unpack("!10H", head))

@@ -1,4 +1,4 @@
-"""The table that README shows, from what `scripts/bench --json FILE` has written.
+"""The summary in docs/FIGURES.md, from what `scripts/bench --json FILE` has written.
 
 usage: PYTHONPATH=.:scripts python3 -m benchmarks.summary FILE
 """

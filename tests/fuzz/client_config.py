@@ -1,7 +1,7 @@
 """A client's configuration by host."""
 
+from knockknock.client.host_config import MAX_TIMEOUT, parse
 from knockknock.errors import ConfigError
-from knockknock.hosts import MAX_TIMEOUT, parse
 
 WHERE = "/home/alice/.knockknock/config"
 CORPUS = [

@@ -2,8 +2,8 @@
 
 import re
 
-from knockknock.config import MAX_DELAY, parse
 from knockknock.errors import ConfigError
+from knockknock.server.config import MAX_DELAY, parse
 
 WHERE = "/etc/knockknock.d/config"
 CORPUS = [

@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from knockknock.control import parse
+from knockknock.server.control import parse
 
 CORPUS = [b"status", b"events", b"status 192.0.2.7", b"status 2001:db8::7", b"status ::ffff:192.0.2.7", b"", b"x" * 64]
 

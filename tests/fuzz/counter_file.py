@@ -4,9 +4,9 @@ import os
 import re
 import zlib
 
-from knockknock.counters import read_counter
+from knockknock.core.counter_text import MAX_COUNTER
 from knockknock.errors import CounterError
-from knockknock.profile import MAX_COUNTER
+from knockknock.profiles.counters import read_counter
 
 CORPUS = [
     b"0\n",

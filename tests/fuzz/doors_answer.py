@@ -1,9 +1,9 @@
 """The root helper's answer to a STATUS."""
 
-from knockknock.answers import unpack_doors
 from knockknock.errors import GrantError
-from knockknock.facts import door as told
-from knockknock.grant import MOST_DOORS, Grant, Order, pack_doors
+from knockknock.root.record import MOST_DOORS, Grant, Order, pack_doors
+from knockknock.server.event_text import door as told
+from knockknock.server.privsep import unpack_doors
 
 _ONE = Grant(Order.OPEN_ONCE, bytes([192, 0, 2, 7]), 6, 22, 15)
 _OTHER = Grant(Order.OPEN, bytes(range(16)), 17, 51820, 3600)

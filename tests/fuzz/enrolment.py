@@ -1,8 +1,8 @@
 """The line that enrols a client."""
 
-from knockknock.enrolment import MAX_TEXT, decode, encode
 from knockknock.errors import ProfileError
-from knockknock.schemes.synprofile import Profile
+from knockknock.profiles.enrolment import MAX_TEXT, decode, encode
+from knockknock.schemes.syn.profile import Profile
 
 LINE = encode(Profile("server.example", bytes(16), bytes(range(32)), 4242, "compact"), 7)
 CORPUS = [

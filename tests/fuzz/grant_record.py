@@ -1,7 +1,7 @@
 """The record that crosses the privilege line."""
 
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, Order, pack, unpack
+from knockknock.root.record import RECORD, Order, pack, unpack
 
 CORPUS = [
     bytes.fromhex("010406000016000fc0000207000000000000000000000000"),

@@ -1,16 +1,17 @@
 """The record that the process that runs hooks is given."""
 
 from knockknock.errors import GrantError
-from knockknock.grant import Grant, Order
-from knockknock.hooks import RECORD, Happened, pack, unpack
-from knockknock.profile import check_name
-from knockknock.runner import environment
+from knockknock.profiles.text import check_name
+from knockknock.root.record import Grant, Order
+from knockknock.server.hook_runner import environment
+from knockknock.server.hooks import RECORD, Happened, pack, unpack
 
 _DOOR = Grant(Order.OPEN_ONCE, bytes([192, 0, 2, 7]), 6, 22, 15)
 CORPUS = [
     pack(Happened("laptop", _DOOR)),
     pack(Happened("a" * 64, Grant(Order.OPEN, bytes(range(16)), 17, 51820, 3600))),
-    pack(Happened("l.p_t-p", Grant(Order.CLOSE, bytes(4), 6, 1, 0), ended=True)),
+    pack(Happened("l.p_t-p", Grant(Order.CLOSE, bytes(4), 6, 1, 0), "ended")),
+    pack(Happened("gone", Grant(Order.CLOSE, bytes(4), 17, 1, 0), "revoked")),
     bytes(RECORD.size),
     b"",
 ]

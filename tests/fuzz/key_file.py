@@ -2,8 +2,8 @@
 
 import base64
 
+from knockknock.core.key_text import parse_key, write_key
 from knockknock.errors import ProfileError
-from knockknock.profile import parse_key, write_key
 
 CORPUS = [
     base64.b64encode(bytes(range(16))) + b"\n",

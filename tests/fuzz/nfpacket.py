@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from knockknock.packet import TCP
-from knockknock.sources.nfpacket import Parser
+from knockknock.core.packet import TCP
+from knockknock.sources.nflog_packet import Parser
 
 _GROUP = 19275
 _SAMPLES = json.loads((Path(__file__).parent.parent / "vectors" / "nflog.json").read_text())["messages"]

@@ -1,7 +1,7 @@
 """What is kept of used one-time passwords."""
 
 from knockknock.errors import CounterError
-from knockknock.schemes.otp import read_memory, write_memory
+from knockknock.schemes.otp.profile import read_memory, write_memory
 
 CORPUS = [
     b"floor 0\n",

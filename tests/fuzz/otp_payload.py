@@ -1,6 +1,6 @@
 """The payload of a datagram to a knock port."""
 
-from knockknock.schemes.otp import read_payload
+from knockknock.schemes.otp.profile import read_payload
 
 _DIGITS = b"0123456789abcdef" * 4
 CORPUS = [

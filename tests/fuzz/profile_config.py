@@ -2,8 +2,8 @@
 
 from knockknock import schemes
 from knockknock.errors import ConfigError
-from knockknock.profile import named, parse_config, write_config
-from knockknock.schemes.synprofile import Profile
+from knockknock.profiles.text import named, parse_config, write_config
+from knockknock.schemes.syn.profile import Profile
 
 WHERE = "/etc/knockknock.d/profiles/alice/config"
 CORPUS = [

@@ -1,6 +1,6 @@
 """What a client of the proxy says first."""
 
-from knockknock.proxy import MAX_HEAD, Dialect, Login, Refused
+from knockknock.proxy import MAX_HEAD, Dialect, Login, Rejected
 from knockknock.proxy.http import Http
 from knockknock.proxy.socks import Socks
 
@@ -46,8 +46,8 @@ def _hear(dialect: Dialect, pieces: list[bytes]) -> tuple[object, ...]:
             continue
         try:
             answer += dialect.hear(piece)
-        except Refused as refused:
-            return answer + refused.answer, "refused"
+        except Rejected as rejected:
+            return answer + rejected.answer, "refused"
         left = left[len(piece) :]
         if target := dialect.target:
             assert 0 < target.port < 65536

@@ -1,8 +1,8 @@
 """A file of one-time sequences."""
 
 from knockknock.errors import ConfigError
-from knockknock.schemes.sequence import Profile, complete
-from knockknock.schemes.steps import show_steps
+from knockknock.schemes.sequence.notation import show_steps
+from knockknock.schemes.sequence.profile import Profile, complete
 
 DRAFT = Profile("", (), (), one_time="list")
 CORPUS = [

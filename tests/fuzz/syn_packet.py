@@ -1,7 +1,7 @@
 """A packet that somebody asks to be sent (knockknock --send)."""
 
+from knockknock.core.headers import check_syn, total_length
 from knockknock.errors import SendError
-from knockknock.tcpip import check_syn, total_length
 
 IPV4 = bytes.fromhex(
     "4500003c6b3c40004006b48f0a4d00020a4d0001c3501092a1b2c3d400000000a002faf0aaaa0000020405b40402080a4cdd9c2f0000000001030307"

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from knockknock.counters import read_counter
+from knockknock.profiles.counters import read_counter
 from knockknock.root.watch import SETTLE
 
 from .lab import Daemon, Lab, inside, until

@@ -19,14 +19,15 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyseccomp
 
-from knockknock import daemon, grant, syslog
 from knockknock.cli import daemon as command
 from knockknock.errors import KnockError
-from knockknock.grant import Grant, Order
+from knockknock.root import record
+from knockknock.root.record import Grant, Order
+from knockknock.server import daemon, syslog
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PTRACE_SEIZE, F_SETSIG = 0x4206, 10
@@ -74,7 +75,7 @@ def attempts(facts: dict[str, Any], taken: daemon.Daemon) -> dict[str, Attempt]:
         "socket: pair": lambda: [end.detach() for end in socket.socketpair()],
         "socket: io_uring": call("io_uring_setup", 1, bytes(120)),
         "socket: listen on one that is there": lambda: socket.socket(fileno=os.dup(taken._helper.fileno())).listen(),
-        "socket: listen on the control socket anew": lambda: taken._observers._listener.listen(),  # type: ignore[union-attr]
+        "socket: listen on the control socket anew": lambda: cast(socket.socket, taken._dispatcher._listener).listen(),
         "socket: accept at one that is there": call("accept4", taken._helper.fileno(), 0, 0, 0),
         "socket: connect one that is there": lambda: connect_anew(taken._helper.fileno()),
         "socket: pass a descriptor": call("sendmsg", taken._helper.fileno(), 0, 0),
@@ -158,7 +159,7 @@ def open_doors(facts: dict[str, Any], taken: daemon.Daemon) -> Callable[[], dict
         for number in range(facts["doors"]):
             address = bytes([192, 0, 2, number + 1])
             results[f"{number}"] = ask(Grant(Order.OPEN, address, 6, 22, facts["seconds"]))
-            results[f"reload {number}"] = ask(grant.RELOAD)
+            results[f"reload {number}"] = ask(record.RELOAD)
         if "beyond" in facts:
             results["beyond"] = ask(Grant(Order.OPEN, b"\xc0\0\2\x63", *facts["beyond"]))
         return results

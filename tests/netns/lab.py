@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from knockknock.root.privileges import RUN
+from knockknock.root.privileges import program
 
 ROOT = Path(__file__).parents[2]
 KNOCK_PORT = 4242
@@ -392,8 +392,7 @@ def start_watch(lab: Lab, package: Path, config: str) -> socket.socket:
     package: the directory that our package is in. What it says first is left to be read.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = RUN.format(module="knockknock.root.watch")
-    words = [sys.executable, "-I", "-c", code, str(package), config, lab.settings["state"], "0"]
+    words = program("root.watch", config, lab.settings["state"], "0", package=str(package))
     with theirs:
         command = ["ip", "netns", "exec", lab.ns("server"), *words]
         lab.processes.append(subprocess.Popen(command, stdin=theirs.fileno(), text=True, env=lab.environment()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.counters import read_counter
+from knockknock.profiles.counters import read_counter
 
 from .lab import KNOCK_PORT, Lab
 

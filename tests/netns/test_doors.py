@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from knockknock.counters import read_counter
+from knockknock.profiles.counters import read_counter
 
 from .lab import DELAY, Daemon, Lab, inside, until
 

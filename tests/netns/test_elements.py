@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knockknock.answers import unpack_counts
 from knockknock.errors import FirewallError
-from knockknock.grant import Grant, Order
-from knockknock.root import helper, netlink, nft
+from knockknock.root import helper, libnftables, netlink
 from knockknock.root.firewall import Firewall
 from knockknock.root.policy import Policy, Scan, limits
+from knockknock.root.record import Grant, Order
+from knockknock.server.privsep import unpack_counts
 
 from .lab import Lab, inside, until
 
@@ -172,7 +172,7 @@ def test_taken_away_while_it_is_placed(
     lab: Lab, firewall: Firewall, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """What is there a moment later is not taken for what was placed."""
-    real, left = nft.run, times
+    real, left = libnftables.run, times
 
     def run(commands: str) -> None:
         nonlocal left
@@ -181,7 +181,7 @@ def test_taken_away_while_it_is_placed(
             left -= 1
             real("delete table inet knockknock")
 
-    monkeypatch.setattr(nft, "run", run)
+    monkeypatch.setattr(libnftables, "run", run)
     firewall.prepare()
     until(lambda: firewall.heal(everything=True) == "" and left == 0)
     assert listed(lab, "knock_ports")
@@ -191,7 +191,7 @@ def test_nftables_that_takes_no_sets_of_what_knocks_bear(
     lab: Lab, firewall: Firewall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Ubuntu 22.04's, 1.0.2: the table is placed without them, and tells of every SYN."""
-    real = nft.run
+    real = libnftables.run
 
     def run(commands: str) -> None:
         if "typeof" in commands:
@@ -201,7 +201,7 @@ def test_nftables_that_takes_no_sets_of_what_knocks_bear(
         assert not re.search(r"\b(\d+)-\1\b", commands), "nor does that one take 22-22"
         real(commands)
 
-    monkeypatch.setattr(nft, "run", run)
+    monkeypatch.setattr(libnftables, "run", run)
     scan = Scan(3, 60, 600, 64, (), False, public=((80, 80), (90, 95)))
     old = Firewall(firewall.policy._replace(knock_ports=((6, 4242),), protect=((6, 22, 22), (17, 5, 9)), scan=scan))
     old.prepare()
@@ -230,7 +230,7 @@ def test_a_table_that_cannot_be_placed_again_keeps_its_sets(
     lab.run("server", "nft", "delete table inet knockknock")
     made.digest = ""
     with monkeypatch.context() as patched:
-        patched.setattr(nft, "run", run)
+        patched.setattr(libnftables, "run", run)
         with pytest.raises(FirewallError, match="busy"):
             made.heal(everything=True)
     assert made.policy.expected_size

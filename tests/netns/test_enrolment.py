@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import moment
-from knockknock.counters import read_counter
+from knockknock.core import dates
+from knockknock.profiles.counters import read_counter
 
 from .lab import KNOCK_PORT, Daemon, Lab, until
 
@@ -120,7 +120,7 @@ def test_the_grace_ends_by_itself(served: Lab) -> None:
     enroll(served, line(new(served)))
     daemon = served.daemon()
     done = admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "3s")
-    end = moment.parse(re.findall(r"good until (\S+),", done.stdout)[0])
+    end = dates.parse(re.findall(r"good until (\S+),", done.stdout)[0])
     assert time.time() < end, "this machine is too slow for this test"
     until(lambda: time.time() > end)
     assert not opens(served)
@@ -129,6 +129,11 @@ def test_the_grace_ends_by_itself(served: Lab) -> None:
     assert opens(served)
     admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "1h")
     assert opens(served), "the expired one is gone, and its name is free"
+    said = admin(served, "revoke", "laptop", "--reload").stdout
+    assert "laptop.old, and not revoked: revoke laptop.old, too" in said
+    assert opens(served), "as it is said"
+    assert "old" not in admin(served, "revoke", "laptop.old", "--reload").stdout.removeprefix("Revoked laptop.old.")
+    assert not opens(served)
 
 
 def test_no_knock_is_good_twice_because_its_keys_were_rotated(served: Lab) -> None:
@@ -164,8 +169,8 @@ def replay(lab: Lab, pcap: Path) -> None:
 
 def test_expiry(served: Lab) -> None:
     end = int(time.time()) + 4
-    done = new(served, "--expires", moment.show(end))
-    assert f", until {moment.show(end)}" in enroll(served, line(done)).stdout
+    done = new(served, "--expires", dates.show(end))
+    assert f", until {dates.show(end)}" in enroll(served, line(done)).stdout
     daemon = served.daemon()
     assert opens(served), "this machine is too slow for this test" if time.time() > end else ""
     until(lambda: time.time() > end)

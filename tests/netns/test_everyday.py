@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.connect import Dialer, Trial
+from knockknock.client.connect import Dialer, Trial
 
 from .lab import KNOCK_PORT, Lab, inside, until
 
@@ -79,7 +79,7 @@ def test_ssh_through_it(lab: Lab, sshd: list[str]) -> None:
 
 def test_mosh_as_readme_has_it(lab: Lab) -> None:
     """mosh gives ssh a ProxyCommand of its own, so both doors are opened before it starts; its line runs unchanged."""
-    page = (Path(__file__).parents[2] / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "laptop.md").read_text()
     (line,) = re.findall(r"`(knockknock [^`]* -- mosh [^`]*)`", page)
     (ports,) = set(re.findall(r"\|ports = ([^|]*)\|", page))
     lab.mint("laptop", "--ports", ports, hosts=("server.example",))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import policy, store
-from knockknock.request import Request, Verb
+from knockknock.core.headers import Carried
+from knockknock.core.request import Request, Verb
+from knockknock.profiles import files
 from knockknock.root import ruleset
-from knockknock.schemes import Carried, syn
-from knockknock.schemes.synprofile import Profile
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server import policy_reader
 
 from .lab import KNOCK_PORT, Lab, until
 from .test_floods import cpu, forged, send, syns
@@ -40,9 +42,9 @@ def counted(lab: Lab, name: str) -> int:
 
 def sealed(lab: Lab, counter: int, name: str = "laptop") -> Carried:
     """What a profile says to open port 22, with some counter."""
-    profile = store.load_profile(f"{lab.settings['profiles']}/{name}")
+    profile = files.load_profile(f"{lab.settings['profiles']}/{name}")
     assert isinstance(profile, Profile)
-    return syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, 6, 22), CLIENT))
+    return seal.carry(profile.format, seal.seal(profile, counter, Request(Verb.OPEN, 6, 22), CLIENT))
 
 
 def say(lab: Lab, fields: Carried, port: int = KNOCK_PORT, sender: str = "other") -> None:
@@ -132,7 +134,7 @@ def test_everything_is_handed_over_to_a_new_table(lab: Lab, what: str) -> None:
     lab.listen(22)
     daemon = lab.daemon()
     saved, used = lab.run("server", "nft", "list", "ruleset").stdout, sealed(lab, 0)
-    like = ruleset.table(policy.policy(lab.configure()), {})
+    like = ruleset.table(policy_reader.policy(lab.configure()), {})
     lab.knock(HOST)
     daemon.says("open tcp/22")
     (lab.directory / "commands").write_text(NFT[what].format(saved=saved, like=like))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.counters import read_counter
-from knockknock.schemes import Carried
-from knockknock.tcpip import knock as packet_of
+from knockknock.core.headers import Carried
+from knockknock.core.headers import knock as packet_of
+from knockknock.profiles.counters import read_counter
 
 from .faults import HOST, PORT, Bench, Point, run
 from .lab import DELAY, Daemon, Lab, inside, until
@@ -137,7 +137,15 @@ def test_storm_of_rotations(lab: Lab) -> None:
             return syslog.path.stat().st_ino in {one.stat().st_ino for one in held if one.exists()}
         return False
 
+    trouble: list[object] = []
+
     def storm() -> None:
+        try:
+            rotations()
+        except AssertionError as error:
+            trouble.append(error)
+
+    def rotations() -> None:
         while not over.wait(0.1):
             until(open_there)
             syslog.rotate()
@@ -155,7 +163,13 @@ def test_storm_of_rotations(lab: Lab) -> None:
     finally:
         over.set()
         thread.join()
-    until(lambda: daemon.log().count("open tcp/22") == 15)
+    there = ["ls", "-lin", str(syslog.path.parent), f"/proc/{daemon.process.pid}/fd"]
+    said = subprocess.run(there, capture_output=True, text=True, check=False).stdout
+    try:
+        assert not trouble
+        until(lambda: daemon.log().count("open tcp/22") == 15)
+    except AssertionError:
+        raise AssertionError(f"{trouble}\n{said}\n{daemon.log()}") from None
     for number in range(5):
         # What truncation takes away before anybody has read it is lost to every reader; so each waits for its line.
         lab.knock(HOST)

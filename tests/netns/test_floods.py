@@ -13,12 +13,13 @@ from typing import cast
 
 import pytest
 
-from knockknock import store
-from knockknock.request import Request, Verb
+from knockknock.core.headers import Carried
+from knockknock.core.headers import knock as packet_of
+from knockknock.core.request import Request, Verb
+from knockknock.profiles import files
 from knockknock.root.ruleset import BURST, SET_SIZE
-from knockknock.schemes import Carried, syn
-from knockknock.schemes.synprofile import Profile
-from knockknock.tcpip import knock as packet_of
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
 
 from .lab import Daemon, Lab, inside
 
@@ -114,11 +115,11 @@ def test_knocks_open_while_values_of_one_that_was_seen_are_repeated(lab: Lab, kn
     """Ten in a flood of random junk, and ten in one with all of a knock but its window, which costs little more."""
     lab.tell_all()
     daemon = start(lab, "nflog")
-    profile = cast(Profile, store.load_profile(f"{lab.settings['profiles']}/laptop"))
+    profile = cast(Profile, files.load_profile(f"{lab.settings['profiles']}/laptop"))
     port, client = PORTS["nflog"], socket.inet_aton("10.77.0.2")
 
     def sealed(counter: int) -> Carried:
-        return syn.carry(profile.format, syn.seal(profile, counter, Request(Verb.OPEN, 6, 22), client))
+        return seal.carry(profile.format, seal.seal(profile, counter, Request(Verb.OPEN, 6, 22), client))
 
     def knock(counter: int) -> None:
         send(lab, syns(port, [client], lambda: sealed(counter)), sender="client")

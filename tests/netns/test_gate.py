@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .answers import Asker, Knocker, noise
 from .lab import DELAY, ROOT, Lab, inside, until
+from .syn_answers import Asker, Knocker, noise
 from .test_scan import ACK, SOURCE, SYN, packet, send
 
 SERVER = {4: "10.77.0.1", 6: "fd77:0::1"}
@@ -392,3 +392,19 @@ def test_as_many_connections_as_knocks(bare: Lab, number: int) -> None:
         opened = [bare.connects(SERVER[4]) for _ in range(10)]
         assert all(opened), opened
     assert not bare.connects(SERVER[4])
+
+
+def scanned(lab: Lab) -> list[list[str]]:
+    """The table that nmap prints, in words."""
+    said = lab.run("client", "nmap", "-sS", "-Pn", "-n", "-p", "22,80,4242", "10.77.0.1").stdout.splitlines()
+    begin = next(number for number, line in enumerate(said) if line.startswith("PORT"))
+    return [line.split() for line in said[begin : begin + 4]]
+
+
+def test_what_nmap_sees(bare: Lab) -> None:
+    """Before and after, as README shows it, side by side."""
+    page = (ROOT / "README.md").read_text()
+    shown = page[page.index("    PORT     STATE") :].splitlines()[:4]
+    assert scanned(bare) == [line[:37].split() for line in shown]
+    bare.daemon()
+    assert scanned(bare) == [line[37:].split() for line in shown]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from knockknock import facts as facts_of
-from knockknock.grant import Grant, Order
-from knockknock.hooks import AT_ONCE, RECORD, Happened, Hooks, pack
-from knockknock.runner import PATH
+from knockknock.root.record import Grant, Order
+from knockknock.server import event_text as facts_of
+from knockknock.server.hook_runner import PATH
+from knockknock.server.hooks import AT_ONCE, RECORD, Happened, Hooks, pack
 
 from .lab import DELAY, ROOT, Lab, until
 
@@ -109,8 +109,11 @@ def runner(daemon_user: Any, tmp_path: Path, lab: Lab, place: Path) -> Iterator[
 
     def start(program: str, seconds: float) -> tuple[socket.socket, subprocess.Popen[str]]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from knockknock import runner; runner.SECONDS = {seconds}"
-        words = [sys.executable, "-I", "-c", f"{code}; runner.main()", str(daemon_user.pw_uid), str(daemon_user.pw_gid)]
+        code = (
+            f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from knockknock.server import hook_runner; "
+            f"hook_runner.SECONDS = {seconds}; hook_runner.main()"
+        )
+        words = [sys.executable, "-I", "-c", code, str(daemon_user.pw_uid), str(daemon_user.pw_gid)]
         with theirs:
             done = subprocess.Popen([*words, program, ""], stdin=theirs.fileno(), stderr=subprocess.PIPE, text=True)
         started.append(done)

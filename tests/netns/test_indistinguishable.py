@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 
 from ..statistics.pvalues import mann_whitney
-from .answers import Asker, Knocker, noise, timed_ports
 from .lab import ROOT, Daemon, Lab
+from .syn_answers import Asker, Knocker, noise, timed_ports
 
 PORTS = {"compact": 4271, "classic": 4272, "stealth": 4273}
 OTHER = 4274

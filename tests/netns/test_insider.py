@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from knockknock.grant import SURVEYED
-from knockknock.profile import parse_key
+from knockknock.core.key_text import parse_key
+from knockknock.root.record import SURVEYED
 from tests.helpers import code_lines
 
 from . import hostile
@@ -327,7 +327,7 @@ def test_the_same_stranger_without_walls(hostile_helper: Callable[[str], dict[st
     assert {name for name, result in results.items() if result == "done"} >= could, results
 
 
-HELPER = ["errors", "grant", "root", "root.helper", "root.limits", "root.netlink"]
+HELPER = ["errors", "root", "root.helper", "root.netlink", "root.record", "root.record_limits"]
 
 
 def test_lines_that_are_loaded_in_the_helper(hostile_helper: Callable[[str], dict[str, Any]]) -> None:
@@ -372,7 +372,7 @@ def test_keys_are_in_the_daemon_alone_and_never_on_disk(lab: Lab) -> None:
 
 LOCK = """
 import os, resource
-from knockknock import privsep
+from knockknock.server import privsep
 limit = resource.getrlimit
 resource.getrlimit = lambda which: ({limit}) if which == resource.RLIMIT_MEMLOCK else limit(which)
 resource.setrlimit = lambda *_: exec("raise ValueError")

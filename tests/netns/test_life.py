@@ -12,8 +12,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from knockknock import running
-from knockknock.counters import read_counter
+from knockknock.profiles.counters import read_counter
+from knockknock.server import instance
 
 from .lab import KNOCK_PORT, Lab, inside, until
 from .test_enrolment import replay
@@ -81,9 +81,9 @@ def test_a_door_of_a_revoked_profile_is_shut(lab: Lab) -> None:
     lab.knock(HOST)
     assert lab.opens(HOST)
     genprofile = [*lab.program("knockknock-genprofile"), "--config", lab.configure()]
-    lab.run("server", *genprofile, "--revoke", "laptop", "--reload")
+    lab.run("server", *genprofile, "revoke", "laptop", "--reload")
     assert not lab.connects(HOST)
-    assert "laptop: close tcp/22 for 10.77.0.2" in daemon.log()
+    assert "laptop: close tcp/22 for 10.77.0.2, as the profile was removed [event=closed reason=revoked" in daemon.log()
 
 
 def test_one_broken_profile_does_not_stop_the_others(lab: Lab) -> None:
@@ -159,7 +159,7 @@ def starting(lab: Lab) -> tuple[subprocess.Popen[str], Path]:
     with log.open("w") as file:
         words = [*lab.program("knockknock-daemon"), "--config", lab.configure()]
         process = lab.start("server", *words, stdout=file, stderr=file, env=lab.environment())
-    until(lambda: running.daemon(lab.settings["state"]) == process.pid)
+    until(lambda: instance.daemon(lab.settings["state"]) == process.pid)
     return process, log
 
 

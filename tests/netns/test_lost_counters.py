@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from knockknock.counters import read_counter
+from knockknock.profiles.counters import read_counter
 
 from .lab import Lab
 

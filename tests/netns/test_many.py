@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.counters import read_counter
-from knockknock.profile import write_config, write_key
-from knockknock.request import parse_ports
-from knockknock.schemes.synprofile import Profile
+from knockknock.core.key_text import write_key
+from knockknock.core.request import parse_ports
+from knockknock.profiles.counters import read_counter
+from knockknock.profiles.text import write_config
+from knockknock.schemes.syn.profile import Profile
 
 from .lab import DELAY, KNOCK_PORT, Daemon, Lab, until
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.config import Config
-from knockknock.schemes import Carried
-from knockknock.tcpip import knock as packet_of
+from knockknock.core.headers import Carried
+from knockknock.core.headers import knock as packet_of
+from knockknock.server.config import Config
 
 from .lab import DELAY, Daemon, Lab, inside
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import grant
-from knockknock.answers import LONGEST
-from knockknock.grant import RECORD, Grant, Order
+from knockknock.root import record
+from knockknock.root.record import RECORD, Grant, Order
+from knockknock.server.privsep import LONGEST
 
 from .lab import ROOT, Lab, start_watch, until
 
@@ -69,13 +69,13 @@ def pair(lab: Lab) -> socket.socket:
     lab.listen(22)
     lab.listen(23)
     ours = start_watch(lab, ROOT, lab.configure())
-    assert answer(ours).startswith(grant.DONE)
+    assert answer(ours).startswith(record.DONE)
     return ours
 
 
 def answer(pair: socket.socket) -> bytes:
     """What is said to an order; behind what was said of the firewall meanwhile."""
-    while (said := pair.recv(4096)).startswith(grant.SURVEYED):
+    while (said := pair.recv(4096)).startswith(record.SURVEYED):
         pass
     return said
 
@@ -104,10 +104,10 @@ def test_what_the_policy_does_not_allow_is_refused_and_no_reason_to_end(
 ) -> None:
     """A packet can make a daemon that is sound ask for it, and no packet may end a process."""
     pair.send(BEYOND[name])
-    assert pair.recv(100).startswith(grant.FAILED)
+    assert pair.recv(100).startswith(record.FAILED)
     assert doors(lab) == ""
     pair.send(asks())
-    assert pair.recv(100) == grant.DONE
+    assert pair.recv(100) == record.DONE
     assert lab.connects("10.77.0.1", 22)
     assert not lab.connects("10.77.0.1", 23)
 
@@ -149,14 +149,14 @@ def test_a_stranger_who_fills_the_sets_has_junk_logged_and_nothing_else(lab: Lab
             values = b"".join((number * 2000 + one).to_bytes(16, "big")[-size:] for one in range(2000))
             pair.send(bytes([which, 0]) + (2000).to_bytes(2, "big") + values)
             answers.append(answer(pair)[:1])
-        assert answers[0] == grant.DONE
-        assert (grant.FAILED in answers) == (which != 8)
+        assert answers[0] == record.DONE
+        assert (record.FAILED in answers) == (which != 8)
     pair.send(bytes([9, 0, 0, 1]) + b"cut off")
-    assert answer(pair).startswith(grant.FAILED)
+    assert answer(pair).startswith(record.FAILED)
     assert doors(lab) == ""
     assert not lab.connects("10.77.0.1", 22)
     pair.send(asks())
-    assert answer(pair) == grant.DONE
+    assert answer(pair) == record.DONE
     assert lab.opens("10.77.0.1")
 
 
@@ -164,27 +164,27 @@ def test_who_asks_and_does_not_listen_holds_nothing_up(lab: Lab, pair: socket.so
     pair.setblocking(False)
     for _ in range(2000):
         with contextlib.suppress(BlockingIOError):
-            pair.send(grant.pack(Grant(Order.STATUS, b"", 0, 0, 0)))
+            pair.send(record.pack(Grant(Order.STATUS, b"", 0, 0, 0)))
     lab.run("server", "nft", "delete table inet knockknock")
     until(lambda: "knockknock" in lab.ruleset())
     pair.settimeout(5)
     while select.select([pair], [], [], 0.3)[0]:
         pair.recv(LONGEST)
     pair.send(asks())
-    assert pair.recv(100) == grant.DONE
+    assert pair.recv(100) == record.DONE
 
 
 def test_sane_record_opens(lab: Lab, pair: socket.socket) -> None:
     pair.send(asks())
-    assert pair.recv(100) == grant.DONE
+    assert pair.recv(100) == record.DONE
     assert lab.connects("10.77.0.1")
 
 
 def test_reload_reads_only_roots_files(lab: Lab, pair: socket.socket) -> None:
-    pair.send(grant.pack(grant.RELOAD))
-    assert answer(pair) == grant.DONE
-    pair.send(grant.pack(Grant(Order.OPEN, V4("10.77.0.2"), 6, 23, 2)))
-    assert pair.recv(100).startswith(grant.FAILED)
+    pair.send(record.pack(record.RELOAD))
+    assert answer(pair) == record.DONE
+    pair.send(record.pack(Grant(Order.OPEN, V4("10.77.0.2"), 6, 23, 2)))
+    assert pair.recv(100).startswith(record.FAILED)
 
 
 def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair: socket.socket) -> None:
@@ -192,18 +192,18 @@ def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair:
     config = Path(lab.settings["profiles"]) / "laptop" / "config"
     config.write_text(config.read_text().replace("tcp/22", "tcp/23"))
     lab.configure(delay="1")
-    pair.send(grant.pack(grant.RELOAD))
-    assert answer(pair) == grant.DONE
-    for record in (asks(seconds=1), asks(port=23, seconds=2)):
-        pair.send(record)
-        assert pair.recv(100).startswith(grant.FAILED)
+    pair.send(record.pack(record.RELOAD))
+    assert answer(pair) == record.DONE
+    for asked in (asks(seconds=1), asks(port=23, seconds=2)):
+        pair.send(asked)
+        assert pair.recv(100).startswith(record.FAILED)
     assert doors(lab) == ""
-    pair.send(grant.pack(grant.RELOAD))
-    assert answer(pair) == grant.DONE
+    pair.send(record.pack(record.RELOAD))
+    assert answer(pair) == record.DONE
     pair.send(asks(seconds=1))
-    assert pair.recv(100).startswith(grant.FAILED)
+    assert pair.recv(100).startswith(record.FAILED)
     pair.send(asks(port=23, seconds=1))
-    assert pair.recv(100) == grant.DONE
+    assert pair.recv(100) == record.DONE
 
 
 def test_nothing_of_root_is_left(lab: Lab) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import store
-from knockknock.counters import read_counter
+from knockknock.profiles import files
+from knockknock.profiles.counters import read_counter
 
 from ..helpers import NOBODY, VIEW
 from . import web
@@ -329,7 +329,7 @@ def test_profile_that_is_locked_holds_up_no_other(house: House, proxy: Proxy) ->
     there, config = (house.lab.home / ".knockknock" / name for name in ("six.test", "config"))
     house.hand_over("six.test")
     config.write_text("Host six.test\n Timeout 1\n")
-    with store.directory_fd(str(there)) as lock:
+    with files.directory_fd(str(there)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = house.lab.start("client", "curl", "-s", *SOCKS5H[:2], f"http://six.test:{WEB}/")
         try:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.schemes import Carried
-from knockknock.tcpip import knock as packet_of
+from knockknock.core.headers import Carried
+from knockknock.core.headers import knock as packet_of
 
 from .lab import KNOCK_PORT, Daemon, Lab, inside, until
 

@@ -169,8 +169,9 @@ def test_the_daemon_counts_what_the_kernel_logs(lab: Lab, either: str) -> None:
 ASKS = """
 import sys
 from ipaddress import ip_address
-from knockknock import errors, privsep
-from knockknock.grant import Grant, Order
+from knockknock import errors
+from knockknock.root.record import Grant, Order
+from knockknock.server import privsep
 helper = privsep.Helper(sys.argv[1], sys.argv[2], True)
 for address in sys.argv[3:]:
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from knockknock.deafness import LATE
+from knockknock.server.deafness import LATE
 
 from .lab import Lab, until
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from knockknock.control import CLIENTS, LISTENERS
+from knockknock.server.control import CLIENTS, LISTENERS
 
 from ..helpers import VIEW
 from .lab import DELAY, KNOCK_PORT, Daemon, Lab, until
@@ -315,9 +315,9 @@ def test_a_slow_listener_is_dropped_and_nobody_waits(lab: Lab) -> None:
         fd_count = len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
         code = (
             "import sys, socket; sys.path[:0] = [sys.argv[1]]\n"
-            "from knockknock.control import Control, BACKLOG\n"
+            "from knockknock.server.control import Control, BACKLOG\n"
             "import os; path = sys.argv[2]\n"
-            "from knockknock import control\n"
+            "from knockknock.server import control\n"
             "listener = control.listen(path, 0)\n"
             "c = Control(listener, lambda address: {})\n"
             "client = socket.socket(socket.AF_UNIX); client.connect(path); client.sendall(b'events\\n')\n"

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from knockknock import tcpip
-from knockknock.rawsend import TOO_FAST
-from knockknock.schemes import Carried
-from knockknock.template import kernel_syn, unsent
+from knockknock.client.send_client import TOO_FAST
+from knockknock.client.syn_template import kernel_syn, unsent
+from knockknock.core import headers
+from knockknock.core.headers import Carried
 
 from ..helpers import NOBODY, ROOT, VIEW
 from .lab import KNOCK_PORT, Lab, inside, until
@@ -211,8 +211,8 @@ def good_packet(lab: Lab, source: str = "10.77.0.2") -> bytes:
         like = unsent(socket.AF_INET, HOST, KNOCK_PORT, "")
         kernels = kernel_syn(socket.AF_INET, like.mtu - 40)
     ends = socket.inet_aton(source), socket.inet_aton(HOST)
-    made = tcpip.like(kernels, like.port, like.hops, like.timestamp)
-    return tcpip.knock(made, *ends, KNOCK_PORT, Carried(7, 8, 9, window=10))
+    made = headers.like(kernels, like.port, like.hops, like.timestamp)
+    return headers.knock(made, *ends, KNOCK_PORT, Carried(7, 8, 9, window=10))
 
 
 def patched(packet: bytes, at: int, *values: int) -> bytes:
@@ -221,7 +221,7 @@ def patched(packet: bytes, at: int, *values: int) -> bytes:
     data[at : at + len(values)] = bytes(values)
     (port,) = struct.unpack_from("!H", data, 22)
     fields = Carried(*struct.unpack_from("!H", data, 4), *struct.unpack_from("!II", data, 24))
-    return tcpip.knock(bytes(data), bytes(data[12:16]), bytes(data[16:20]), port, fields)
+    return headers.knock(bytes(data), bytes(data[12:16]), bytes(data[16:20]), port, fields)
 
 
 def ask(near: socket.socket, packet: bytes) -> bytes:

@@ -153,9 +153,9 @@ def test_sudo_takes_the_route_of_the_user(lab: Lab) -> None:
     lab.run("client", "chown", "-R", f"{NOBODY}:{NOBODY}", str(home))
     code = (
         # All that is imported, as this Python may be root's own.
-        "import hmac, pwd, subprocess, sys; from knockknock import counters, legacy, rawsend, template;"
-        "from knockknock.schemes import syn; from knockknock.cli import ways; from knockknock.cli.knockknock import "
-        "main;"
+        "import hmac, pwd, subprocess, sys; from knockknock.client import send_client, syn_template;"
+        "from knockknock.profiles import counters, legacy; from knockknock.schemes.syn import seal;"
+        "from knockknock.cli import knock_dispatch; from knockknock.cli.knockknock import main;"
         f"one = pwd.getpwuid({NOBODY}); pwd.getpwuid = lambda uid: type(one)((*one[:5], {str(home)!r}, one[6]));"
         "sys.argv[0] = 'knockknock'; main()"
     )

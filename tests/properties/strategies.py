@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from knockknock.packet import Packet
-from knockknock.request import TCP, UDP, Ports, Request, Verb
-from knockknock.schemes.synprofile import FORMATS, Profile
+from knockknock.core.packet import Packet
+from knockknock.core.request import TCP, UDP, Ports, Request, Verb
+from knockknock.schemes.syn.profile import FORMATS, Profile
 
 from ..helpers import KNOCK_PORT, stamped
 

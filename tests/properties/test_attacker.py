@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from knockknock.gatekeeper import Accepted, Refused
-from knockknock.packet import Packet
-from knockknock.request import Request
-from knockknock.schemes import syn
-from knockknock.schemes.synprofile import FORMATS, Profile
+from knockknock.core.events import Accepted, Refused
+from knockknock.core.packet import Packet
+from knockknock.core.request import Request
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import FORMATS, Profile
 
 from ..helpers import KNOCK_PORT, keeper_of, knock, seen, stamped
 from .strategies import addresses, packets, profiles, requests, u16, u32
@@ -31,7 +31,7 @@ class Made(NamedTuple):
     packet: Packet
 
     def sealed(self) -> bytes:
-        data = syn.carried(self.profile.format, self.packet)
+        data = seal.carried(self.profile.format, self.packet)
         assert data
         return data
 
@@ -59,7 +59,7 @@ class Attacker(RuleBasedStateMachine):
             return
         assert isinstance(event, Accepted)
         one = next(made for made in self.made if (made.profile.name, made.counter) == (event.profile, event.counter))
-        assert syn.carried(one.profile.format, packet) == one.sealed()
+        assert seal.carried(one.profile.format, packet) == one.sealed()
         assert event.counter is not None
         assert event.counter > self.heard[event.profile]
         assert event.request == one.request
@@ -147,7 +147,7 @@ class Attacker(RuleBasedStateMachine):
 
     def _carry(self, sealed: bytes, format: str, source: bytes) -> None:
         size = {"compact": 8, "classic": 12, "stealth": 10}[format]
-        self.send(seen(syn.carry(format, sealed[:size].ljust(size, b"\0")), source))
+        self.send(seen(seal.carry(format, sealed[:size].ljust(size, b"\0")), source))
 
 
 Attacker.TestCase.settings = settings(

@@ -10,18 +10,18 @@ from unittest.mock import Mock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knockknock import grant
-from knockknock.config import Config
-from knockknock.daemon import Daemon
+from knockknock.core.packet import Packet
 from knockknock.errors import FirewallError, GrantError
-from knockknock.grant import Grant, Order
-from knockknock.observers import Observers
-from knockknock.packet import Packet
-from knockknock.privsep import Helper
+from knockknock.root import record
 from knockknock.root.policy import Policy, Scan, limits
-from knockknock.schemes import syn
-from knockknock.schemes.synprofile import Profile
-from knockknock.signals import Signals
+from knockknock.root.record import Grant, Order
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server.config import Config
+from knockknock.server.daemon import Daemon
+from knockknock.server.event_dispatch import Dispatcher
+from knockknock.server.privsep import Helper
+from knockknock.server.signals import Signals
 from knockknock.sources import Source
 
 from ..helpers import keeper_of, knock, seen
@@ -48,7 +48,7 @@ class Root:
         self.opened = 0
 
     def obey(self, order: Grant) -> None:
-        got = grant.unpack(grant.pack(order))
+        got = record.unpack(record.pack(order))
         try:
             limits(self._policy).check(got)
         except GrantError as error:  # as privsep.Helper says it
@@ -59,7 +59,7 @@ class Root:
         return 0, 0
 
     def expect(self, name: str, come: list[bytes], go: list[bytes]) -> None:
-        size = dict(grant.EXPECTED.values())[name]
+        size = dict(record.EXPECTED.values())[name]
         assert all(len(one) == size for one in (*come, *go))
 
 
@@ -88,17 +88,17 @@ class Played:
 
 def playing(config: Config, profile: Profile, root: Root, source: Played) -> Daemon:
     """A daemon between these."""
-    observers = Observers(config, pwd.getpwuid(os.getuid()), quiet=True)
+    dispatcher = Dispatcher(config, pwd.getpwuid(os.getuid()), quiet=True)
     keeper = keeper_of([profile], {profile.name: 0}, config.delay, 20, config.single_use)
-    return Daemon("", config, keeper, cast(Source, source), cast(Helper, root), observers, Mock(Signals))
+    return Daemon("", config, keeper, cast(Source, source), cast(Helper, root), dispatcher, Mock(Signals))
 
 
 @st.composite
 def packets(draw: st.DrawFn, profile: Profile) -> Packet:
     """A knock with good keys and a good counter, or a packet that is none, from anywhere."""
     source = draw(addresses)
-    sealed = syn.seal(profile, draw(st.integers(0, 3)), draw(requests(profile)), source)
-    packet = seen(syn.carry(profile.format, sealed), source, profile.knock_port)
+    sealed = seal.seal(profile, draw(st.integers(0, 3)), draw(requests(profile)), source)
+    packet = seen(seal.carry(profile.format, sealed), source, profile.knock_port)
     return draw(st.sampled_from([packet, packet._replace(sequence=1), packet._replace(port=1)]))
 
 

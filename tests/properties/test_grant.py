@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock.answers import unpack_doors
 from knockknock.errors import GrantError
-from knockknock.grant import RECORD, RELOAD, Grant, Order, pack, pack_doors, unpack
+from knockknock.root.record import RECORD, RELOAD, Grant, Order, pack, pack_doors, unpack
+from knockknock.server.privsep import unpack_doors
 
 from .strategies import addresses, ports
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import hosts
+from knockknock.client import host_config
+from knockknock.client.host_config import Host
 from knockknock.errors import ConfigError
-from knockknock.hosts import Host
 
 WHERE = "/home/alice/.knockknock/config"
 names = st.from_regex(r"[a-z0-9]{1,6}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True)
@@ -44,35 +44,35 @@ def test_the_first_value_that_applies_wins(
             lines += [f"  {spelling}{data.draw(spaces)}{value}", data.draw(st.sampled_from(["", "# more", "\t"]))]
             if applies:
                 expected.setdefault(keyword, value)
-    found = hosts.parse("\n".join(lines), WHERE, host)
+    found = host_config.parse("\n".join(lines), WHERE, host)
     alone = "\n".join(f"{keyword} {value}" for keyword, value in expected.items())
-    assert found == hosts.parse(alone, WHERE, host)
+    assert found == host_config.parse(alone, WHERE, host)
     assert sum(value is not None for value in found) == len(expected)
 
 
 def test_each_value() -> None:
     text = "HostName a.example\nProfile p\nPorts 22 51820/udp\nTimeout 2.5\nSource ::1\nAddressFamily inet6\n"
-    assert hosts.parse(text, WHERE, "x") == Host("a.example", "p", ((6, 22), (17, 51820)), 2.5, "::1", "inet6")
+    assert host_config.parse(text, WHERE, "x") == Host("a.example", "p", ((6, 22), (17, 51820)), 2.5, "::1", "inet6")
 
 
 @given(st.text("ab.*?", max_size=12), st.text("ab.", max_size=12))
 def test_patterns(pattern: str, host: str) -> None:
     """As the standard library understands * and ?; nothing else is special."""
     if pattern and host:
-        found = hosts.parse(f'Host "{pattern}"\nProfile p', WHERE, host)
+        found = host_config.parse(f'Host "{pattern}"\nProfile p', WHERE, host)
         assert (found.profile == "p") is fnmatch.fnmatchcase(host, pattern)
 
 
 def test_a_pattern_that_excludes() -> None:
     text = "Host *.example !bad.example\nProfile p"
-    assert hosts.parse(text, WHERE, "good.example").profile == "p"
-    assert hosts.parse(text, WHERE, "GOOD.Example").profile == "p"
-    assert hosts.parse(text, WHERE, "bad.example").profile is None
-    assert hosts.parse("Host !bad.example\nProfile p", WHERE, "good.example").profile is None, "as in ssh_config"
+    assert host_config.parse(text, WHERE, "good.example").profile == "p"
+    assert host_config.parse(text, WHERE, "GOOD.Example").profile == "p"
+    assert host_config.parse(text, WHERE, "bad.example").profile is None
+    assert host_config.parse("Host !bad.example\nProfile p", WHERE, "good.example").profile is None, "as in ssh_config"
 
 
 def test_a_pattern_that_takes_long_elsewhere() -> None:
-    assert hosts.parse(f"Host {'*a' * 200}b\nProfile p", WHERE, "a" * 255).profile is None
+    assert host_config.parse(f"Host {'*a' * 200}b\nProfile p", WHERE, "a" * 255).profile is None
 
 
 WRONG = [
@@ -97,7 +97,7 @@ WRONG = [
 def test_complaints(line: str, says: str) -> None:
     """With its line, also in a block that does not apply."""
     with pytest.raises(ConfigError) as caught:
-        hosts.parse(f"# mine\nHost other\n{line}\n", WHERE, "server")
+        host_config.parse(f"# mine\nHost other\n{line}\n", WHERE, "server")
     complaint = str(caught.value)
     assert complaint.startswith(f"{WHERE}:3: {says}")
 
@@ -108,7 +108,7 @@ def test_complaints(line: str, says: str) -> None:
 )
 def test_any_text_is_read_or_refused_with_its_place(text: str) -> None:
     try:
-        hosts.parse(text, WHERE, "server")
+        host_config.parse(text, WHERE, "server")
     except ConfigError as error:
         complaint = str(error)
         assert complaint.startswith(f"{WHERE}:")

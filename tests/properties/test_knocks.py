@@ -3,14 +3,15 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from knockknock.gatekeeper import Accepted, Gatekeeper, Reason, Refused
-from knockknock.grant import pack as record
-from knockknock.grant import unpack
-from knockknock.packet import Packet
-from knockknock.profile import MAX_COUNTER
-from knockknock.request import Request, Verb
-from knockknock.schemes import syn
-from knockknock.schemes.synprofile import Profile
+from knockknock.core.counter_text import MAX_COUNTER
+from knockknock.core.events import Accepted, Reason, Refused
+from knockknock.core.packet import Packet
+from knockknock.core.request import Request, Verb
+from knockknock.root.record import pack as record
+from knockknock.root.record import unpack
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server.gatekeeper import Gatekeeper
 
 from ..helpers import KNOCK_PORT, keeper_of, knock, seen, stamped
 from .strategies import addresses, packets, profiles, requests, u16, u32
@@ -33,9 +34,9 @@ def first_request(one: Profile) -> Request:
 @given(st.data(), profiles(), st.integers(0, MAX_COUNTER), addresses, st.integers(0, 15))
 def test_sealed_carried_and_heard(data: st.DataObject, one: Profile, counter: int, source: bytes, label: int) -> None:
     request = data.draw(requests(one))
-    sealed = syn.seal(one, counter, request, source)
-    packet = seen(syn.carry(one.format, sealed), source, label=label if len(source) == 16 else 0)
-    assert syn.carried(one.format, packet) == sealed
+    sealed = seal.seal(one, counter, request, source)
+    packet = seen(seal.carry(one.format, sealed), source, label=label if len(source) == 16 else 0)
+    assert seal.carried(one.format, packet) == sealed
     event = keeper(one, counter).hear(packet, 1.0)
     assert isinstance(event, Accepted)
     assert (event.profile, event.counter, event.request) == (one.name, counter, request)
@@ -100,11 +101,11 @@ def test_nobody_without_keys(ones: list[Profile], at: int, noise: list[Packet]) 
 
 @given(st.data(), profiles(), counters, st.integers(0, 95))
 def test_one_bit_of_a_knock_changed(data: st.DataObject, one: Profile, at: int, bit: int) -> None:
-    sealed = syn.seal(one, at, data.draw(requests(one)), b"\xc0\0\x02\x07")
+    sealed = seal.seal(one, at, data.draw(requests(one)), b"\xc0\0\x02\x07")
     changed = (int.from_bytes(sealed, "big") ^ 1 << bit % (8 * len(sealed))).to_bytes(len(sealed), "big")
     listener = keeper(one, at)
-    assert isinstance(listener.hear(seen(syn.carry(one.format, changed)), 1.0), Refused)
-    assert isinstance(listener.hear(seen(syn.carry(one.format, sealed)), 60.0), Accepted)
+    assert isinstance(listener.hear(seen(seal.carry(one.format, changed)), 1.0), Refused)
+    assert isinstance(listener.hear(seen(seal.carry(one.format, sealed)), 60.0), Accepted)
 
 
 @given(st.data(), profiles(), counters, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
@@ -115,13 +116,13 @@ def test_parts_of_recorded_knocks(data: st.DataObject, one: Profile, at: int, pa
     for counter in range(at, at + 8):
         packet = knock(one, counter, data.draw(requests(one)))
         assert isinstance(listener.hear(packet, 1.0), Accepted)
-        recorded.append(syn.carried(one.format, packet))
+        recorded.append(seal.carried(one.format, packet))
     for number, (left, right) in enumerate(pairs, 1):
         one_half, other_half = recorded[left], recorded[right]
         assert one_half
         assert other_half
         cut = data.draw(st.integers(0, len(one_half)))
-        mixed = seen(syn.carry(one.format, one_half[:cut] + other_half[cut:]))
+        mixed = seen(seal.carry(one.format, one_half[:cut] + other_half[cut:]))
         assert isinstance(listener.hear(mixed, 60.0 * number), Refused)
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock.packet import Packet
-from knockknock.sources.logline import MAX_LINE, parse
+from knockknock.core.packet import Packet
+from knockknock.sources.kernel_line import MAX_LINE, parse
 
 from .strategies import loglines
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock.packet import Packet
-from knockknock.sources.nfpacket import Parser
+from knockknock.core.packet import Packet
+from knockknock.sources.nflog_packet import Parser
 
 from .strategies import nflog_messages
 from .test_logline import sane

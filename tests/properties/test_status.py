@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from knockknock.cli.status import MOST, UNREADABLE, WIDEST, page
 
-from ..test_status import SAID
+from ..cli.test_status import SAID
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -5,8 +5,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knockknock import tcpip
-from knockknock.schemes import Carried
+from knockknock.core import headers
+from knockknock.core.headers import Carried
 
 from .strategies import addresses4, addresses6, ports, u16, u32
 
@@ -45,7 +45,7 @@ def test_knock(data: st.DataObject, family: int, port: int, carried: Carried, la
     template, stamp = data.draw(templates(family))
     address = addresses4 if family == 4 else addresses6
     ends = data.draw(address), data.draw(address)
-    packet = tcpip.knock(template, *ends, port, carried, label)
+    packet = headers.knock(template, *ends, port, carried, label)
     start = 20 if family == 4 else 40
     length = len(packet) - start
     pseudo = ends[0] + ends[1] + (struct.pack("!HH", 6, length) if family == 4 else struct.pack("!II", length, 6))

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from knockknock import config, counters, ini, moment
-from knockknock.config import Config
+from knockknock.core import dates, ini
+from knockknock.core.counter_text import MAX_COUNTER
+from knockknock.core.key_text import parse_key, write_key
+from knockknock.core.request import Ports, parse_ports, permitted
 from knockknock.errors import ConfigError, CounterError, ProfileError
-from knockknock.profile import MAX_COUNTER, check_name, parse_config, parse_key, write_config, write_key
-from knockknock.request import Ports, parse_ports, permitted
-from knockknock.schemes.synprofile import Profile
+from knockknock.profiles import counters
+from knockknock.profiles.text import check_name, parse_config, write_config
+from knockknock.schemes.syn.profile import Profile
+from knockknock.server import config
+from knockknock.server.config import Config
 
 from ..helpers import completed
 from .strategies import keys, profiles, runs
@@ -116,12 +120,12 @@ def test_the_line_of_a_complaint_is_the_line(before: list[str], between: list[st
 
 @given(st.integers(0, 2**37))
 def test_moment(seconds: int) -> None:
-    assert moment.parse(moment.show(seconds)) == seconds
+    assert dates.parse(dates.show(seconds)) == seconds
 
 
 @given(st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?Z)?") | st.text(max_size=20))
 def test_any_text_as_a_moment(text: str) -> None:
-    for parse in (moment.parse, moment.span):
+    for parse in (dates.parse, dates.span):
         try:
             seconds = parse(text)
         except ConfigError:

@@ -4,7 +4,7 @@ import argparse
 import os
 import statistics
 
-from knockknock.schemes.synprofile import FORMATS
+from knockknock.schemes.syn.profile import FORMATS
 
 from . import knocks, pvalues, structure
 
@@ -30,7 +30,7 @@ def tabulate(number: int) -> None:
 
 def time_answers(number: int) -> None:
     """Print how soon a server that sends resets answers knocks and random SYNs, and whether that tells them apart."""
-    from ..netns.answers import timed
+    from ..netns.syn_answers import timed
 
     found = dict(zip(("knock", "random SYN"), timed(number, 0.06), strict=True))
     for name, seconds in found.items():
@@ -41,7 +41,7 @@ def time_answers(number: int) -> None:
 
 def time_ports(number: int) -> None:
     """Print whether the time of answers tells the knock port from any other that is closed."""
-    from ..netns.answers import timed_ports
+    from ..netns.syn_answers import timed_ports
 
     for way, reject in (("reset", True), ("dropped, a ping behind it", False)):
         found = timed_ports(number, reject)

@@ -1,8 +1,8 @@
 """Consecutive knocks of one profile, as an observer sees them."""
 
-from knockknock.request import TCP, Ports, Request, Verb
-from knockknock.schemes import syn
-from knockknock.schemes.synprofile import Profile
+from knockknock.core.request import TCP, Ports, Request, Verb
+from knockknock.schemes.syn import seal
+from knockknock.schemes.syn.profile import Profile
 
 from ..helpers import KNOCK_PORT, seen
 
@@ -16,8 +16,8 @@ def carried(format: str, cipher_key: bytes, mac_key: bytes, number: int, first: 
     profile = Profile("observed", cipher_key, mac_key, KNOCK_PORT, format, (Ports(TCP, 22, 22),))
     found = []
     for counter in range(first, first + number):
-        packet = seen(syn.carry(format, syn.seal(profile, counter, OPEN_22, SOURCE)), SOURCE)
-        data = syn.carried(format, packet)
+        packet = seen(seal.carry(format, seal.seal(profile, counter, OPEN_22, SOURCE)), SOURCE)
+        data = seal.carried(format, packet)
         assert data
         found.append(data)
     return found

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from knockknock.schemes.synprofile import FORMATS
+from knockknock.schemes.syn.profile import FORMATS
 
 from . import pvalues, structure
 from .knocks import carried

@@ -1,0 +1,1 @@
+"""The client: from a request to a SYN, and to the connection behind it."""

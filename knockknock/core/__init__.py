@@ -1,0 +1,1 @@
+"""Values and codecs of both sides. Pure: no I/O, no clock."""

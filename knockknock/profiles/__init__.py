@@ -1,0 +1,1 @@
+"""Profiles and counters on disk or in a database, for both sides."""

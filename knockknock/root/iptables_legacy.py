@@ -1,0 +1,164 @@
+"""Inserts the accept rule into the tables of legacy iptables, which nf_tables does not know."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..errors import FirewallError
+from . import NAME
+from .namespace_lock import XTABLES
+
+_TABLES = ("filter", "mangle", "security")
+"""The tables that can refuse incoming packets."""
+_COMMANDS = {4: "iptables", 6: "ip6tables"}
+_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+_REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
+
+
+class Table(NamedTuple):
+    """A loaded table of legacy iptables."""
+
+    family: int
+    """4 or 6."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_COMMANDS[self.family]}-legacy {self.name} INPUT"
+
+
+class Look(NamedTuple):
+    """The state of one table."""
+
+    table: Table
+    placed: bool
+    """True if our rule is there."""
+    refuses: bool
+    """True if INPUT, or a chain that it leads to, may refuse; an unreadable table may."""
+    problem: str = ""
+    """The reason, in a sentence, if the table cannot be read or takes no rule of ours."""
+
+
+def tables() -> list[Table]:
+    """Return the loaded tables that could refuse incoming packets, without loading one."""
+    found = []
+    for family, path in _NAMES.items():
+        with contextlib.suppress(OSError), open(path) as file:
+            names = file.read().split()
+            found += [Table(family, name) for name in _TABLES if name in names]
+    return found
+
+
+def look(label: int) -> list[Look]:
+    """Return the state of each of tables()."""
+    found = []
+    for table in tables():
+        try:
+            # Unlike `-S`, `-save` takes no lock, which would wake root.watch.
+            lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
+        except FirewallError as error:
+            found.append(Look(table, False, True, str(error)))
+            continue
+        found.append(Look(table, _rule(label) in [line.replace('"', "") for line in lines], _refuses(lines)))
+    return found
+
+
+def place(table: Table, label: int) -> None:
+    """Put our rule at the head of INPUT. Raises FirewallError."""
+    if not _by_library(table, label):
+        _run(
+            [
+                _command(table.family),
+                "--wait",
+                "5",
+                "-t",
+                table.name,
+                *_rule(label).replace("-A INPUT", "-I INPUT 1").split(),
+            ]
+        )
+
+
+def remove(table: Table, label: int) -> None:
+    """Delete our rule. Raises FirewallError."""
+    _run([_command(table.family), "--wait", "5", "-t", table.name, *_rule(label).replace("-A", "-D").split()])
+
+
+def _rule(label: int) -> str:
+    return f"-A INPUT -m connlabel --label {label} -m comment --comment {NAME} -j ACCEPT"
+
+
+def _refuses(lines: list[str]) -> bool:
+    """Return True if the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
+    if any(line.startswith(":INPUT DROP") for line in lines):
+        return True
+    reached, todo = {"INPUT"}, ["INPUT"]
+    while todo:
+        chain = todo.pop()
+        for words in [line.split() for line in lines if line.startswith(f"-A {chain} ")]:
+            for option in {"-j", "-g"} & set(words):
+                target = words[words.index(option) + 1]
+                if target in _REFUSE:
+                    return True
+                if target not in reached:
+                    reached.add(target)
+                    todo.append(target)
+    return False
+
+
+def _command(family: int) -> str:
+    """Return the legacy command of a family. Raises FirewallError if there is none."""
+    for name in (f"{_COMMANDS[family]}-legacy", _COMMANDS[family]):
+        if shutil.which(name) and "nf_tables" not in _run([name, "-V"]):
+            return name
+    raise FirewallError(
+        f"legacy iptables has rules, and there is no {_COMMANDS[family]}-legacy to let doors through them: "
+        "apt install iptables"
+    )
+
+
+def _run(command: list[str]) -> str:
+    """Run a command and return its output. Raises FirewallError."""
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FirewallError(f"{command[0]} cannot be run: {error}") from None
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2]
+        raise FirewallError(f"{' '.join(command)}: {said or 'failed'}")
+    return done.stdout
+
+
+def _by_library(table: Table, label: int) -> bool:
+    """Place our rule by python-iptables; return False if that is not installed. Raises FirewallError."""
+    try:
+        import iptc
+    except ImportError:
+        return False
+    kind, make = (iptc.Table, iptc.Rule) if table.family == 4 else (iptc.Table6, iptc.Rule6)
+    # iptc looks into every table to see whether a target is a chain, which would make the kernel load them all.
+    kind.existing_table_names = {name: name == table.name for name in kind.ALL}
+    try:
+        with _locked():
+            there = kind(table.name)
+            there.refresh()
+            rule = make()
+            rule.create_match("connlabel").set_parameter("label", str(label))
+            rule.create_match("comment").set_parameter("comment", NAME)
+            rule.create_target("ACCEPT")
+            iptc.Chain(there, "INPUT").insert_rule(rule)
+    except (iptc.IPTCError, OSError, AttributeError) as error:
+        raise FirewallError(f"legacy iptables takes no rule of ours: {error}") from None
+    return True
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the lock of legacy iptables during the body, because the library does not."""
+    with open(os.open(XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""One-time passwords by UDP: their profile, and how they are recognised."""

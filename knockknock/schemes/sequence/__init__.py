@@ -1,0 +1,1 @@
+"""Port sequences: their profile, and how they are recognised."""

@@ -1,0 +1,1 @@
+"""The encrypted SYN: its profile, and how it is sealed and recognised."""

@@ -1,0 +1,1 @@
+"""The daemon: from a packet to a record for the root helper."""
