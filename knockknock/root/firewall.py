@@ -248,10 +248,19 @@ def _save_gate(limits: Policy) -> None:
                 os.unlink(path)
             return
         with tempfile.NamedTemporaryFile("w", dir=os.path.dirname(path), delete=False) as file:
-            file.write(_GONE + ruleset.gate(limits, {}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+            try:
+                file.write(_GONE + ruleset.gate(limits, {}))
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
+        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except OSError as error:
         raise FirewallError(f"{path} cannot be written, so the next boot would begin open: {error.strerror}") from None
 

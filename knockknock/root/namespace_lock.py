@@ -30,7 +30,7 @@ def _claim(path: str, state: str) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(fd)):
+        if not _current(fd, path):
             os.close(fd)
             return _claim(path, state)  # its last holder has just stopped
         os.ftruncate(fd, 0)
@@ -43,3 +43,11 @@ def _claim(path: str, state: str) -> int:
     except OSError as error:
         raise FirewallError(f"{path} cannot be locked: {error.strerror}") from None
     return fd
+
+
+def _current(fd: int, path: str) -> bool:
+    """Return False if the file was removed, or made anew, since it was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False

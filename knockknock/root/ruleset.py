@@ -59,8 +59,12 @@ def told(nflog_group: int) -> str:
 
 
 def comment(state: str) -> str:
-    """Return the comment of our table, for people who list it; state: the daemon's state directory."""
-    return f"doors of the knockknock daemon with {state}"[:127]
+    """Return the comment of our table, for people who list it; state: the daemon's state directory.
+
+    nft(8) takes 127 bytes, and no quote or control character in a string.
+    """
+    shown = "".join(one if one.isascii() and one.isprintable() and one not in '"\\' else "?" for one in state)
+    return f"doors of the knockknock daemon with {shown}"[:127]
 
 
 def knock_ports(limits: Policy) -> str:

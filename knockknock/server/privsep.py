@@ -130,9 +130,11 @@ class Helper:
         return message
 
     def _answer(self) -> bytes:
-        while not select.select([self._pair], [], [], WAIT)[0]:
-            self.meanwhile()
-        while (answer := self._receive())[:1] in (NOTICE, SURVEYED, PLACED):
+        while True:
+            while not select.select([self._pair], [], [], WAIT)[0]:
+                self.meanwhile()
+            if (answer := self._receive())[:1] not in (NOTICE, SURVEYED, PLACED):
+                break
             self._note(answer)
         if not answer.startswith(DONE):
             raise FirewallError(answer[1:].decode(errors="replace"))

@@ -37,6 +37,22 @@ def test_notices_before_an_answer_are_kept(ends: tuple[Helper, socket.socket]) -
     assert helper.notices(more=False) == []
 
 
+def test_the_source_is_drained_after_a_notice_too(ends: tuple[Helper, socket.socket]) -> None:
+    """The helper is at work until its answer, whatever comes before that."""
+    helper, theirs = ends
+    theirs.send(NOTICE + b"first")
+    drained = []
+
+    def meanwhile() -> None:
+        drained.append(helper._notices[:])
+        if len(drained) == 2:
+            theirs.send(DONE)
+
+    helper.meanwhile = meanwhile
+    helper.obey(record.RELOAD)
+    assert drained == [["first"], ["first"]]
+
+
 def test_the_reason_why_the_watch_has_ended_is_told(ends: tuple[Helper, socket.socket]) -> None:
     helper, theirs = ends
     theirs.send(FAILED + b"no memory")

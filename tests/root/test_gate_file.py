@@ -1,0 +1,39 @@
+"""The file that restores the gate at the next boot: whole or not there."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from knockknock.errors import FirewallError
+from knockknock.root import firewall
+from knockknock.root.policy import Policy
+
+POLICY = Policy((), (), 15, "/var/lib/knockknock", 75, ((6, 22, 22),))
+
+
+def test_written_for_root_alone_and_gone_when_nothing_is_protected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firewall, "GATE", str(tmp_path / "gate"))
+    firewall._save_gate(POLICY)
+    assert "table inet knockknock" in (tmp_path / "gate").read_text()
+    assert stat.S_IMODE((tmp_path / "gate").stat().st_mode) == 0o600
+    firewall._save_gate(POLICY._replace(protect=()))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firewall, "GATE", str(tmp_path / "gate"))
+    firewall._save_gate(POLICY)
+    before = (tmp_path / "gate").read_text()
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FirewallError, match="so the next boot would begin open: No space left on device"):
+        firewall._save_gate(POLICY._replace(protect=((6, 1, 65535),)))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"gate": before}
