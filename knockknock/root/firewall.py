@@ -206,13 +206,22 @@ class Firewall:
         _save_gate(same)
 
     def remove(self) -> None:
-        """Remove all that was placed, but keep the gate of protected ports, unless it is on trial: see open_gate()."""
-        label = self.policy.label
+        """Remove all that was placed, but keep the gate of protected ports, unless it is on trial: see open_gate().
+
+        Each step is tried, even if another one fails.
+        """
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._remove_table)
+            steps.callback(self._remove_accept_rules)
+            for one in iptables_legacy.look(self.policy.label):
+                if one.placed:
+                    steps.callback(iptables_legacy.remove, one.table, self.policy.label)
+
+    def _remove_accept_rules(self) -> None:
         with _refused():
-            accept_rule.remove(self._kernel, label)
-        for one in iptables_legacy.look(label):
-            if one.placed:
-                iptables_legacy.remove(one.table, label)
+            accept_rule.remove(self._kernel, self.policy.label)
+
+    def _remove_table(self) -> None:
         stays = self.policy.protect and not self.policy.trial
         libnftables.run(_GONE + (ruleset.gate(self.policy, _established(self.policy)) if stays else ""))
 
