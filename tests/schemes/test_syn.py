@@ -12,10 +12,10 @@ from knockknock.core.events import Accepted, Event, Refused
 from knockknock.core.headers import Carried
 from knockknock.core.packet import Packet
 from knockknock.core.request import PROTOCOLS, Request, Verb, parse_ports
-from knockknock.schemes.syn import seal
+from knockknock.schemes.syn import seal, window
 from knockknock.schemes.syn.profile import FORMATS, Profile
 
-from ..helpers import KNOCK_PORT, SOURCE, SOURCE6, keeper_of, profile, seen
+from ..helpers import KNOCK_PORT, SOURCE, SOURCE6, keeper_of, knock, profile, seen
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "syn.json").read_text())
 CASES, REJECTS = VECTORS["cases"], VECTORS["rejects"]
@@ -120,3 +120,15 @@ def test_keystreams_in_one_call_are_those_of_each_counter(format: str) -> None:
     together = seal.keystreams(one, 2**64 - 5, 5)
     assert together == [seal.keystreams(one, 2**64 - 5 + offset, 1)[0] for offset in range(5)]
     assert len(set(together)) == 5
+
+
+def test_a_removed_profile_leaves_no_key_behind() -> None:
+    """Neither expanded for the next knock, nor in what is cached against floods."""
+    one = profile("gone")
+    keeper = keeper_of([one], {"gone": 0}, 15, 20, True)
+    assert isinstance(keeper.hear(knock(one, 3), 0.0), Accepted)
+    assert isinstance(keeper.hear(knock(one, 3), 0.1), Refused)
+    caches = (seal._encryptor, seal._keyed, window._expected)
+    assert all(cache.cache_info().currsize for cache in caches)
+    keeper.remove("gone")
+    assert [cache.cache_info().currsize for cache in caches] == [0, 0, 0]

@@ -11,7 +11,7 @@ from .. import Next
 from . import seal
 from .candidates import Candidates
 from .profile import Profile
-from .window import ProfileWindow
+from .window import ProfileWindow, forget_keys
 
 EXPLAINED_PER_SECOND = 10
 """Refused packets a second that are reported one by one, with a reason if the table leads to one."""
@@ -92,6 +92,7 @@ class SynListener:
             del self._ports[port]
         self._numbered[window.number] = None
         self._free.append(window.number)
+        forget_keys()
 
     def move(self, clock: int) -> None:
         """Set the time of day, in seconds since 1970, and slide the windows of clock profiles.

@@ -78,6 +78,12 @@ def _keyed(key: bytes) -> "HMAC":
     return HMAC(key, hashes.SHA1())  # the protocol's (PROTOCOL.md step 4)
 
 
+def forget_keys() -> None:
+    """Drop the expanded keys of all profiles, because one of them was removed."""
+    _encryptor.cache_clear()
+    _keyed.cache_clear()
+
+
 def _xor(left: bytes, right: bytes) -> bytes:
     return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
 

@@ -149,6 +149,12 @@ def _expected(
     return tuple(one for one in found if one[0].startswith(beginning))
 
 
+def forget_keys() -> None:
+    """Drop what is cached of all profiles, because one of them was removed."""
+    _expected.cache_clear()
+    seal.forget_keys()
+
+
 @lru_cache(maxsize=1024)
 def _numbers(ports: tuple[Ports, ...]) -> Container[int]:
     """The port numbers in an allow-list, of either protocol; of a long list, all from the lowest to the highest.
