@@ -130,12 +130,24 @@ def test_storm_of_rotations(lab: Lab) -> None:
     daemon = lab.daemon()
     over = threading.Event()
 
-    def open_there() -> bool:
-        """Whether the daemon has the file open: one that was gone before is lost to every reader."""
+    def open_in(process: subprocess.Popen[str]) -> bool:
+        """Whether a process has the file open."""
         with contextlib.suppress(FileNotFoundError):
-            held = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
+            held = Path(f"/proc/{process.pid}/fd").iterdir()
             return syslog.path.stat().st_ino in {one.stat().st_ino for one in held if one.exists()}
         return False
+
+    def heard() -> bool:
+        """Whether the daemon has the file open: one that was gone before is lost to every reader."""
+        return open_in(daemon.process)
+
+    def settled() -> bool:
+        """Whether rsyslogd has it open, too.
+
+        It looks whether there is a file, and opens one then: if that was deleted in between, it makes one of root's
+        group, which no daemon can read.
+        """
+        return over.is_set() or (heard() and open_in(syslog.process))
 
     trouble: list[object] = []
 
@@ -147,10 +159,10 @@ def test_storm_of_rotations(lab: Lab) -> None:
 
     def rotations() -> None:
         while not over.wait(0.1):
-            until(open_there)
+            until(heard)
             syslog.rotate()
+            until(settled)
             if not over.wait(0.1):
-                until(open_there)
                 syslog.delete()
                 until(lambda: over.is_set() or syslog.path.exists())  # by the next line, and there may be none
 
