@@ -42,7 +42,8 @@ def revoke(options: argparse.Namespace, settings: Config) -> None:
     print(f"Revoked {options.revoke}.")
     old = f"{options.revoke}.old"
     with contextlib.suppress(KnockError):  # a name or a profile that is none
-        if mint.load(settings.profiles, old):
+        previous = mint.load(settings.profiles, old)
+        if previous and (previous.expires is None or previous.expires > clock.seconds()):
             print(f"Its keys of before the last rotation are {old}, and not revoked: revoke {old}, too.")
     if options.reload and instance.reload(settings.state):
         print("The daemon hears it no more.")

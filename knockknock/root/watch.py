@@ -123,9 +123,10 @@ class SetUp:
 
 def main() -> None:
     """Run the watch. Arguments: path of the configuration, the daemon's state directory, seconds of a trial."""
-    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the end of the pair stops it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # the daemon blocked them until here
+    # The daemon blocked them until here. A child inherits the mask: with SIGALRM in it, iptables' --wait has no end.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     daemon, (config, state, trial) = socket.socket(fileno=DAEMON), sys.argv[1:]
     try:
         privileges.no_core()
@@ -139,7 +140,10 @@ def main() -> None:
             privileges.keep(_STAY)
             look_after(daemon, setup, changes)
             status = os.waitpid(helper, 0)[1]
-            setup.run("remove")
+            try:
+                setup.run("remove")
+            except FirewallError as error:  # the daemon has closed its end: nobody reads what is said there
+                sys.exit(f"knockknock: not all could be taken out of the firewall: {error}")
     except (KnockError, OSError) as error:
         say(daemon, FAILED, str(error))
         status = 1

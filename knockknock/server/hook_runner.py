@@ -16,7 +16,7 @@ import time
 
 from ..errors import GrantError, KnockError
 from ..root.record import Order
-from . import event_text, privsep
+from . import event_text, privsep, signals
 from .hooks import AT_ONCE, RECORD, SECONDS, Happened, unpack
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -96,9 +96,10 @@ def serve(pair: socket.socket, on_open: str, on_close: str) -> None:
 
 def main() -> None:
     """Run with the arguments: ids of the user and group to become, and the programs, "" for none."""
-    for number in (numbers := (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+    for number in signals.ALL:
         signal.signal(number, lambda *_: None)  # only the end of the pair stops it; hooks do not inherit this
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # blocked by signals.held() until here
+    # Blocked by signals.held() until here. Hooks inherit the mask, and no alarm would wake them.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     uid, gid, on_open, on_close = sys.argv[1:]
     with contextlib.suppress(OSError):  # hooks do without the daemon's priority
         os.setpriority(os.PRIO_PROCESS, 0, 0)

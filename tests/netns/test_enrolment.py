@@ -136,6 +136,14 @@ def test_the_grace_ends_by_itself(served: Lab) -> None:
     assert not opens(served)
 
 
+def test_a_revocation_is_silent_on_old_keys_that_have_expired(served: Lab) -> None:
+    new(served)
+    done = admin(served, "rotate", "laptop", "--grace", "1s")
+    end = dates.parse(re.findall(r"good until (\S+),", done.stdout)[0])
+    until(lambda: time.time() > end)
+    assert "laptop.old" not in admin(served, "revoke", "laptop").stdout
+
+
 def test_no_knock_is_good_twice_because_its_keys_were_rotated(served: Lab) -> None:
     """What was heard while the files changed is known when the keys have their new name."""
     enroll(served, line(new(served)))

@@ -102,6 +102,19 @@ def test_one_that_fails_is_named(lab: Lab, place: Path) -> None:
     assert daemon.stop() == 0
 
 
+def test_an_alarm_wakes_a_hook(lab: Lab, place: Path) -> None:
+    """SIGALRM is blocked when the runner starts; a shell would unblock it by itself, Perl does not."""
+    lab.mint("laptop")
+    program = place / "waits"
+    program.write_text("#!/usr/bin/perl\nalarm 1;\nsleep 60;\n")
+    program.chmod(0o755)
+    lab.configure(on_open=str(program), source="nflog")
+    daemon = lab.daemon()
+    lab.knock(HOST)
+    daemon.says(f"knockknock: hook {program} ended with status -{signal.SIGALRM:d}")
+    assert daemon.stop() == 0
+
+
 @pytest.fixture
 def runner(daemon_user: Any, tmp_path: Path, lab: Lab, place: Path) -> Iterator[Any]:
     """What starts the runner by itself, with other limits, and gives our end of the pair."""

@@ -1,5 +1,6 @@
 """The firewall reloaded by somebody else: noticed without polling, healed, said, and never in a loop."""
 
+import fcntl
 import os
 import signal
 import time
@@ -136,6 +137,21 @@ def test_a_reload_looks_as_well(lab: Lab) -> None:
     daemon.says("reloaded")
     daemon.says(HEALED)
     assert len(accepts(lab, "legacy")) == 2
+
+
+def test_a_stop_while_somebody_holds_the_lock_of_legacy_iptables(lab: Lab) -> None:
+    """Our rule there has to stay, and lets nobody in by itself; all else goes."""
+    daemon = start(lab, "iptables-legacy")
+    lab.run("server", "nft", "-f", "-", text=NFT_BASE)
+    daemon.reload()
+    until(lambda: "knockknock" in lab.run("server", "nft", "list", "table", "inet", "guard").stdout)
+    with (lab.directory / "xtables.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        daemon.process.terminate()
+        daemon.process.wait(20)
+    daemon.says("not all could be taken out of the firewall: ")
+    assert "knockknock" not in lab.run("server", "nft", "list", "ruleset").stdout
+    assert not lab.connects(HOST)
 
 
 def test_legacy_tables_that_come_later(lab: Lab) -> None:

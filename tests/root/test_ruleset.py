@@ -5,8 +5,7 @@ import os
 import pytest
 
 from knockknock.errors import FirewallError
-from knockknock.root import accept_rule, firewall, iptables_legacy, libnftables, ruleset
-from knockknock.root.policy import Policy
+from knockknock.root import libnftables, ruleset
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -23,18 +22,3 @@ def test_comment(state: str) -> None:
     with pytest.raises(FirewallError) as refused:
         libnftables.run(table)
     assert "hook" in str(refused.value), "and of nothing else is it complained"
-
-
-def test_a_step_of_the_removal_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-
-    def fails(*_: object) -> None:
-        raise FirewallError("legacy iptables is broken")
-
-    monkeypatch.setattr(firewall, "connect", lambda: None)
-    monkeypatch.setattr(iptables_legacy, "look", fails)
-    monkeypatch.setattr(accept_rule, "remove", lambda *_: done.append("accept rules"))
-    monkeypatch.setattr(libnftables, "run", lambda _: done.append("table"))
-    with pytest.raises(FirewallError, match="is broken"):
-        firewall.Firewall(Policy((), (), 15, "/s", 75)).remove()
-    assert done == ["accept rules", "table"]

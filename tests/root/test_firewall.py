@@ -1,4 +1,4 @@
-"""The file that restores the gate at the next boot: whole or not there."""
+"""The firewall's own part: the file that restores the gate at the next boot, whole or not there, and the removal."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from knockknock.errors import FirewallError
-from knockknock.root import firewall
+from knockknock.root import accept_rule, firewall, iptables_legacy, libnftables
 from knockknock.root.policy import Policy
 
 POLICY = Policy((), (), 15, "/var/lib/knockknock", 75, ((6, 22, 22),))
@@ -37,3 +37,18 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(FirewallError, match="so the next boot would begin open: No space left on device"):
         firewall._save_gate(POLICY._replace(protect=((6, 1, 65535),)))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"gate": before}
+
+
+def test_a_step_of_the_removal_that_fails_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def fails(*_: object) -> None:
+        raise FirewallError("legacy iptables is broken")
+
+    monkeypatch.setattr(firewall, "connect", lambda: None)
+    monkeypatch.setattr(iptables_legacy, "look", fails)
+    monkeypatch.setattr(accept_rule, "remove", lambda *_: done.append("accept rules"))
+    monkeypatch.setattr(libnftables, "run", lambda _: done.append("table"))
+    with pytest.raises(FirewallError, match="is broken"):
+        firewall.Firewall(Policy((), (), 15, "/s", 75)).remove()
+    assert done == ["accept rules", "table"]
