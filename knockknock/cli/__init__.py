@@ -8,13 +8,16 @@ if os.path.basename(sys.argv[0]).startswith("knockknock"):
     # During the imports ^C ends the process without a traceback; run() makes an exception of it again.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import argparse
 import contextlib
 import gc
 import io
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..errors import KnockError, OutputError
+
+if TYPE_CHECKING:
+    from argparse import HelpFormatter
 
 # A start frees nothing, so there is no garbage; a command that stays turns the collector on again.
 gc.disable()
@@ -78,10 +81,12 @@ def standard() -> None:
             )
 
 
-def formatter(prog: str) -> argparse.HelpFormatter:
+def formatter(prog: str) -> "HelpFormatter":
     """Return a formatter of help with a fixed width: asking for the terminal's would load a dozen modules at each
     start."""
-    return argparse.RawDescriptionHelpFormatter(prog, width=100)
+    from argparse import RawDescriptionHelpFormatter  # imported here, because not every command line needs it
+
+    return RawDescriptionHelpFormatter(prog, width=100)
 
 
 def columns(rows: list[tuple[str, ...]]) -> str:

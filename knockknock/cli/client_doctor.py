@@ -1,6 +1,5 @@
 """Checks what a knock needs on this machine, for knockknock --doctor HOST; sends nothing and uses up no counter."""
 
-import argparse
 import contextlib
 import ipaddress
 import os
@@ -19,6 +18,7 @@ from ..errors import KnockError, SendError
 from ..profiles import clock, counters
 from ..schemes.syn.profile import Profile
 from . import nat64
+from .knock_options import Options
 
 CARRIED = {
     "compact": "the IP ID (in IPv6 the flow label), the sequence number and the window",
@@ -49,7 +49,7 @@ class Doctor:
         print(f"bad:  {text}")
 
 
-def command(options: argparse.Namespace) -> None:
+def command(options: Options) -> None:
     """Check everything. Raises KnockError if something is bad."""
     doctor = Doctor()
     allowed, how = raw()
@@ -91,7 +91,7 @@ def command(options: argparse.Namespace) -> None:
         raise KnockError("not all is well, see above")
 
 
-def _settings(options: argparse.Namespace, place: str) -> host_config.Host:
+def _settings(options: Options, place: str) -> host_config.Host:
     from .host_settings import configure
 
     return configure(options, f"{place}/config")
@@ -159,7 +159,7 @@ def _translated(doctor: Doctor, addresses: list[tuple[int, str]]) -> list[ipaddr
 
 def way(
     doctor: Doctor,
-    options: argparse.Namespace,
+    options: Options,
     directory: str,
     profile: AnyProfile | None,
     address: tuple[int, str],

@@ -1,6 +1,5 @@
 """Shows a knock without sending it, for --dry-run, --explain and --pcap."""
 
-import argparse
 import logging
 import os
 import stat
@@ -9,6 +8,7 @@ from collections.abc import Callable
 
 from ..client.raw_socket import Knock
 from ..errors import KnockError
+from .knock_options import Options
 
 _LINKTYPE_RAW = 101
 """A capture file's packets begin with the IP header."""
@@ -28,7 +28,7 @@ def _fields(knock: Knock) -> str:
     )
 
 
-def shower(options: argparse.Namespace) -> Callable[[Knock], None]:
+def shower(options: Options) -> Callable[[Knock], None]:
     """Return a function that shows a knock as the options ask. Raises KnockError."""
     if not (options.explain or options.pcap):
         return lambda knock: print(f"{knock.request}, counter {knock.counter}: {_fields(knock)}")

@@ -1,6 +1,5 @@
 """Writes the profile of a pasted enrolment line, whole or not at all, for knockknock --enroll."""
 
-import argparse
 import contextlib
 import os
 import sys
@@ -13,9 +12,10 @@ from ..core import dates
 from ..errors import KnockError, ProfileError
 from ..profiles import clock, enrolment, files, mint
 from ..schemes.syn.profile import Profile
+from .knock_options import Options
 
 
-def command(options: argparse.Namespace) -> None:
+def command(options: Options) -> None:
     """Read the line from standard input and write ~/.knockknock/SERVER/. Raises KnockError."""
     home = raw_socket.become_invoker()
     profile, counter = paste() if sys.stdin.isatty() else enrolment.decode(_rest())

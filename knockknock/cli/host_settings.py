@@ -1,16 +1,16 @@
 """Fills the options of knockknock with a host's settings in ~/.knockknock/config."""
 
-import argparse
 import socket
 
 from ..client import host_config, knock
 from ..errors import ConfigError
 from ..profiles import files
+from .knock_options import Options
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
-def configure(options: argparse.Namespace, path: str) -> host_config.Host:
+def configure(options: Options, path: str) -> host_config.Host:
     """Fill in the options that are not set, and return the host's settings. Raises ConfigError."""
     try:
         text = files.read(path)

@@ -1,6 +1,5 @@
 """Chooses how to send a knock, by raw SYNs or ordinary sockets, as the profile's scheme requires."""
 
-import argparse
 from collections.abc import Callable
 
 from ..client import raw_socket, route
@@ -9,15 +8,14 @@ from ..core.profile import Profile
 from ..core.request import PROTOCOL_NAMES, Request
 from ..errors import SendError
 from ..schemes.syn.profile import Profile as SynProfile
+from .knock_options import Options
 
 Send = Callable[[raw_socket.Knock], None]
 Knocker = Callable[[tuple[int, str]], str]
 """Knocks at an address, and returns the source address."""
 
 
-def by_connects(
-    options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request], end: float
-) -> Knocker:
+def by_connects(options: Options, profiles: str, profile: Profile, wanted: list[Request], end: float) -> Knocker:
     """Return a function that knocks by ordinary sockets. end: as for counters.taking()."""
     if options.explain or options.pcap:
         raise SendError(f"a knock by {profile.kind} is made by the kernel: --dry-run shows what is to be sent")
@@ -42,7 +40,7 @@ def by_connects(
 
 
 def by_raw_socket(
-    options: argparse.Namespace, profiles: str, profile: Profile, wanted: list[Request], send: Send | None, end: float
+    options: Options, profiles: str, profile: Profile, wanted: list[Request], send: Send | None, end: float
 ) -> tuple[Knocker, str]:
     """Return a function that knocks by encrypted SYNs, and a hint for messages if nothing opens.
 

@@ -1,6 +1,5 @@
 """Sends a knock, then connects or runs a program: the command knockknock."""
 
-import argparse
 import contextlib
 import os
 import socket
@@ -15,10 +14,12 @@ from ..core.request import TCP, Request, Verb, parse_port, permitted, port_numbe
 from ..errors import ConfigError, KnockError, SendError
 from . import formatter, run
 from .knock_dispatch import by_connects, by_raw_socket
+from .knock_options import Options, plain
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from ..client.host_config import Host
     from ..core.profile import Profile
@@ -39,11 +40,13 @@ GOES_WITH: "dict[str, set[str]]" = {
 
 
 def _type(parse: "Callable[[str], Any]") -> "Callable[[str], Any]":
+    from argparse import ArgumentTypeError
+
     def value(text: str) -> "Any":
         try:
             return parse(text)
         except ConfigError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            raise ArgumentTypeError(str(error)) from None
 
     return value
 
@@ -54,9 +57,11 @@ def _seconds(text: str) -> float:
     return seconds(text)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> "ArgumentParser":
     """Return the parser of the command's options."""
-    options = argparse.ArgumentParser(
+    from argparse import ArgumentParser  # imported here, because most command lines are plain
+
+    options = ArgumentParser(
         prog="knockknock",
         formatter_class=formatter,
         usage="knockknock [-p PORT[/udp]]... [options] HOST [-- PROGRAM [ARGUMENT]...]\n"
@@ -67,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         "user who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
     )
     options.add_argument(
-        "host", metavar="HOST", nargs="?", help="name or address of the server, as its profile is called"
+        "host", metavar="HOST", nargs="?", default="", help="name or address of the server, as its profile is called"
     )
     options.add_argument("port", metavar="PORT", nargs="?", type=_type(port_number), help="where --stdio connects to")
     options.add_argument(
@@ -116,40 +121,43 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
-    """Return the parser, the options and the program to run. Ends with a usage error if options do not go together."""
+def _wrong(text: str) -> "NoReturn":
+    parser().error(text)
+
+
+def parse(arguments: list[str]) -> tuple[Options, list[str]]:
+    """Return the options and the program to run. Ends with a usage error if options do not go together."""
     mark = arguments.index("--") if "--" in arguments else len(arguments)
     ours, program = arguments[:mark], arguments[mark + 1 :]
-    options = parser()
-    found = options.parse_args(ours)
+    found = plain(ours) or parser().parse_args(ours, Options())
     mode = next((word for word in GOES_WITH if getattr(found, word)), "")
-    given = {name for name, value in vars(found).items() if value != options.get_default(name)} - {mode}
+    given = {name for name, value in vars(found).items() if value != getattr(Options, name)} - {mode}
     if mode and (more := sorted(given - GOES_WITH[mode]) + ["PROGRAM"] * bool(program)):
         named = {"ports": "-p", "family": "-4 or -6", "host": "HOST", "port": "PORT", "PROGRAM": "PROGRAM"}
         word = named.get(more[0], f"--{more[0].replace('_', '-')}")
-        options.error(f"argument --{mode}: does not go with {word}")
+        _wrong(f"argument --{mode}: does not go with {word}")
     if found.replace and not found.enroll:
-        options.error("argument --replace: goes with --enroll only")
+        _wrong("argument --replace: goes with --enroll only")
     if mode and mode != "doctor":
-        return options, found, program
-    if found.host is None and program:  # -- HOST, for a host that looks like an option
+        return found, program
+    if not found.host and program:  # -- HOST, for a host that looks like an option
         found.host, program = program[0], program[1:]
         program = program[1:] if program[:1] == ["--"] else program
     elif mark < len(arguments) and not "".join(program[:1]):
-        options.error("the name of a PROGRAM is expected after --")
-    if found.host is None:
-        options.error("the following arguments are required: HOST")
+        _wrong("the name of a PROGRAM is expected after --")
+    if not found.host:
+        _wrong("the following arguments are required: HOST")
     if found.port and not found.stdio:
-        options.error(f"argument PORT: {found.port} goes with --stdio only; -p says what to open")
+        _wrong(f"argument PORT: {found.port} goes with --stdio only; -p says what to open")
     if found.timeout and not found.stdio:
-        options.error("argument --timeout: goes with --stdio only")
+        _wrong("argument --timeout: goes with --stdio only")
     if (found.stdio or program) and (found.close or found.dry_run or found.explain or (found.stdio and program)):
         other = "a PROGRAM" if found.stdio and program else "--close, --dry-run or --explain"
-        options.error(f"{'--stdio' if found.stdio else 'a PROGRAM'} does not go with {other}")
-    return options, found, program
+        _wrong(f"{'--stdio' if found.stdio else 'a PROGRAM'} does not go with {other}")
+    return found, program
 
 
-def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
+def requests(options: Options, profile: "Profile") -> list[Request]:
     """Return the requests that the options name. Raises SendError for one that the profile cannot make."""
     verb = Verb.CLOSE if options.close else Verb.OPEN
     if not options.ports:
@@ -163,7 +171,7 @@ def requests(options: argparse.Namespace, profile: "Profile") -> list[Request]:
     return wanted
 
 
-def _profile(options: argparse.Namespace, found: "Host | None", home: str) -> "Profile":
+def _profile(options: Options, found: "Host | None", home: str) -> "Profile":
     """Return the profile to knock with. Raises KnockError."""
     name = (found and found.host_name) or options.host
     names = [found.profile] if found and found.profile else dict.fromkeys((options.host, name))
@@ -171,7 +179,7 @@ def _profile(options: argparse.Namespace, found: "Host | None", home: str) -> "P
 
 
 def ask(
-    options: argparse.Namespace, found: "Host | None", profiles: str, profile: "Profile", send: "Send | None"
+    options: Options, found: "Host | None", profiles: str, profile: "Profile", send: "Send | None"
 ) -> "socket.socket | None":
     """Knock, and with --stdio connect. Raises KnockError.
 
@@ -210,7 +218,7 @@ def ask(
             raise SendError(f"{error}{hint}") from None
 
 
-def _other(options: argparse.Namespace) -> None:
+def _other(options: Options) -> None:
     word = next(word for word in ("enroll", "list", "doctor") if getattr(options, word))
     name = {"list": "list_profiles", "doctor": "client_doctor"}.get(word, word)
     import_module(f"knockknock.cli.{name}").command(options)
@@ -222,7 +230,7 @@ def command(arguments: list[str]) -> None:
 
         send_service.serve()
         return
-    usage, options, program = parse(arguments)
+    options, program = parse(arguments)
     if options.enroll or options.list or options.doctor:
         _other(options)
         return
@@ -244,7 +252,7 @@ def command(arguments: list[str]) -> None:
         raw = not profile or schemes.load(profile.scheme).RAW
         if not options.ports and raw:
             _profile(options, found, home)  # there may be no such profile, or host
-            usage.error("say what to open: -p PORT, or Ports in ~/.knockknock/config")
+            _wrong("say what to open: -p PORT, or Ports in ~/.knockknock/config")
         profile = profile or _profile(options, found, home)  # raises what it did
         connection = ask(options, found, f"{home}/.knockknock", profile, send)
     if connection:

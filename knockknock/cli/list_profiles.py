@@ -1,6 +1,5 @@
 """Lists the profiles of a client without their keys, for knockknock --list."""
 
-import argparse
 import os
 import sys
 
@@ -11,11 +10,12 @@ from ..errors import KnockError
 from ..profiles import clock, counters, files, legacy
 from ..schemes.syn.profile import Profile
 from . import columns, expiry
+from .knock_options import Options
 
 HEAD = ("SERVER", "KNOCKPORT", "FORMAT", "NEXT", "EXPIRES", "MAY OPEN")
 
 
-def command(_options: argparse.Namespace) -> None:
+def command(_options: Options) -> None:
     """Print the good profiles, then what is wrong with others. Raises KnockError if there are such."""
     now, rows, bad = clock.seconds(), [], []
     place = f"{raw_socket.become_invoker()}/.knockknock"

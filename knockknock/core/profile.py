@@ -34,7 +34,7 @@ class Profile(Protocol):
     def name(self) -> str: ...
     @property
     def scheme(self) -> str:
-        """A key of SCHEMES."""
+        """One of schemes.SCHEMES."""
 
     @property
     def kind(self) -> str:

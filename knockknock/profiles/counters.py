@@ -102,7 +102,7 @@ def _written_over(path: str, counter: int) -> bool:
 
 
 def server_memory(state: str, profiles: str, profile: Profile, latest: int = 0) -> object:
-    """Return a profile's used knocks on the server; latest: see schemes.Scheme.recall(). Raises CounterError.
+    """Return a profile's used knocks on the server; latest: see Scheme.recall(). Raises CounterError.
 
     A profile of knockknock 0.8 brings its counter along. Damage is logged.
     """

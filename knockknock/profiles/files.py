@@ -74,7 +74,7 @@ def load_draft(directory: str) -> Profile:
 
 
 def key_file(field: str) -> str:
-    """Return the path of a profile's key (schemes.Scheme.SECRETS) in its directory."""
+    """Return the path of a profile's key (Scheme.SECRETS) in its directory."""
     return field.replace("_", ".")
 
 

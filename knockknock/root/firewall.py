@@ -19,7 +19,7 @@ _TABLE = 1
 """NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
 _LASTING = {TABLES: (4,), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
 """NFTA_TABLE_HANDLE; NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME:
-attributes that stay while our table is whole. A restored table has another handle, because its elements are old."""
+attributes that stay while our table is whole. The table's handle shows that it was restored, with old elements."""
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED, as /proc/net/tcp has it (include/net/tcp_states.h)."""
 
@@ -99,14 +99,15 @@ class Firewall:
         """digest: of our table when it is whole; "": not known."""
         self._kernel, self.policy, self.digest = connect(), policy, digest
         self.late: list[str] = []
-        """Chains found last that may refuse what a door lets in: "any" or protocol/port, and a text."""
+        """Chains that may refuse what a door lets in, by the last look: "any" or protocol/port, and a text."""
         self.anew = False
         """True if our sets were emptied, so that the daemon must list the expected values again."""
 
     def prepare(self, healing: bool = False) -> Survey:
         """Place or replace our table, and add missing accept rules. Return the survey.
 
-        nftables before 1.0.6 takes no sets of expected values: then they are left out, and expected_size is 0.
+        nftables before 1.0.6 takes no sets of expected values: unless `healing`, they are left out, and
+        expected_size is 0.
         """
         try:
             self._place()

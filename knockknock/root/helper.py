@@ -2,14 +2,13 @@
 
 The set-up executes it when all is in place, as a user with no rights but CAP_NET_ADMIN, with the pair to the daemon,
 the pair to root.watch, a socket to the kernel's nf_tables, and Landlock rules. It locks itself in before it reads a
-record. From then on it has no file, can execute nothing and make no socket, and its limits come from root's side
-alone. A message that is no record ends it, because only an intruder sends one. A record beyond the limits is refused
-with an answer, because a packet can make the daemon ask for it.
+record. With Landlock and seccomp it then has no file but standard error, can execute nothing and make no socket. Its
+limits come from root's side alone. A message that is no record ends it, because only an intruder sends one. A record
+beyond the limits is refused with an answer, because a packet can make the daemon ask for it.
 """
 
 import contextlib
 import ctypes
-import ipaddress
 import itertools
 import os
 import select
@@ -54,8 +53,8 @@ def anew(name: str, key: bytes, seconds: int) -> list[Change]:
 def changes(grant: Grant, held: record_limits.Limits) -> list[Change]:
     """Return the changes for a door, or for a source to block, as one transaction."""
     order, address, protocol, port, seconds = grant
-    family, bits = (4, 32) if len(address) == 4 else (6, held.prefix)
-    source = ipaddress.ip_network((address, bits), strict=False).network_address.packed
+    family, host = (4, 0) if len(address) == 4 else (6, 128 - held.prefix)
+    source = (int.from_bytes(address, "big") >> host << host).to_bytes(len(address), "big")
     key = address + struct.pack("!B3xH2x", protocol, port)  # each padded to registers of 4 bytes, as nft does
     if order is Order.BLOCK:
         return anew(f"blocked{family}", source, held.block)
@@ -105,7 +104,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits
 
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
-    """Obey records until a side has gone. Raises GrantError for what is no record, OSError."""
+    """Obey records until a side has gone. Raises GrantError or struct.error for what is no record, OSError."""
     held, opened = record_limits.unpack(root.recv(record_limits.MOST)), deque[float]()
     say(daemon, held.answer)
     while True:

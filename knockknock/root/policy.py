@@ -82,7 +82,9 @@ def message(limits: Limits) -> bytes:
     answer, *numbers, runs = limits
     made = b"".join([HEAD.pack(len(runs), *numbers), *(RUN.pack(*run) for run in runs), answer])
     if len(made) > MOST:
-        raise FirewallError(f"{len(runs)} runs of ports are too many for what keeps root: name fewer, and longer ones")
+        raise FirewallError(
+            f"the profiles name {len(runs)} runs of ports, too many for the root helper: name fewer and longer ones"
+        )
     return made
 
 

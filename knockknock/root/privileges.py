@@ -31,7 +31,7 @@ def program(module: str, *arguments: str, package: str = _PACKAGE) -> list[str]:
 
 
 def keep(capabilities: Collection[int]) -> None:
-    """Give up every other capability, for this process and all that it executes. Raises PrivilegeError.
+    """Give up all capabilities but these, for this process and all that it executes. Raises PrivilegeError.
 
     Needs CAP_SETPCAP, which may be among those that are given up.
     """
@@ -65,7 +65,7 @@ def _bound(capabilities: Collection[int]) -> None:
 
 
 def hold(capabilities: Collection[int], executed: bool = False) -> int:
-    """Give up every other capability of this process, and return the mask of those left. Needs none; see no_more().
+    """Give up all capabilities of this process but these, and return the mask of those left. Needs none; see no_more().
 
     executed: make them inheritable. Raises PrivilegeError.
     """

@@ -98,7 +98,7 @@ def unpack(record: bytes, *, listed: bool = False) -> Grant:
         fitting = (Order.BLOCK, Order.STATUS) if grant.address else (Order.RELOAD, Order.STATUS, Order.LOGGED)
         sane = order in fitting and (protocol, port, seconds) == (0, 0, 0)
     if not sane and not listed:
-        raise GrantError(f"the order {grant.order.name} makes no sense with what else the record says")
+        raise GrantError(f"the order {grant.order.name} does not fit the other fields of the record")
     return grant
 
 

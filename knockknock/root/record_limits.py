@@ -10,7 +10,7 @@ from .record import Grant
 
 MOST, LONGEST = 1 << 20, 1 << 15
 """Bytes of the longest message from the set-up, enough for 100,000 runs of ports, and from the daemon, enough for 2,000
-values. A larger buffer for these takes 20 microseconds more, while a client waits."""
+values. The daemon's is the smaller, because a larger buffer takes 20 microseconds more, while a client waits."""
 HEAD, RUN = struct.Struct("!IIBBI"), struct.Struct("!BHHH")
 
 

@@ -21,7 +21,7 @@ from . import NAME, sets
 from .policy import Policy, Scan
 
 PREFIX = "knockknock "
-"""The log prefix of a packet (sources.logline and sources.nfpacket read it)."""
+"""The log prefix of a packet (sources.kernel_line and sources.nflog_packet read it)."""
 COPY = 512
 """Bytes of a packet that a rule sends to an NFLOG group (sources.nflog.COPY)."""
 PRIORITY = -199

@@ -1,4 +1,6 @@
-"""The scan guard: blocks a source that tries too many ports, by counting in the kernel alone.
+"""Lists and unblocks the sources that the scan guard blocks, and reads its packet counts.
+
+The guard counts in the kernel alone, by the rules of root.ruleset, unless scan_count = daemon (server.scan_counter).
 
 The first SYN of a source to a port puts (source, port) into the set `seen`, and the source into the first of the sets
 rung1, rung2 ... that it is not in. Elements of both live for the same time, so the number of rungs with a source is
@@ -49,7 +51,7 @@ def blocked(kernel: Kernel) -> list[Blocked] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise FirewallError(f"nftables does not list who is shut out: {error.strerror}") from None
+        raise FirewallError(f"the blocked sources cannot be listed: {error.strerror}") from None
 
 
 def unblock(kernel: Kernel, one: Address) -> None:
@@ -68,4 +70,4 @@ def counts(kernel: Kernel) -> Counts:
     try:
         return Counts(*[kernel.packets(NAME, name) for name in ("packets_seen", "connections_new", "packets_dropped")])
     except OSError as error:
-        raise FirewallError(f"nftables does not tell what the scan guard counted: {error.strerror}") from None
+        raise FirewallError(f"the scan guard's counts cannot be read: {error.strerror}") from None

@@ -21,7 +21,7 @@ _FREE = (
 
 
 def binding() -> Any:
-    """Return libseccomp's own Python binding, or else pyseccomp of pip, which has the same functions."""
+    """Return libseccomp's own Python binding, or pyseccomp, which has the same functions. Raises PrivilegeError."""
     for name in ("seccomp", "pyseccomp"):
         try:
             return import_module(name)

@@ -48,13 +48,17 @@ class Kept:
 
 
 def start(chosen: Policy, kept: Kept, control: socket.socket, theirs: int) -> None:
-    """Place everything, then become the helper. theirs: its end of `control`. Raises KnockError, OSError."""
+    """Place everything, then become the helper. Raises KnockError, OSError.
+
+    theirs: the descriptor of the helper's end of the pair.
+    """
     firewall = Firewall(chosen)
     try:
         said = firewall.prepare().text(chosen)
         if chosen.expected_size != firewall.policy.expected_size:
             said += (
-                "; this version of nftables cannot list what knocks can bear, so every SYN to a knock port is logged"
+                "; this version of nftables takes no sets of expected values, so every SYN to a knock port is logged: "
+                "install 1.0.6 or later"
             )
         answer = DONE + said.encode()[:LONGEST_REASON]
         kept.keep(firewall)
@@ -126,7 +130,8 @@ def _be_helper(theirs: int, walls: int) -> None:
 def main(read: Callable[[str], Policy] | None = None) -> None:
     """Run one mode. Arguments: mode, configuration, seconds of a trial, descriptors of Kept and the helper's pair.
 
-    read: makes a policy of a configuration, for `start` and `reload` alone.
+    Modes: start, reload, remove, heal, and "heal ours", which looks at our own table alone. read: makes a policy of a
+    configuration, for `start` and `reload` alone.
     """
     mode, config, trial, *numbers = sys.argv[1:]
     fd, ours, theirs = map(int, numbers)

@@ -12,7 +12,7 @@ from ..schemes.door_options import MAX_DOORS_PER_MINUTE
 
 DEFAULT_PATH = "/etc/knockknock.d/config"
 MAX_BLOCK = 7 * 86400
-"""Seconds that a scanner is shut out for, if not for ever."""
+"""The longest block of a scanner in seconds, unless it is for ever."""
 MAX_NETWORKS = 1000
 
 _absolute = ini.matching(r"/[^\0\n]*[^/\0\n]", "an absolute path")
@@ -43,7 +43,7 @@ def _networks(text: str) -> tuple[str, ...]:
 
 
 def _ports(text: str) -> tuple[tuple[int, int, int], ...]:
-    """Runs of ports, of which no two overlap."""
+    """Return the runs of ports in a text, sorted; those that touch or overlap become one. Raises ConfigError."""
     runs: list[tuple[int, int, int]] = []
     for protocol, first, last in sorted((run.protocol, run.first, run.last) for run in parse_ports(text)):
         if runs and runs[-1][0] == protocol and first <= runs[-1][2] + 1:
@@ -60,7 +60,7 @@ def _tcp_ports(text: str) -> tuple[tuple[int, int, int], ...]:
 
 
 OBSOLETE = ("firewall", "nft_table", "nft_chain")
-"""Once said which firewall is to be used. A daemon that is upgraded must start all the same."""
+"""Keys that chose a firewall in earlier versions. They have no effect, so that an upgraded daemon still starts."""
 KEYS: ini.Keys = {
     "delay": ini.whole(1, MAX_DELAY),
     "error_window": ini.whole(1, 1000),
@@ -141,7 +141,10 @@ class Config(NamedTuple):
     resync_window: int = 1000
     """Counters beyond the look-ahead window in which two knocks in a row are obeyed (RFC 4226 section 7.4); 0: none."""
     expected_size: int = 100_000
-    """Values that knocks can bear next, up to which the kernel tells of these alone; 0: it tells of every SYN."""
+    """The most expected values to list in the kernel, which then logs only SYNs with one of them.
+
+    0: it logs every SYN to a knock port.
+    """
     clock_skew: int = 60
     """Seconds that the clock of a client may be off, for profiles that count by it."""
     scan_guard: bool = False
@@ -152,7 +155,7 @@ class Config(NamedTuple):
     """Seconds; 0: for ever."""
     scan_allow: tuple[str, ...] = ()
     scan_public: tuple[tuple[int, int, int], ...] = ()
-    """Ports that do not count, as protect has them."""
+    """TCP ports that do not count: protocol number, first port, last port."""
     scan_ipv6_prefix: int = 64
     scan_count: str = "kernel"
     scan_drops: str = "new"

@@ -216,7 +216,7 @@ class Daemon:
         try:
             self._expected.follow(name)
         except (GrantError, FirewallError) as error:
-            log.error("what the kernel is to expect is handed over anew: %s", error)
+            log.error("the kernel did not take a profile's new expected values, all are listed anew: %s", error)
             self._helper.placed = True
 
     def _hand_over(self) -> Iterator[None]:
@@ -225,10 +225,12 @@ class Daemon:
         try:
             yield from expected.hand_over()
         except (GrantError, FirewallError) as error:
-            log.warning("every SYN to a knock port is logged, as what is expected was not taken: %s", error)
+            log.warning(
+                "every SYN to a knock port is logged, as the kernel did not take the expected values: %s", error
+            )
             return
         if expected:
-            log.info("what %d profile(s) can say in %d knocks is expected", len(expected), expected.ahead)
+            log.info("the kernel expects the next %d knocks of %d profile(s)", expected.ahead, len(expected))
         for where, why in sorted(expected.every.items()):
             log.info("every SYN to %s is logged, %s", where, why)
 

@@ -25,7 +25,7 @@ class Deafness:
         self._path, self._ask = path, logged
         self._logged = 0
         self._asked = [-SELDOM, -SELDOM]
-        """Times of the last queries: without an unknown front, and due to one, which may be the only one for long."""
+        """Time of the last query without an unknown front, and of the last due to one; each has its own pause."""
         self._heard, self._front, self._said = False, "", False
         self._since: float | None = None
         """The time at which they were first seen to disagree."""

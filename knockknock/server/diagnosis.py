@@ -131,7 +131,7 @@ def _rewritten(packet: Packet, profile: Profile, centre: int, settings: Settings
 
 
 def _came(packet: Packet) -> dict[str, int | None]:
-    """Return the fields of a packet that can carry a knock, by their names in schemes.Carried."""
+    """Return the fields of a packet that can carry a knock, by their names in core.headers.Carried."""
     return {
         "ident": packet.ident & 0xFFFF,
         "sequence": packet.sequence,

@@ -54,7 +54,7 @@ def _metrics(path: str) -> "Metrics":
 
 
 class Dispatcher:
-    """Created as root, used as the daemon's user. Wakes the daemon only if there is something to tell."""
+    """Delivers events; created as root, used as the daemon's user. Wakes the daemon only if something is due."""
 
     def __init__(self, config: Config, user: pwd.struct_passwd, quiet: bool) -> None:
         """Start hooks and listen, after check(). Raises KnockError. quiet: hooks have no standard error."""
@@ -87,8 +87,8 @@ class Dispatcher:
     def answer(self, now: Callable[[bytes], dict[str, Any]], passed: Callable[[], int]) -> int:
         """Answer clients from now on. Return a descriptor that is readable when serve() has something to do.
 
-        It is -1 without a control socket. now: a function of an address that makes the answer (status.now). passed: a
-        function that returns the number of SYNs that the kernel has passed over, for the metrics.
+        It is -1 without a control socket. now: a function of an address that makes the answer (status_answer.now).
+        passed: a function that returns the number of SYNs that the kernel has passed over, for the metrics.
         """
         if self._metrics:
             self._metrics.passed.set_function(passed)
@@ -101,7 +101,7 @@ class Dispatcher:
         return self._control.fileno()
 
     def tell(self, told: Facts) -> None:
-        """Tell an event to all dispatcher."""
+        """Deliver an event to hooks, metrics and listening clients, and count it."""
         self._counts[str(told["event"]), str(told.get("reason", ""))] += int(told.get("packets", 1))
         if self._hooks and (problem := self._hooks.tell(told)):
             log.warning("%s", problem)
@@ -134,7 +134,10 @@ class Dispatcher:
         return bool((self._hooks and self._hooks.wants_end) or (self._control and self._control.heard))
 
     def wait(self, now: float) -> float | None:
-        """Return the seconds until serve() must be called without a client, None for never. now: as for serve()."""
+        """Return the seconds until serve() must be called without a client, None for never.
+
+        now: seconds on the monotonic clock.
+        """
         due = [self._ends[0][0]] if self._ends and self._heard() else []
         if self._metrics and (write := self._metrics.due()) is not None:
             due.append(write)

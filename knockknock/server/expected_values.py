@@ -70,7 +70,7 @@ class Expected:
             with contextlib.suppress(FirewallError, GrantError):
                 self._send(PORTS, [_port(port) for port in needs.keys() | self._every], [])
             places = self.every.keys() | {f"tcp/{port}" for port in needs}
-            self.every = dict.fromkeys(places, "as what is expected was not taken")
+            self.every = dict.fromkeys(places, "as the kernel did not take the expected values")
             raise
         finally:
             self._busy = False
@@ -101,7 +101,7 @@ class Expected:
         settings, room, in_all = self._keeper.settings, self._size, 0
         for port in sorted(needs, key=needs.__getitem__):
             if port in self._every:
-                self.every.setdefault(f"tcp/{port}", "because not all that is heard there can be listed")
+                self.every.setdefault(f"tcp/{port}", "because knocks of another profile there cannot be listed")
             elif (room := room - needs[port] * settings.window) < 0:
                 self._every.add(port)
                 self.every[f"tcp/{port}"] = "as expected_size is too small" if self._size else "as it is configured"

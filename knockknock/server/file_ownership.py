@@ -1,6 +1,6 @@
 """Checks that nobody but root can change the configuration, the profiles, or any directory above them.
 
-Looks, and opens nothing. Where all is as it must be, only root can change it between this look and a read.
+Opens no file. If all is as it must be, only root can change it between this look and a read.
 """
 
 import os
@@ -21,13 +21,13 @@ Found = tuple[str, os.stat_result]
 
 
 def check(path: str, config: Config) -> None:
-    """Raises ProfileError for the first complaint about a configuration, by its path, and its profiles."""
+    """Raise ProfileError with the first complaint about a configuration, by its path, and its profiles."""
     for complaint in complaints(path, config):
         raise ProfileError(complaint)
 
 
 def complaints(path: str, config: Config) -> Iterator[str]:
-    """A sentence for each file and directory by which others than root could change what may be opened."""
+    """Yield a sentence for each file and directory by which a user other than root could change what may be opened."""
     yield from place(path, config)
     if not files.is_database(config.profiles):
         for name in sorted(files.names(config.profiles)):
@@ -38,7 +38,10 @@ def complaints(path: str, config: Config) -> Iterator[str]:
 
 
 def place(path: str, config: Config) -> Iterator[str]:
-    """The same for the configuration, for where the profiles are, and for all above these and the state directory."""
+    """Yield complaints about the configuration, the place of the profiles, and all directories above them.
+
+    The directories above the state directory are checked, too, and that neither place is inside the other.
+    """
     # New names in it are profiles, or a journal of the database, and to be sticky does not keep those out.
     directory = os.path.dirname(config.profiles) if files.is_database(config.profiles) else config.profiles
     closed = {directory, os.path.realpath(directory)}
@@ -56,11 +59,11 @@ def place(path: str, config: Config) -> Iterator[str]:
 
 
 def state(directory: str, uid: int, gid: int) -> Iterator[str]:
-    """A sentence if the state directory is neither the daemon's, of these ids, nor free to be made its own."""
+    """Yield a complaint if the state directory is another user's, or root's and not empty; uid, gid: the daemon's."""
     try:
         owner, rest = os.stat(directory).st_uid, os.listdir(directory)
     except OSError:
-        return  # it is made, or who makes it says why not
+        return  # the caller makes it, or reports why it cannot
     if owner != uid and (owner or rest):
         yield (
             f"the state directory {directory} must be empty, or belong to the daemon's user: if it is what you mean, "
@@ -69,7 +72,7 @@ def state(directory: str, uid: int, gid: int) -> Iterator[str]:
 
 
 def way(path: str) -> Iterator[Found]:
-    """Every directory, link and file on the way to a path, as far as it is there."""
+    """Yield every directory, link and file on the way to a path, up to the first that cannot be looked at."""
     here, links, left = "/", 0, deque(["/", *os.path.join(os.getcwd(), path).split("/")])
     while left:
         part = left.popleft()
@@ -81,7 +84,7 @@ def way(path: str) -> Iterator[Found]:
                 status = os.lstat(there)
                 target = os.readlink(there) if stat.S_ISLNK(status.st_mode) else ""
             except OSError:
-                return  # who reads it says so
+                return  # the reader of the path reports it
             yield there, status
             links += bool(target)
             if links > _MOST_LINKS:

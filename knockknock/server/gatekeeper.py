@@ -8,7 +8,7 @@ from .. import schemes
 from ..core.events import Event, both
 from ..core.packet import Packet
 from ..core.profile import KnockPort, Profile, Settings
-from ..schemes import Listener, Next
+from ..schemes.protocols import Listener, Next
 
 Hear = Callable[[Packet, float], Event | None]
 

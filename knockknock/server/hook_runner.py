@@ -1,6 +1,6 @@
 """The process that runs hooks: reads facts of a fixed size, starts one of two programs as the daemon's user.
 
-hooks starts it as a separate program, with one end of a SOCK_SEQPACKET pair as standard input and the programs as
+server.hooks starts it as a program, with one end of a SOCK_SEQPACKET pair as standard input and the programs as
 arguments. At most AT_ONCE run at a time; until one more may, the runner does not read, so that the kernel's buffer is
 the queue. Each is killed after SECONDS. An invalid record ends the runner, and so does the end of the pair.
 """

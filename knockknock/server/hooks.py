@@ -1,7 +1,7 @@
 """Runs the administrator's programs when a door opens or closes.
 
 The sandbox forbids the daemon to execute anything. So it sends records of a fixed size to a process that was started
-before (runner), which knows the programs and accepts nothing but these records.
+before (server.hook_runner), which knows the programs and accepts nothing but these records.
 """
 
 import os
@@ -53,7 +53,7 @@ def unpack(facts: bytes) -> Happened:
     except (KnockError, IndexError) as error:
         raise GrantError(str(error)) from None
     if happened.grant.order not in (Order.OPEN, Order.OPEN_ONCE, Order.CLOSE) or pack(happened) != facts:
-        raise GrantError("what has happened is neither that a door opened nor that it shut")
+        raise GrantError("the facts are not those of a door that opened or closed, as pack() writes them")
     if bool(happened.reason) != (happened.grant.order is Order.CLOSE):
         raise GrantError("a door that shuts has a reason, and one that opens has none")
     return happened
@@ -101,7 +101,7 @@ class Hooks:
             self._pair.send(pack(Happened(str(facts["profile"]), door, str(facts.get("reason", "")))))
         except BlockingIOError:
             self.missed += 1
-            return f"{self.missed} run(s) of hooks left out: they take longer than knocks take to come"
+            return f"{self.missed} run(s) of hooks left out: doors open faster than they end, so make them faster"
         except OSError:
             return "the process that runs hooks is gone: restart the daemon"
         return ""

@@ -45,7 +45,7 @@ def reload(state: str) -> bool:
     else:
         if mark[1]:
             return True
-    raise KnockError(f"the daemon (process {pid}) goes by what it had before: its log says why")
+    raise KnockError(f"the daemon (process {pid}) still uses what it read before: its log says why")
 
 
 def _mark(state: str) -> tuple[int, bool]:

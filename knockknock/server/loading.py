@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 from .. import schemes
 from ..core import dates
 from ..core.profile import Profile, Settings
-from ..errors import CounterError, GuardError, KnockError
+from ..errors import CounterError, GuardError, KnockError, ProfileError
 from ..profiles import clock, counters, files, legacy
 from .config import Config
 from .gatekeeper import Gatekeeper
@@ -77,8 +77,8 @@ def _check_guard(config: Config, profile: Profile) -> None:
     """Raise GuardError if a knock of a profile would make the scan guard block its client."""
     if config.scan_guard and profile.tries > config.scan_ports:
         raise GuardError(
-            f"its knock tries {profile.tries} TCP ports, and the scan guard shuts out who tries more than "
-            f"{config.scan_ports}: set scan_ports = {profile.tries} or more"
+            f"its knock tries {profile.tries} TCP ports, and the scan guard blocks a source that tries more "
+            f"than {config.scan_ports}: set scan_ports = {profile.tries} or more"
         )
 
 
@@ -124,7 +124,10 @@ class _Twins:
 
 
 def recalled(config: Config, profile: Profile) -> object:
-    """Read the memory of a profile's used knocks, for most schemes the next counter to accept. Raises CounterError."""
+    """Return the memory of a profile's used knocks, for most schemes the next counter to accept.
+
+    Raises CounterError, and ProfileError for one-time passwords with bad secrets.
+    """
     latest = clock.seconds() + config.clock_skew + 1
     return counters.server_memory(config.state, config.profiles, profile, latest)
 
@@ -223,7 +226,7 @@ def start(config: Config, found: Found) -> Gatekeeper:
         if memory is None:
             try:
                 found.changes[at] = profile, recalled(config, profile)
-            except CounterError as error:
+            except (CounterError, ProfileError) as error:
                 found.bad[profile.name] = error
                 del found.changes[at]
     keeper = Gatekeeper(settings(config), len(found.changes))

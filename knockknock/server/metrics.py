@@ -26,9 +26,11 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"knockknock_{name}", what, labels, registry=self._registry)
 
-        self._accepted = counter("knocks_accepted", "Knocks with a right tag and a fresh counter", "profile")
+        self._accepted = counter("knocks_accepted", "Knocks that are valid and permitted", "profile")
         self._refused = counter("knocks_refused", "Packets at knock ports that opened nothing", "reason")
-        self._failed = counter("knocks_failed", "Accepted knocks that could not be obeyed")
+        self._failed = counter(
+            "knocks_failed", "Knocks whose counter could not be stored, or whose door could not be changed"
+        )
         self._opened = counter("doors_opened", "Ports opened for a source")
         self._closed = counter("doors_closed", "Ports closed because a knock asked for it")
         self._blocked = counter(
@@ -36,7 +38,7 @@ class Metrics:
         )
         self.passed = Gauge(
             "knockknock_syns_passed_over",
-            "SYNs to any port that bore nothing that is expected, since the rules were placed, until the last event",
+            "SYNs to any port without an expected value, from the placing of the rules to the last event",
             registry=self._registry,
         )
         Gauge("knockknock_info", "1", ["version"], registry=self._registry).labels(version).set(1)

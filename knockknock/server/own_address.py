@@ -27,10 +27,10 @@ def connect() -> socket.socket:
 
 
 def refuse(routes: socket.socket, address: bytes) -> None:
-    """Raises FirewallError for an address of this machine, or if that cannot be known: no reason to stop, as who sits
-    here may knock.
+    """Raise FirewallError for an address of this machine, or if the kernel's route to it cannot be looked up.
 
-    Works with ip_nonlocal_bind and without, and sends nothing.
+    The daemon goes on after it, because a program on this machine may knock, too. Works with
+    ip_nonlocal_bind and without, and sends nothing.
     """
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     message = _ROUTE.pack(family, 8 * len(address), *[0] * 7)

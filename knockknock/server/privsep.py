@@ -169,7 +169,7 @@ def unpack_doors(answer: bytes) -> tuple[int, list[Grant]]:
     if len(answer) < 4 or len(doors) != min(number, MOST_DOORS):
         raise GrantError(f"{len(answer)} bytes do not list {number} doors")
     if not all(door.order in (Order.OPEN_ONCE, Order.OPEN) and door.address for door in doors):
-        raise GrantError("what is listed is not a door that is open")
+        raise GrantError("the answer to STATUS lists a record that is not an open door")
     return number, doors
 
 

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib import import_module
 
 from .. import schemes
 from ..core.profile import Settings
@@ -50,11 +49,10 @@ def prepare(
     syslog: the descriptor of the socket to the syslog daemon, to connect again after a restart of that daemon.
     listener: the descriptor of the one socket that accepts connections.
     """
-    import_module("cryptography.hazmat.primitives.hmac")  # a reload may need it, and can import nothing
-    for scheme in schemes.SCHEMES:
+    for scheme in schemes.SCHEMES:  # a reload may need each, and can import nothing
         schemes.new_listener(scheme, Settings(1, 1, True), 0)
     if mode == "off":
-        log.warning("sandbox = off: whoever takes this process over can do what its user can")
+        log.warning("sandbox = off: an intruder in this process can do all that its user can")
         return lambda: None
     steps: list[Enter] = []
     for make in (partial(_landlock, reads, writes), partial(_seccomp, syslog, listener)):

@@ -1,4 +1,4 @@
-"""Counts the ports that each source tries, with scan_count = daemon (else root/scan_guard.py does). Pure, bounded."""
+"""Counts the ports that each source tries, with scan_count = daemon (else the kernel does). Pure, bounded."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 

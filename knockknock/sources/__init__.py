@@ -55,7 +55,7 @@ class Opener(Protocol):
         """Open a source at its end, as root. Raises SourceError."""
 
     def look(self, place: str, /) -> Source:
-        """Open a source only to look at it, not to read: take nothing that only one program can have."""
+        """Open a source to look at it only: take nothing that only one program can have. Raises SourceError."""
 
 
 class Choice(Protocol):
@@ -105,7 +105,7 @@ def choose(choice: Choice) -> tuple[str, str, str]:
         name = "file" if exists(path) and not why else "kmsg"
     if name == "kmsg" and not ring:
         absent = why or f"there is no {path}"
-        lacking = f" and {absent}" if choice.source == "auto" else ""
+        lacking = f", and {absent}" if choice.source == "auto" else ""
         raise SourceError(f"there is no /dev/kmsg here, as in many containers{lacking}: set source = nflog")
     place = {"file": path, "kmsg": "/dev/kmsg", "nflog": str(choice.nflog_group)}[name]
     return name, place, why

@@ -73,7 +73,7 @@ for _word, _meaning in (
 ):
     _FRONT = _FRONT.replace(_word, _meaning)
 _LINK = rb"""
-    IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # the input hook: a way in and none out
+    IN=[^\x00-\x20\x7f]{1,64}[ ]OUT=[ ]                                       # prerouting: a way in and none out
     (?:PHYSIN=[^\x00-\x20\x7f]{1,64}[ ]|)(?:PHYSOUT=[^\x00-\x20\x7f]{1,64}[ ]|)
     (?: MACSRC=[0-9a-f:]{17}[ ]MACDST=[0-9a-f:]{17}[ ](?:VPROTO=[0-9a-f]{4}[ ]VID=[0-9]{1,4}[ ]|)MACPROTO=[0-9a-f]{4}[ ]
       | MAC=[0-9a-f:]{0,191}(?:[ ]TUNNEL=[0-9.]{7,15}->[0-9.]{7,15}|)[ ]

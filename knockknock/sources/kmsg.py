@@ -16,7 +16,7 @@ RECORD = 8192
 """Bytes of a read; the kernel refuses a read that is shorter than the record (PRINTK_MESSAGE_MAX is 2048)."""
 HELD = 10_000
 """The most records that are taken out of the ring and not yet parsed. The ring itself holds some 600 of our lines,
-which a flood fills in 6 ms, and one knock takes 2 ms; so the ring is drained first, and parsed after."""
+which a flood fills in 5 ms, and one knock takes 2 ms; so the ring is drained first, and parsed after."""
 PORTION = 100
 """Records that are parsed before the ring is drained again."""
 DEVICE = os.makedev(1, 11)

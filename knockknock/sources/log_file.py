@@ -149,7 +149,7 @@ class KernLog:
             return False
         if fd is None:
             # A new file may not have its group yet; the chown will be an inotify event.
-            self._complaint = f"waiting until {self.path} may be read: its group must be allowed to"
+            self._complaint = f"{self.path} may not be read yet: let the daemon's group read it (chgrp, chmod g+r)"
             return False
         self._files.append(_File(fd, self._inotify.add_watch(f"/proc/self/fd/{fd}", FLAGS.MODIFY)))
         if len(self._files) > MAX_FILES:
@@ -165,7 +165,7 @@ class KernLog:
                 if not os.access(self.path, os.R_OK):
                     return None
         raise SourceError(
-            f"{self.path} is in another directory now, which the sandbox does not let this process read: start it again"
+            f"{self.path} is in another directory now, which the sandbox does not let it read: restart the daemon"
         )
 
     def _leave(self, file: _File) -> None:

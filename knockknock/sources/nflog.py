@@ -1,4 +1,4 @@
-"""Receives whole packets from the kernel's packet logger (NFLOG), by netlink.
+"""Receives packets from the kernel's packet logger (NFLOG) by netlink, at most COPY bytes of each.
 
 The configuration messages are those of include/uapi/linux/netfilter/nfnetlink_log.h. They are packed here because a
 netlink library would take more memory and start time than the rest of the daemon together.
@@ -98,7 +98,7 @@ def open_source(place: str) -> NfLog:
 
 
 def look(place: str) -> NfLog:
-    """Return a source whose socket is not bound to its group, which takes it from nobody. Raises SourceError."""
+    """Return a source that is not bound to its group, so that another program can keep it. Raises SourceError."""
     path = f"NFLOG group {place}"
     try:
         unbound = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)

@@ -2,7 +2,7 @@
 
 The layout is that of net/netfilter/nfnetlink_log.c, __build_packet_message(), and of the header
 include/uapi/linux/netfilter/nfnetlink_log.h; the IP and TCP headers inside are untrusted. The parser accepts the same
-packets as sources.logline: incoming TCP and UDP, unfragmented.
+packets as sources.kernel_line: incoming TCP and UDP, unfragmented.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -129,7 +129,7 @@ def ipv4(data: bytes | bytearray, at: int, end: int) -> Packet | None:
 
 
 def ipv6(data: bytes | bytearray, at: int, end: int) -> Packet | None:
-    """Return the TCP or UDP packet in an IPv6 packet, after the extension headers that sources.logline skips, too."""
+    """Return the TCP or UDP packet in an IPv6 packet, after the extension headers that sources.kernel_line skips."""
     if at + 48 > end:
         return None
     first, total, following, source = _IPV6(data, at)

@@ -321,6 +321,12 @@ class Daemon:
         except AssertionError:
             raise AssertionError(f"the daemon never said '{text}': {self.log()}") from None
 
+    def says_times(self, text: str, number: int) -> None:
+        """Wait until the log has a text that often, and no more: an event is reported after its door has opened."""
+        with contextlib.suppress(AssertionError):
+            until(lambda: self.log().count(text) >= number)
+        assert self.log().count(text) == number, self.log()
+
     @property
     def helper(self) -> int:
         """The process id of the root helper."""

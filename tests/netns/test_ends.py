@@ -110,7 +110,7 @@ def test_a_profiles_share_of_doors(walled: Lab) -> None:
     daemon.says(
         "knock of greedy not obeyed: it opened 2 doors within a minute, its share: raise doors_per_minute in the"
     )
-    assert daemon.log().count("greedy: open tcp/8083") == 2
+    daemon.says_times("greedy: open tcp/8083", 2)
     walled.hand_over("other", HOST)
     walled.knock(HOST, ports=("8084",))
     daemon.says("other: open tcp/8084")

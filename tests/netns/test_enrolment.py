@@ -220,14 +220,14 @@ def test_a_daemon_that_cannot_reload(served: Lab) -> None:
     words = [*served.program("knockknock-genprofile"), "--revoke", "laptop", "--reload", "--config", path]
     done = served.run("server", *words, check=False)
     assert done.returncode == 1
-    assert f"the daemon (process {daemon.process.pid}) goes by what it had before: its log says why" in done.stderr
+    assert f"the daemon (process {daemon.process.pid}) still uses what it read before: its log says why" in done.stderr
     daemon.says("not reloaded, the old configuration stays: a new source takes a restart")
     assert opens(served)
     Path(path).write_text(good)
     enroll(served, line(new(served)), "--replace")
     Path(path).write_text(good.replace("nflog", "kmsg"))
     words[1:] = [words[1], "--rotate", "laptop", "--config", path]
-    assert "goes by what it had before" in served.run("server", *words, check=False).stderr
+    assert "still uses what it read before" in served.run("server", *words, check=False).stderr
     Path(path).write_text(good)
     assert "laptop.old" not in admin(served, "--list").stdout, "nothing was begun"
     admin(served, "--revoke", "laptop", "--reload")

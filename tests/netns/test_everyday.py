@@ -73,7 +73,7 @@ def test_ssh_through_it(lab: Lab, sshd: list[str]) -> None:
         done = lab.run("client", *sshd, f"root@{HOST}", "echo", "hello from", "$SSH_CONNECTION")
         assert done.stdout.startswith("hello from 10.77.0.2"), done.stderr
         assert knocks(lab) == number
-    assert daemon.log().count("laptop: open tcp/22 for 10.77.0.2") == 2
+    daemon.says_times("laptop: open tcp/22 for 10.77.0.2", 2)
     assert not lab.connects(HOST)
 
 
@@ -103,7 +103,8 @@ def test_mosh_as_readme_has_it(lab: Lab) -> None:
     said, _ = mosh.communicate(timeout=30)
     assert mosh.returncode == 0, said
     assert done.exists(), "what was typed reached the server"
-    assert [daemon.log().count(f"open {port} for 10.77.0.2") for port in ("tcp/22", "udp/60003")] == [1, 1]
+    for port in ("tcp/22", "udp/60003"):
+        daemon.says_times(f"open {port} for 10.77.0.2", 1)
 
 
 def test_many_logins_at_the_same_time(lab: Lab, sshd: list[str]) -> None:
@@ -176,7 +177,7 @@ def test_a_lost_knock(lab: Lab, lost: int) -> None:
         assert lab.run("client", *KNOCKKNOCK, "-p", "2222", "--stdio", HOST, text="hello").stdout == "hello"
     assert heard == [b"hello"]
     assert knocks(lab) == lost + 1
-    assert daemon.log().count("laptop: open tcp/2222") == 1
+    daemon.says_times("laptop: open tcp/2222", 1)
 
 
 def test_a_slow_door(lab: Lab) -> None:
@@ -294,7 +295,7 @@ def test_a_live_first_address_is_the_only_one_that_is_knocked_at(lab: Lab) -> No
     with echo(lab, 2222):
         lab.run("client", *KNOCKKNOCK, "-p", "2222", "--stdio", "server.example", text="hello")
     assert knocks(lab, "server.example") == 1
-    assert "open tcp/2222 for fd77::2" in daemon.log()
+    daemon.says("open tcp/2222 for fd77::2")
 
 
 def test_a_program(lab: Lab) -> None:

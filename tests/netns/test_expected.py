@@ -63,7 +63,7 @@ def test_knocks_open(lab: Lab, format: str, host: str) -> None:
     lab.mint("laptop", "--format", format)
     lab.listen(22)
     daemon = lab.daemon()
-    daemon.says("what 1 profile(s) can say in 1020 knocks is expected")
+    daemon.says("the kernel expects the next 1020 knocks of 1 profile(s)")
     assert elements(lab, "every_syn") == 0
     each = 1 if format == "classic" else 2
     assert elements(lab, format) == AHEAD * each

@@ -128,7 +128,7 @@ def test_the_same_intruder_without_the_sandbox(lab: Lab, taken: Takes, victim: i
     lab.mint("laptop")
     lab.configure(sandbox="off")
     daemon, results = taken("try", **facts(lab, victim, elsewhere))
-    daemon.says("sandbox = off: whoever takes this process over can do what its user can")
+    daemon.says("sandbox = off: an intruder in this process can do all that its user can")
     # In a chroot, and by some distributions, this is refused to every ordinary user.
     results.pop("root: namespace of its own")
     assert {name: result for name, result in results.items() if result != "done"} == ALSO_WITHOUT

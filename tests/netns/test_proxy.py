@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import re
 import shutil
 import socket
@@ -103,8 +104,10 @@ class House:
         return [line.split()[0] for line in self.requests.read_text().splitlines()]
 
     def accepted(self) -> int:
-        """Knocks that the daemon has accepted."""
-        return self.daemon.log().count(f"nobody: open tcp/{WEB} for")
+        """Knocks that the daemon has accepted: it answers when all that has opened a door is counted."""
+        words = ["status", "--json", "--config", f"{self.lab.directory}/etc/config"]
+        said = json.loads(self.lab.run("server", *self.lab.program("knockknock-daemon"), *words).stdout)
+        return int(said["knocks"]["accepted"])
 
     @contextlib.contextmanager
     def no_counter_twice(self) -> Iterator[None]:
@@ -336,7 +339,7 @@ def test_profile_that_is_locked_holds_up_no_other(house: House, proxy: Proxy) ->
             until(lambda: "wants six.test port" in proxy.log())
             assert house.curl(*SOCKS5H, "--max-time", "5") == web.PICTURE.decode()
             assert waiting.wait(10) == 97
-            assert "six.test: somebody else knocks with it" in proxy.log()
+            until(lambda: "six.test: somebody else knocks with it" in proxy.log())
         finally:
             waiting.kill()
             config.unlink()
@@ -351,13 +354,13 @@ def test_settings_by_host(house: House, proxy: Proxy) -> None:
     try:
         config.write_text(f"Host alias\n HostName both.test\n Profile {HOST}\n AddressFamily inet6\n")
         assert house.curl(*words) == web.PICTURE.decode(), proxy.log()
-        assert f"nobody: open tcp/{WEB} for fd77::2" in house.daemon.log().splitlines()[-1]
+        until(lambda: f"nobody: open tcp/{WEB} for fd77::2" in house.daemon.log().splitlines()[-1])
         config.write_text(f"Host alias\n HostName both.test\n Profile {HOST}\n Source 10.77.0.9\n")
         assert house.curl(*words) == web.PICTURE.decode(), proxy.log()
-        assert f"nobody: open tcp/{WEB} for 10.77.0.9" in house.daemon.log().splitlines()[-1]
+        until(lambda: f"nobody: open tcp/{WEB} for 10.77.0.9" in house.daemon.log().splitlines()[-1])
         config.write_text("Host alias\n Nonsense yes\n")
         assert "curl: (97)" in house.curl(*words, check=False)
-        assert "there is no keyword 'nonsense'" in proxy.log()
+        until(lambda: "there is no keyword 'nonsense'" in proxy.log())
     finally:
         config.unlink()
         house.lab.run("client", "ip", "address", "del", "10.77.0.9/24", "dev", "c0")
@@ -377,6 +380,7 @@ def test_door_that_stays_shut(house: House) -> None:
         said = list(pool.map(lambda _: house.curl(*words, check=False), range(5)))
     assert all("504" in text for text in said)
     assert int((there / "counter").read_text()) == before + 2
+    until(lambda: " WARNING " in proxy.log())
     said = [line for line in proxy.log().splitlines() if " WARNING " in line]
     assert len(said) == 1
     assert f"shut.test port {WEB} did not open within 1.5 s" in said[0]
@@ -410,7 +414,7 @@ def test_profile_that_cannot_be_read(house: House, proxy: Proxy) -> None:
     finally:
         config.write_text(text)
     assert "curl: (97)" in answer
-    assert "nonsense" in proxy.log()
+    until(lambda: "nonsense" in proxy.log())
 
 
 def test_beyond_loopback(house: House) -> None:
@@ -431,7 +435,7 @@ def test_beyond_loopback(house: House) -> None:
     assert ask("server", "--proxytunnel", "--proxy", "http://me:secret@10.77.0.2:1082", url) == web.PICTURE.decode()
     for scheme in ("socks5h://", "socks5h://me:wrong@", "socks4a://", "http://me:wrong@"):
         assert "curl: (" in ask("server", "--proxytunnel", "--proxy", f"{scheme}10.77.0.2:1082", url)
-    assert "10.77.0.1: a wrong name or password" in proxy.log()
+    until(lambda: "10.77.0.1: a wrong name or password" in proxy.log())
     assert "for this machine" in ask("server", "-u", "me:secret", "http://10.77.0.2:1082/proxy.pac")
     assert "FindProxyForURL" in ask("client", "-u", "me:secret", "http://127.0.0.1:1082/proxy.pac")
     assert "secret" not in proxy.log()

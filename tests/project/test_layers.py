@@ -197,6 +197,9 @@ ASKED_FOR = {
     "server",
     "subprocess",
     "ctypes",
+    "argparse",
+    "hashlib",
+    "schemes.protocols",
 }
 """What `knockknock -p 22 HOST` does without, as a knock comes before every login."""
 SECRET = {"cryptography", "configparser", "profiles"}
@@ -221,7 +224,7 @@ def test_what_is_loaded(module: str, without: set[str]) -> None:
     assert found & without == set()
 
 
-SHARED = {"schemes", "schemes.door_options"}
+SHARED = {"schemes", "schemes.door_options", "schemes.protocols"}
 """What all schemes may know of their room."""
 
 

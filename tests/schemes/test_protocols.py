@@ -1,4 +1,4 @@
-"""Every scheme keeps the protocols of schemes: mypy compares listeners, and each profile module has what it must."""
+"""Every scheme keeps the protocols: mypy compares listeners, and each profile module has what it must."""
 
 import inspect
 
@@ -6,9 +6,9 @@ import pytest
 
 from knockknock import schemes
 from knockknock.core.profile import Settings
-from knockknock.schemes import Listener
 from knockknock.schemes.otp import listener as otp
 from knockknock.schemes.otp import profile as otp_profile
+from knockknock.schemes.protocols import Listener, Scheme
 from knockknock.schemes.sequence import listener as sequence
 from knockknock.schemes.sequence import profile as sequence_profile
 from knockknock.schemes.syn import listener as syn
@@ -31,7 +31,7 @@ def test_profile_modules(word: str) -> None:
     for name in ALWAYS | (set() if scheme.RAW else WITHOUT_RAW):
         assert hasattr(scheme, name), name
         if inspect.isfunction(ours := getattr(scheme, name)):
-            asked = inspect.signature(getattr(schemes.Scheme, name)).parameters
+            asked = inspect.signature(getattr(Scheme, name)).parameters
             assert len(inspect.signature(ours).parameters) == len(asked) - 1, f"{name}, but for self"
 
 

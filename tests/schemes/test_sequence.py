@@ -220,7 +220,7 @@ REFUSED = [
     ("ports = 1, x\nopens = tcp/22\n", "'x' is not a port number"),
     ("ports = 1, icmp/2\nopens = tcp/22\n", "'icmp' is not a protocol"),
     ("ports = 1, 2\nopens = tcp/1-100\n", "at most 16 ports"),
-    (USUAL + "close = 2002, 2001:udp, 2004\n", "another sequence"),
+    (USUAL + "close = 2002, 2001:udp, 2004\n", "the same sequence"),
     (USUAL + "flags = syn, !syn\n", "is not a list of TCP flags"),
     (USUAL + "time = 0\n", "'0' is not a whole number"),
     (USUAL + "one_time = ../x\n", "is not the name of a file"),
@@ -341,5 +341,5 @@ def test_a_sequence_that_stands_twice_in_the_list_is_refused() -> None:
 
 def test_a_sequence_of_the_list_that_closes_too_is_refused() -> None:
     """A knock would open and close at once, and use the sequence up."""
-    with pytest.raises(ConfigError, match="list:2: what opens must be another sequence than what closes"):
+    with pytest.raises(ConfigError, match="list:2: this is also the sequence of close: change one of them"):
         sequence.complete(profile(ONE_TIME + "close = 8, 7\n"), "7, 8\n8, 7\n", "list")

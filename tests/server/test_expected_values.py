@@ -137,7 +137,7 @@ def test_a_sequence_at_the_same_port() -> None:
     assert kernel.sets["every_syn"] == {port.to_bytes(2, "big") for port in (7001, 4242, 7003)}
     assert expected.every == {
         "a sequence of 3": "because knocks of seq cannot be listed",
-        f"tcp/{KNOCK_PORT}": "because not all that is heard there can be listed",
+        f"tcp/{KNOCK_PORT}": "because knocks of another profile there cannot be listed",
     }
 
 

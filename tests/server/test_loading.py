@@ -246,3 +246,14 @@ def test_a_one_time_sequence_is_not_good_again_either(place: Config) -> None:
         path.write_bytes(data)
         (change,) = loading.look(place, GIVES).changes
         assert change[1] in (3, 4)
+
+
+def test_bad_secrets_of_one_profile_stop_no_start(place: Config) -> None:
+    """The daemon looks as root and recalls later: only then it sees that the two passwords are one."""
+    put(place, syn("moxie"), one_time_password("tablet"))
+    secrets = Path(place.profiles) / "tablet"
+    shutil.copy(secrets / "opensecret", secrets / "closesecret")
+    found = loading.look(place, GIVES, recall=False)
+    keeper = loading.start(place, found)
+    assert list(keeper.names()) == ["moxie"]
+    assert set(found.bad) == {"tablet"}

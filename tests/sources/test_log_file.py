@@ -305,7 +305,7 @@ def test_a_directory_that_the_sandbox_shuts_out_ends_it(
         raise PermissionError
 
     monkeypatch.setattr(os, "open", refused)
-    with pytest.raises(SourceError, match="which the sandbox does not let this process read: start it again"):
+    with pytest.raises(SourceError, match="which the sandbox does not let it read: restart the daemon"):
         heard(source)
 
 
@@ -378,8 +378,8 @@ def test_a_container_without_the_ring_is_told_the_way_out(log: Log, monkeypatch:
     os.utime(log.path, (1, 1))
     kmsg = config._replace(source="kmsg")
     for one, absent in (
-        (config, f" and {log.path} was not written to since this machine's boot"),
-        (config._replace(log_file="/nowhere"), " and there is no /nowhere"),
+        (config, f", and {log.path} was not written to since this machine's boot"),
+        (config._replace(log_file="/nowhere"), ", and there is no /nowhere"),
         (kmsg, ""),
     ):
         with pytest.raises(SourceError) as raised:

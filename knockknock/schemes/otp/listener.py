@@ -17,7 +17,7 @@ TOLD_PER_SECOND = 10
 
 
 class OtpListener:
-    """Decides on datagrams (schemes.Listener)."""
+    """Decides on datagrams (protocols.Listener)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -30,7 +30,7 @@ class OtpListener:
     def add(self, profile: Profile, memory: Memory | None) -> None:
         """Add a profile, or replace the one of its name.
 
-        memory: None, or any if the secrets are the same, keeps that of the replaced profile.
+        The memory of a replaced profile stays if `memory` is None, or if the secrets are the same.
         """
         before, known = self._profiles.get(profile.name), self._memory.get(profile.name)
         if before:

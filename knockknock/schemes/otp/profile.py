@@ -14,7 +14,8 @@ from ...core import ini
 from ...core.profile import KnockPort
 from ...core.request import UDP, Ports, Request, Verb, parse_ports, port_number
 from ...errors import ConfigError, CounterError, ProfileError
-from .. import Sending, door_options
+from .. import door_options
+from ..protocols import Sending
 
 RAW = False
 BOUND = True
@@ -69,7 +70,7 @@ class Profile(NamedTuple):
     delay: int | None = None
     """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None for schemes.SHARE."""
+    """None for core.profile.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -160,7 +161,7 @@ def check(profile: Profile) -> None:
         raise ProfileError(f"{profile.name}: opensecret and closesecret must differ")
     if profile.otp_layout == "portable" and min(len(secret) for _, secret in profile.secrets()) < MIN_SECRET:
         raise ProfileError(
-            f"{profile.name}: a secret has fewer than {MIN_SECRET} bytes, and whoever sees a datagram could guess it; "
+            f"{profile.name}: a secret has fewer than {MIN_SECRET} bytes, and could be guessed from one datagram; "
             "secrets of xt_pknock go with otp_layout = pknock"
         )
 
@@ -183,7 +184,7 @@ def recall(profile: Profile, text: str | None, where: str, latest: int) -> Memor
     """Return the used passwords. Raises ProfileError for bad secrets (check()), CounterError for text that is none.
 
     latest: seconds since 1970, not before now. Without a file all passwords valid until then count as used, so the
-    profile is heard two or three minutes later.
+    profile is heard one to two minutes after that.
     """
     check(profile)
     return Memory(latest // 60 + TOLERANCE + 1) if text is None else read_memory(text, where)
@@ -199,7 +200,8 @@ def read_memory(text: str, where: str) -> Memory:
     found = _MEMORY.fullmatch(text)
     if not found or (found[2] and int(found[2], 16) != crc32(found[1].encode())):
         raise CounterError(
-            f"{where} does not hold used one-time passwords: remove it, and the profile is heard three minutes later"
+            f"{where} does not hold used one-time passwords: remove it, and the profile is heard again when "
+            "clock_skew and two minutes more have passed"
         )
     floor, *lines = found[1].split("\n")[:-1]
     words = [line.split(" ") for line in lines]

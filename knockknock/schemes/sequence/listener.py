@@ -18,11 +18,11 @@ from .profile import Profile
 MAX_BEGUN, MAX_FURTHER = 32768, 16384
 """The most half-finished sequences of sources that have made one knock, and of sources that have made more."""
 FEW = 3
-"""The number of one-time sequences left from which on each knock logs a warning."""
+"""The most unused one-time sequences with which each knock adds a warning to its event."""
 
 
 class SequenceListener:
-    """Decides on packets to the ports of sequences (schemes.Listener)."""
+    """Decides on packets to the ports of sequences (protocols.Listener)."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -14,7 +14,8 @@ from ...core.packet import ACK, FIN, RST, SYN
 from ...core.profile import KnockPort
 from ...core.request import TCP, Ports, Request, Verb, parse_ports
 from ...errors import ConfigError, CounterError, SendError
-from .. import Sending, door_options
+from .. import door_options
+from ..protocols import Sending
 from .notation import Steps, parse_flags, parse_steps, show_flags, show_steps
 
 SECRETS: tuple[str, ...] = ()
@@ -68,7 +69,7 @@ class Profile(NamedTuple):
     delay: int | None = None
     """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None for schemes.SHARE."""
+    """None for core.profile.SHARE."""
 
     @property
     def scheme(self) -> str:
@@ -136,7 +137,7 @@ def parse(values: Mapping[str, Any], where: str) -> Profile:
         raise ConfigError(f"{where}: a sequence opens at most {MAX_DOORS} ports")
     steps = values.get("ports", ())
     if steps and steps == values.get("close"):
-        raise ConfigError(f"{where}: what closes must be another sequence than what opens")
+        raise ConfigError(f"{where}: ports and close are the same sequence: change one of them")
     return Profile("", steps, **{key: value for key, value in values.items() if key != "ports"})
 
 
@@ -152,7 +153,7 @@ def complete(draft: Profile, text: str, where: str) -> Profile:
             if (before := found.setdefault(steps, number)) != number:
                 raise ConfigError(f"{where}:{number}: this is the sequence of line {before}, and each is good once")
             if steps == draft.close:
-                raise ConfigError(f"{where}:{number}: what opens must be another sequence than what closes")
+                raise ConfigError(f"{where}:{number}: this is also the sequence of close: change one of them")
     if not found:
         raise ConfigError(f"{where}: there is no sequence in it; write one in each line, such as tcp/2002, udp/2001")
     return draft._replace(sequences=tuple(found))
@@ -191,7 +192,7 @@ counter = first
 
 
 def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int | None:
-    """Return the number of used one-time sequences. Raises CounterError, also if all are used."""
+    """Return the number of used one-time sequences, None without any. Raises CounterError, also if all are used."""
     if not profile.one_time:
         return None
     if text is None:
@@ -205,14 +206,16 @@ def recall(profile: Profile, text: str | None, where: str, _latest: int) -> int 
 def sends(profile: Profile, verb: Verb, counter: int, _source: bytes, _clock: int) -> list[Sending]:
     """The packets of a knock; counter: index of a one-time sequence. Raises CounterError, ConfigError, SendError."""
     if profile.any_flags:
-        raise SendError("the profile's flags are none that a connect sends: use a program that sends such packets")
+        raise SendError("a connect cannot send the profile's flags: use a program that sends such packets")
     return [Sending(*step) for step in _steps(profile, verb, counter)]
 
 
 def _steps(profile: Profile, verb: Verb, counter: int) -> Steps:
     if verb is Verb.CLOSE:
         if not profile.close:
-            raise ConfigError(f"{profile.name} has no sequence that closes")
+            raise ConfigError(
+                f"{profile.name} has no closing sequence: add a line close = SEQUENCE to its config, on both sides"
+            )
         return profile.close
     if not profile.one_time:
         return profile.steps

@@ -7,7 +7,7 @@ from ...core.events import Accepted, Event, Quiet, Reason, Refused, granted
 from ...core.packet import SYN, Packet
 from ...core.profile import Settings
 from ...core.request import Request
-from .. import Next
+from ..protocols import Next
 from . import seal
 from .candidates import Candidates
 from .profile import Profile
@@ -31,7 +31,7 @@ class _Format(NamedTuple):
 
 
 class SynListener:
-    """Decides on SYNs (schemes.Listener)."""
+    """Decides on SYNs (protocols.Listener)."""
 
     def __init__(self, settings: Settings, expected: int) -> None:
         self.settings = settings
@@ -97,7 +97,7 @@ class SynListener:
     def move(self, clock: int) -> None:
         """Set the time of day, in seconds since 1970, and slide the windows of clock profiles.
 
-        The window bounds the work, and most often the seconds that have passed do.
+        The work grows with the seconds that have passed, up to the size of the window.
         """
         if clock == self._clock:
             return

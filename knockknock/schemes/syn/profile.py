@@ -64,7 +64,7 @@ class Profile(NamedTuple):
     delay: int | None = None
     """Seconds; None for the daemon's default."""
     doors_per_minute: int | None = None
-    """None for schemes.SHARE."""
+    """None for core.profile.SHARE."""
 
     @property
     def scheme(self) -> str:

@@ -11,7 +11,7 @@ from . import seal
 from .profile import Profile
 
 COMPUTED_AHEAD = 16
-"""The most requests of a profile for each counter with which all its next knocks are kept in the table."""
+"""The most requests of a profile, for each counter, whose knocks are computed ahead and kept in the table."""
 
 REPEATED = 4096
 """The most 4-byte beginnings of packets whose expected values are cached, at some 250 to 500 bytes each."""
