@@ -12,7 +12,7 @@ from ..core.profile import Profile
 from ..core.request import PROTOCOL_NAMES, Verb
 from ..errors import SendError
 from ..profiles import clock, counters
-from ..schemes.protocols import Sending
+from ..schemes.values import Sending
 from . import route
 
 PAUSE = 0.05

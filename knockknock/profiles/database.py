@@ -12,14 +12,16 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import schemes
 from ..core.profile import Profile
 from ..errors import KnockError, ProfileError
-from ..schemes.protocols import Scheme
 from .text import check_name, named, parse_config, shown
+
+if TYPE_CHECKING:
+    from ..schemes.protocols import Scheme
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS profile (name TEXT PRIMARY KEY, cipher_key BLOB, mac_key BLOB, config TEXT)"
 PATIENCE = 10
@@ -129,7 +131,7 @@ def _profile(path: str, name: str, cipher_key: object, mac_key: object, config: 
     return named(draft, name, secrets, **({"legacy": False} if draft.legacy else {}))
 
 
-def _good(scheme: Scheme[Profile, object], key: bytes) -> bool:
+def _good(scheme: "Scheme[Profile, object]", key: bytes) -> bool:
     """Return True if a secret has the form that a file requires."""
     try:
         return scheme.read_key(scheme.write_key(key), "") == key

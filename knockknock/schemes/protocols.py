@@ -3,14 +3,15 @@
 docs/DESIGN.md, "How to add a scheme", describes the modules that have it.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from ..core.events import Event
 from ..core.ini import Keys
 from ..core.packet import Packet
 from ..core.profile import Profile, Settings
 from ..core.request import Verb
+from .values import Next, Sending
 
 P = TypeVar("P", bound=Profile)
 """The profiles of one scheme."""
@@ -18,28 +19,6 @@ M_co = TypeVar("M_co", covariant=True)
 """What a scheme remembers of a profile's used knocks: a counter, for example."""
 P_contra = TypeVar("P_contra", bound=Profile, contravariant=True)
 M_contra = TypeVar("M_contra", contravariant=True)
-
-
-class Sending(NamedTuple):
-    """A packet that any program may send: the SYN of a connect(), or a UDP datagram."""
-
-    protocol: int
-    port: int
-    payload: bytes = b""
-    """Empty for TCP."""
-
-
-class Next(NamedTuple):
-    """The sealed fields that a profile's next knocks can have, for a set of the kernel."""
-
-    set: str
-    """The name of a set in root.record.EXPECTED."""
-    each: int
-    """Values for each counter."""
-    first: int
-    """The next counter that the server accepts."""
-    values: Callable[[int, int], Iterator[bytes]]
-    """Makes the values of the counters from one up to another, which is excluded."""
 
 
 class Listener(Protocol[P_contra, M_contra]):

@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from .. import schemes
 from ..core.events import Event, both
 from ..core.packet import Packet
 from ..core.profile import KnockPort, Profile, Settings
-from ..schemes.protocols import Listener, Next
+
+if TYPE_CHECKING:
+    from ..schemes.protocols import Listener
+    from ..schemes.values import Next
 
 Hear = Callable[[Packet, float], Event | None]
 
@@ -81,12 +85,12 @@ class Gatekeeper:
         self._listeners[profile.scheme].remove(name)
         self._watch(profile, -1)
 
-    def next(self, name: str) -> Next | None:
+    def next(self, name: str) -> "Next | None":
         """The fields of a profile's next knocks; None if they cannot be listed, or there is no such profile."""
         profile = self._profiles.get(name)
         return self._listeners[profile.scheme].next(name) if profile else None
 
-    def _listener(self, scheme: str) -> Listener[Profile, object]:
+    def _listener(self, scheme: str) -> "Listener[Profile, object]":
         if scheme not in self._listeners:
             self._listeners[scheme] = schemes.new_listener(scheme, self._settings, self._expected)
             self._listeners[scheme].move(self._clock)

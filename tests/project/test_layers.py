@@ -224,7 +224,7 @@ def test_what_is_loaded(module: str, without: set[str]) -> None:
     assert found & without == set()
 
 
-SHARED = {"schemes", "schemes.door_options", "schemes.protocols"}
+SHARED = {"schemes", "schemes.door_options", "schemes.protocols", "schemes.values"}
 """What all schemes may know of their room."""
 
 

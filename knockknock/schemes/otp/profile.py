@@ -15,7 +15,7 @@ from ...core.profile import KnockPort
 from ...core.request import UDP, Ports, Request, Verb, parse_ports, port_number
 from ...errors import ConfigError, CounterError, ProfileError
 from .. import door_options
-from ..protocols import Sending
+from ..values import Sending
 
 RAW = False
 BOUND = True

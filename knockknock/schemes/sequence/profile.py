@@ -15,7 +15,7 @@ from ...core.profile import KnockPort
 from ...core.request import TCP, Ports, Request, Verb, parse_ports
 from ...errors import ConfigError, CounterError, SendError
 from .. import door_options
-from ..protocols import Sending
+from ..values import Sending
 from .notation import Steps, parse_flags, parse_steps, show_flags, show_steps
 
 SECRETS: tuple[str, ...] = ()

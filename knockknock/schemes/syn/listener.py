@@ -7,7 +7,7 @@ from ...core.events import Accepted, Event, Quiet, Reason, Refused, granted
 from ...core.packet import SYN, Packet
 from ...core.profile import Settings
 from ...core.request import Request
-from ..protocols import Next
+from ..values import Next
 from . import seal
 from .candidates import Candidates
 from .profile import Profile
