@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .lab import ADDRESS, DOOR, ENVIRONMENT, ROOT, SECONDS, SERVER, Lab, inside, proc, running, sh, until
+from .lab import ADDRESS, DOOR, ENVIRONMENT, ROOT, SECONDS, SERVER, Lab, family, inside, running, sh, until
 
-PROFILES = {"compact": (4401, "tcp/22"), "classic": (4402, "tcp/1-65535")}
-"""Format -> knock port and permitted ports; the second is what a profile of knockknock 0.8 means."""
+PROFILES = {"compact": (4401, "tcp/22"), "classic": (4402, "tcp/1-4401,tcp/4403-65535")}
+"""Format -> knock port and permitted ports; the second has as many as one of knockknock 0.8."""
 
 
 class Own:
@@ -47,7 +47,7 @@ class Own:
 
     @contextlib.contextmanager
     def running(self, guard: bool = True) -> Iterator[list[int]]:
-        """The process ids of a daemon that listens, and of its root helper; guard: begin with a new firewall."""
+        """The process ids of a daemon that listens, of its watch and its helper; guard: begin with a new firewall."""
         if guard:
             self.lab.guard(self.firewall)
         self.kern_log.write_text("")
@@ -64,7 +64,7 @@ class Own:
             # Knocks that nobody heard do not count in the next measurement.
             shutil.copy(self.lab.directory / "state/compact", self.profile / "counter")
             time.sleep(0.3)
-            yield [pid, proc(pid, f"task/{pid}/children", r"\d+")]
+            yield family(pid)
 
     def client(self, source: str) -> list[str]:
         return [sys.executable, str(ROOT / "bin/knockknock"), "-p", str(DOOR), ADDRESS]

@@ -135,7 +135,7 @@ def test_a_directory_that_is_another_ends_a_daemon_in_its_sandbox(lab: Lab, quie
     daemon = lab.daemon()
     (lab.directory / "next").symlink_to("new")
     (lab.directory / "next").rename(link)
-    daemon.says("kern.log is in another directory now, which the sandbox does not let this process read")
+    daemon.says("kern.log is in another directory now, which the sandbox does not let it read")
     assert daemon.process.wait(10) == 1
     lab.daemon()
 
