@@ -1,6 +1,6 @@
 """Limits on what a record may ask for: the set-up derives them from root's files, the helper enforces them."""
 
-import ipaddress
+import socket
 import struct
 from collections import deque
 from typing import NamedTuple
@@ -37,10 +37,11 @@ class Limits(NamedTuple):
             raise GrantError(f"no profile may open protocol {protocol} port {port}")
         if seconds > max(allowed):
             raise GrantError(f"{seconds} seconds are more than the {max(allowed)} that the configuration allows")
-        ip = ipaddress.ip_address(address)
-        odd = not 0 < address[0] < 240 if len(address) == 4 else address.startswith(bytes(10) + b"\xff\xff")
-        if odd or ip.is_multicast or ip.is_loopback or ip.is_unspecified:
-            raise GrantError(f"{ip} is not the unicast address of a host")
+        first, number, four = address[0], int.from_bytes(address, "big"), len(address) == 4
+        # Not of this network, loopback, multicast or reserved; not ::, ::1, multicast or an IPv4 address (RFC 6890).
+        if not (0 < first < 224 and first != 127 if four else 1 < number < 0xFF << 120 and number >> 32 != 0xFFFF):
+            text = socket.inet_ntop(socket.AF_INET if four else socket.AF_INET6, address)
+            raise GrantError(f"{text} is not the unicast address of a host")
 
 
 def unpack(message: bytes) -> Limits:

@@ -1,10 +1,14 @@
 """The record that crosses the privilege line: what is packed is what is unpacked, and nothing else is."""
 
+import contextlib
+import ipaddress
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.errors import GrantError
 from knockknock.root.record import RECORD, RELOAD, Grant, Order, pack, pack_doors, unpack
+from knockknock.root.record_limits import Limits
 from knockknock.server.privsep import unpack_doors
 
 from .strategies import addresses, ports
@@ -73,3 +77,30 @@ def test_one_bit_changed(grant: Grant, bit: int) -> None:
 )
 def test_nearly_records(head: bytes, address: bytes) -> None:
     only_itself(head + address)
+
+
+STARTS = [
+    b"",
+    bytes(4),
+    bytes(10) + b"\xff\xff",
+    bytes(15),
+    b"\xff\2",
+    b"\x7f",
+    b"\xdf",
+    b"\xe0",
+    b"\xf0",
+    b"\xff" * 12,
+]
+
+
+@given(st.sampled_from(STARTS), st.sampled_from([4, 16]), st.binary(min_size=16, max_size=16))
+def test_doors_are_for_unicast_addresses_alone(start: bytes, size: int, rest: bytes) -> None:
+    address = (start + rest)[:size]
+    ip = ipaddress.ip_address(address)
+    bad = ip.is_multicast or ip.is_loopback or ip.is_unspecified
+    bad |= address[0] in (0, *range(240, 256)) if size == 4 else address.startswith(bytes(10) + b"\xff\xff")
+    with contextlib.suppress(GrantError):
+        Limits(b"", 1, 64, 0, 0, ((6, 22, 22, 60),)).check(Grant(Order.OPEN, address, 6, 22, 15))
+        assert not bad, ip
+        return
+    assert bad, ip
