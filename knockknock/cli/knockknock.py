@@ -140,7 +140,7 @@ def parse(arguments: list[str]) -> tuple[Options, list[str]]:
         _wrong("argument --replace: goes with --enroll only")
     if mode and mode != "doctor":
         return found, program
-    if not found.host and program:  # -- HOST, for a host that looks like an option
+    if not found.host and program and "" not in ours:  # -- HOST, for a host that looks like an option
         found.host, program = program[0], program[1:]
         program = program[1:] if program[:1] == ["--"] else program
     elif mark < len(arguments) and not "".join(program[:1]):

@@ -55,7 +55,10 @@ def blocked(kernel: Kernel) -> list[Blocked] | None:
 
 
 def unblock(kernel: Kernel, one: Address) -> None:
-    """Unblock a source, as blocked() names it, and count it from zero. Raises FirewallError."""
+    """Unblock a source, as blocked() names it, and empty the kernel's count of it. Raises FirewallError.
+
+    The count of server.scan_counter stays.
+    """
     try:
         asked = dump(kernel, SETS, INET, text(_SET_TABLE, NAME))
         names = [found[_SET_NAME].rstrip(b"\0").decode() for _, found in asked]

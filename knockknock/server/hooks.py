@@ -101,7 +101,7 @@ class Hooks:
             self._pair.send(pack(Happened(str(facts["profile"]), door, str(facts.get("reason", "")))))
         except BlockingIOError:
             self.missed += 1
-            return f"{self.missed} run(s) of hooks left out: doors open faster than they end, so make them faster"
+            return f"{self.missed} run(s) of hooks left out: doors open faster than hooks end: make the hooks faster"
         except OSError:
             return "the process that runs hooks is gone: restart the daemon"
         return ""

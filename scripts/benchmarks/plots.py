@@ -20,6 +20,8 @@ from .floods import RATES
 from .summary import SOURCES, TOOLS, Row
 
 OURS, THEIRS = "#2f6f9f", "#b5b9c0"
+SHADES = ("#9cc3de", OURS, "#173a54")
+"""Of the rates of junk."""
 FIELDS = {
     "compact": ("IP ID", "sequence number", "window"),
     "classic": ("IP ID", "sequence number", "acknowledgment", "window"),
@@ -36,14 +38,15 @@ def medians(rows: list[Row], start: str) -> dict[str, float]:
 
 
 def bars(found: dict[str, float], title: str, unit: str) -> Figure:
-    """Bars on a logarithmic scale, each with its number; less is better."""
+    """Bars, each with its number, on a logarithmic scale if none is 0; less is better."""
     figure, axes = pyplot.subplots(figsize=(7, 0.45 * len(found) + 1.2))
     names = [*found][::-1]
     colours = [OURS if name in ("kmsg", "file", "nflog") else THEIRS for name in names]
     drawn = axes.barh([label(name) for name in names], [found[name] for name in names], color=colours)
-    axes.bar_label(drawn, [f" {found[name]:.3g} {unit}" for name in names])
-    axes.set_xscale("log")
-    axes.set_xlim(right=max(found.values()) * 6)
+    axes.bar_label(drawn, [f"{found[name]:.3g} {unit}" for name in names], padding=3)
+    logarithmic = min(found.values()) > 0
+    axes.set_xscale("log" if logarithmic else "linear")
+    axes.set_xlim(right=max(found.values()) * (6 if logarithmic else 1.15))
     axes.set_title(f"{title} (less is better)", fontsize=11)
     return figure
 
@@ -68,7 +71,8 @@ def floods(rows: list[Row]) -> Figure:
     for axes, (sources, whose) in zip(both, SOURCES.items(), strict=True):
         for number, (rate, said) in enumerate(RATES.items()):
             at = [place + number / (len(RATES) + 1) for place in range(len(tools))]
-            axes.bar(at, [counts.get((tool, rate, sources), 0) for tool in tools], 0.22, label=said)
+            opened = [counts.get((tool, rate, sources), 0) for tool in tools]
+            axes.bar(at, opened, 0.22, label=said, color=SHADES[number])
         axes.set_xticks(
             [place + 0.25 for place in range(len(tools))],
             [label(TOOLS[tool]) for tool in tools],
@@ -77,7 +81,7 @@ def floods(rows: list[Row]) -> Figure:
         )
         axes.set_title(f"junk from {whose}", fontsize=10)
     both[0].set_ylabel("of 20 knocks open")
-    both[1].legend(title="junk", fontsize=8)
+    both[1].legend(title="junk", fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

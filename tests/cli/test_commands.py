@@ -203,7 +203,13 @@ def test_no_profile_for_the_host(home: Path, reachable: str) -> None:
     for host in ("server.example.org", "..", ".", "a/b", f"../.knockknock/{reachable}", "-x"):
         said = sentence("knockknock", "--dry-run", "-p", "22", "--", host, home=home)
         assert f"there is no profile {home}/.knockknock/{host}; there are: {reachable}, another.example.org." in said
-    for words in (["--", ""], [""], ["-4", ""]):  # as of a shell's variable that is not set
+    for words in (
+        ["--", ""],
+        [""],
+        ["-4", ""],
+        ["", "--", reachable],
+        ["", "--", "ssh", "x"],
+    ):  # as of a shell's variable that is not set
         said = sentence("knockknock", "--dry-run", "-p", "22", *words, home=home, status=2)
         assert said == "the following arguments are required: HOST"
 

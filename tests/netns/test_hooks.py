@@ -176,7 +176,7 @@ def test_the_daemon_says_what_it_leaves_out(lab: Lab, place: Path, daemon_user: 
     os.kill(hooks.process.pid, signal.SIGSTOP)
     told = facts_of.obeyed(*OPENED[:2])
     said = next(filter(None, (hooks.tell(told) for _ in range(10_000))))
-    assert said == "1 run(s) of hooks left out: doors open faster than they end, so make them faster"
+    assert said == "1 run(s) of hooks left out: doors open faster than hooks end: make the hooks faster"
     assert hooks.tell(facts_of.ended(told)) == "", "there is no on_close"
     os.kill(hooks.process.pid, signal.SIGKILL)
     hooks.process.wait()
