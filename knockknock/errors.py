@@ -10,7 +10,7 @@ class ConfigError(KnockError):
 
 
 class GuardError(ConfigError):
-    """The scan guard would shut out who knocks by a profile."""
+    """The scan guard would block the clients of a profile."""
 
 
 class ProfileError(KnockError):

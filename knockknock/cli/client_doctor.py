@@ -76,7 +76,7 @@ def command(options: Options) -> None:
     if profile:
         of_profile(doctor, f"{place}/{profile.name}", profile)
     try:
-        addresses = nat64.within(lambda: route.addresses(name, options.family or socket.AF_UNSPEC))
+        addresses = route.within(nat64.PATIENCE, lambda: route.addresses(name, options.family or socket.AF_UNSPEC))
     except SendError as error:
         doctor.wrong(error)
     else:
@@ -212,7 +212,7 @@ def way(
 
 
 def _made_anew(source: str, destination: str, translated: list[ipaddress.IPv6Network]) -> str:
-    """Return the translator or user-mode network that builds each packet anew, as far as addresses tell, else ""."""
+    """Return the translator or user-mode network that builds each packet anew, by its addresses; "" if none is seen."""
     one, other = ipaddress.ip_address(source.partition("%")[0]), ipaddress.ip_address(destination)
     if one in CLAT:
         return f"{one} is the address of a translator (464XLAT, RFC 7335)"
@@ -266,5 +266,5 @@ def path(doctor: Doctor, profile: Profile) -> None:
     doctor.note(
         f"format {profile.format} is carried in {CARRIED[profile.format]}. Where something on the way writes one of "
         "them anew (NAT and firewalls that number packets themselves, proxies, some VPNs), the server logs 'refused "
-        "unknown', or nothing; run knockknock-daemon --doctor there, knock, and it names the field"
+        "unknown', or nothing; run knockknock-daemon doctor there, knock, and it names the field"
     )

@@ -61,7 +61,7 @@ The words may have two dashes before them, as in earlier versions.""",
     options.add_argument(
         "--open-gate", action="store_true", help="refuse nothing more by protect =, now and from the next boot on"
     )
-    options.add_argument("--blocked", action="store_true", help="list whom the scan guard has shut out")
+    options.add_argument("--blocked", action="store_true", help="list the sources that the scan guard has shut out")
     options.add_argument("--prometheus", action="store_true", help="with --blocked: print counts, for a .prom file")
     options.add_argument("--unblock", metavar="ADDR", help="let an address or network in again that --blocked lists")
     options.add_argument("--daemonize", action="store_true", help="go to the background once it listens")

@@ -49,7 +49,7 @@ def revoke(options: argparse.Namespace, settings: Config) -> None:
         print("The daemon hears it no more.")
     elif pid := instance.daemon(settings.state):
         # The counter file stays for the daemon until its reload; a later mint replaces it.
-        print(f"The daemon (process {pid}) hears it until it is told:\n    sudo systemctl reload knockknock")
+        print(f"The daemon (process {pid}) hears it until its next reload:\n    sudo systemctl reload knockknock")
         return
     try:
         os.unlink(path := f"{settings.state}/{options.revoke}")
@@ -86,7 +86,7 @@ def show_line(options: argparse.Namespace, settings: Config) -> None:
     profile = mint.find(settings.profiles, options.show_line)
     if counters.server_memory(settings.state, settings.profiles, profile):
         raise ProfileError(
-            f"{profile.name} was used already, so a client has it: for another one mint another profile, or --rotate it"
+            f"{profile.name} was used already, so a client has it: for another one mint another profile, or rotate it"
         )
     with print_enrolment.handed_over(options, profile) as line:
         print(print_enrolment.steps(options, profile, line, replace=False, heard=True))

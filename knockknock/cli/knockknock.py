@@ -67,7 +67,12 @@ def parser() -> "ArgumentParser":
         usage="knockknock [-p PORT[/udp]]... [options] HOST [-- PROGRAM [ARGUMENT]...]\n"
         "       knockknock [-p PORT]... [options] --stdio HOST [PORT]\n"
         "       knockknock --enroll [--replace] | --list | --doctor HOST",
-        description="Asks the server HOST to open a port for this machine, for a moment and one connection.",
+        description="Asks the server HOST to open a port for this machine, for a moment and one connection.\n\n"
+        "  knockknock --enroll                               take the line that the server printed\n"
+        "  knockknock -p 22 server.example                   open ssh, then connect\n"
+        "  knockknock -p 22 server.example -- ssh server.example   open and connect\n"
+        "  knockknock --stdio server.example 22              knock for ssh's ProxyCommand\n"
+        "  knockknock --doctor server.example                find out why it does not open",
         epilog="Profiles are in ~/.knockknock/HOST/, settings by host in ~/.knockknock/config; under sudo, of the\n"
         "user who called it. Exit status: 0 sent, 1 could not, 2 usage; after --, that of PROGRAM.",
     )
@@ -196,14 +201,18 @@ def ask(
     port = options.port or next((one.port for one in wanted if one.protocol == TCP), 0)
     if options.stdio and not port:
         raise SendError("--stdio connects by TCP only: say -p PORT")
-    addresses = route.addresses(name, family)[: route.MOST_ADDRESSES]
-    # The time starts here. Without --stdio each knock has its own, because many knocks are paced.
-    seconds = options.timeout or TIMEOUT + (0 if options.stdio else len(wanted) * len(addresses) / raw_socket.RATE)
-    end = monotonic() + seconds
+    begin, seconds = monotonic(), options.timeout or TIMEOUT
+    if options.stdio:
+        addresses = route.within(seconds, lambda: route.addresses(name, family))[: route.MOST_ADDRESSES]
+    else:
+        addresses = route.addresses(name, family)[: route.MOST_ADDRESSES]
+        # Each knock has its own time, because many knocks are paced.
+        begin, seconds = monotonic(), seconds + len(wanted) * len(addresses) / raw_socket.RATE
+    end = begin + seconds
     with contextlib.ExitStack() as stack:
         if schemes.load(profile.scheme).RAW:
             if not send and not options.dry_run:
-                send = stack.enter_context(sender(seconds))
+                send = stack.enter_context(sender(end - monotonic()))
             knock, hint = by_raw_socket(options, profiles, profile, wanted, send, end)
         else:
             knock, hint = by_connects(options, profiles, profile, wanted, end), ""

@@ -29,7 +29,9 @@ def heard(config: Config) -> str:
     """
     untried = "no packet was sent to see whether it is heard"
     if config.source == "nflog" and (pid := instance.daemon(config.state)):
-        return f"{untried}: the daemon that runs (process {pid}) has the NFLOG group; it says in --status if it is deaf"
+        return (
+            f"{untried}: the daemon that runs (process {pid}) has the NFLOG group; it says in its status if it is deaf"
+        )
     try:
         source = sources.open_source(config)
         with _reserved() as port, _rule(port, config.nflog_group if config.source == "nflog" else 0) as logged:

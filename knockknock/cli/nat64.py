@@ -3,15 +3,11 @@
 import contextlib
 import ipaddress
 import socket
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
 
-from ..errors import SendError
+from ..client import route
 
 PATIENCE = 2.0
-"""Seconds; the resolver itself waits for 5 and more, as often as there are servers (resolv.conf(5))."""
+"""Seconds to wait for the resolver."""
 WELL_KNOWN = [ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")]
 """RFC 6052, RFC 8215."""
 _EMBEDDED = {bytes((192, 0, 0, 170)), bytes((192, 0, 0, 171))}
@@ -26,32 +22,15 @@ _PLACES = {
 }
 """Length of a prefix -> the bytes in which the IPv4 address is (RFC 6052 section 2.2)."""
 
-Answer = TypeVar("Answer")
-
-
-def within(question: Callable[[], Answer]) -> Answer:
-    """Return the result of a question, or raise what it raises. Raises SendError if it takes longer than PATIENCE."""
-    answer = Future[Answer]()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except (OSError, SendError) as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()  # the end of the process does not wait for it
-    try:
-        return answer.result(PATIENCE)
-    except TimeoutError:
-        raise SendError(f"the resolver has not answered for {PATIENCE:.0f} s: look at /etc/resolv.conf") from None
-
 
 def nat64() -> list[ipaddress.IPv6Network]:
     """Return the prefixes that translate to IPv4, as the network announces them. Raises SendError if the resolver is
     dead."""
     found: list[tuple[object, ...]] = []
     with contextlib.suppress(OSError):  # most networks have none
-        answers = within(lambda: socket.getaddrinfo("ipv4only.arpa", None, socket.AF_INET6, socket.SOCK_STREAM))
+        answers = route.within(
+            PATIENCE, lambda: socket.getaddrinfo("ipv4only.arpa", None, socket.AF_INET6, socket.SOCK_STREAM)
+        )
         found = [answer[4] for answer in answers]
     return WELL_KNOWN + [prefix for address in found if (prefix := prefix_of(str(address[0])))]
 

@@ -33,7 +33,7 @@ def shown_again(name: str) -> Iterator[None]:
     except OutputError as error:
         raise OutputError(
             f"{error}; {name} is made, and until it knocks its line is shown again by knockknock-genprofile "
-            f"--show-line {name}"
+            f"show-line {name}"
         ) from None
 
 

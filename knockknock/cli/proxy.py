@@ -86,9 +86,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--login-file",
         metavar="FILE",
-        help="serve only who says the name and password in FILE, one line NAME:PASSWORD, readable by its owner alone",
+        help="serve only clients that give the name and password in FILE, one line NAME:PASSWORD, its owner's alone",
     )
-    options.add_argument("--user", metavar="NAME", help="whom to become instead of root, and whose profiles to use")
+    options.add_argument("--user", metavar="NAME", help="the user to become instead of root, whose profiles are used")
     options.add_argument("--profiles", metavar="DIR", help="the profiles (default ~/.knockknock of that user)")
     options.add_argument(
         "--timeout",
@@ -183,7 +183,7 @@ def check(options: argparse.Namespace) -> None:
         return
     if not options.listen_beyond_loopback:
         parser().error(
-            f"--listen {at(options.listen)} can be reached by other machines, and whoever reaches the proxy can use "
+            f"--listen {at(options.listen)} can be reached by other machines, and all that reach the proxy can use "
             "your profiles: name an address of the loopback, or say --listen-beyond-loopback"
         )
     if not options.login_file:

@@ -43,7 +43,7 @@ def show(path: str, options: argparse.Namespace) -> None:
         ]
         if not packets:
             raise KnockError(
-                f"{options.pcap} holds no SYN to a knock port: the knock did not come as far as it was taken"
+                f"{options.pcap} holds no SYN to a knock port: the knock did not get to where the capture was taken"
             )
         good = [said(packet, profiles, settings, own) for packet in packets[:SHOWN]]
         if len(packets) > SHOWN:

@@ -143,7 +143,7 @@ def prepare(
         if profile.expires <= clock.seconds():
             raise ProfileError(
                 f"the profile {profile.name} expired on {dates.show(profile.expires)} and opens nothing: "
-                "ask for a new one (on the server: knockknock-genprofile --rotate)"
+                "ask for a new one (on the server: knockknock-genprofile rotate NAME)"
             )
     family, destination = address
     like = syn_template.unsent(family, destination, profile.knock_port, seen_from)

@@ -1,6 +1,7 @@
 """Opens raw sockets, sends knocks through them, and drops the root privileges that this takes."""
 
 import contextlib
+import errno
 import os
 import pwd
 import socket
@@ -14,6 +15,8 @@ RATE, BURST = 20, 40
 """SYNs a second, and at once, that a server hears of a source (ruleset.PER_SOURCE) and `--send` sends of a user."""
 _IPV6_HDRINCL = 36
 """include/uapi/linux/in6.h"""
+_WITHOUT = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ENOPROTOOPT)
+"""Errors of a kernel that lacks an address family."""
 
 
 class Knock(NamedTuple):
@@ -53,8 +56,9 @@ def open_raw(user: int = -1) -> dict[int, socket.socket]:
                 "you may not send a knock from here, it takes a raw socket (the capability net_raw): run it with sudo, "
                 "or have it sent for you (see docs/laptop.md, Without sudo)"
             ) from None
-        except OSError:
-            continue  # a kernel without this family
+        except OSError as error:
+            if error.errno not in _WITHOUT:
+                raise SendError(f"a raw socket cannot be opened: {error.strerror}") from None
     return found
 
 

@@ -1,9 +1,10 @@
 """Resolves a host, and finds the source address that a connection to each of its addresses would have."""
 
+import _thread
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import SendError
 
@@ -12,6 +13,7 @@ MOST_ADDRESSES = 4
 server's look-ahead window if none arrives: its default is 20."""
 _IP_MTU, _IPV6_MTU = 14, 24
 """include/uapi/linux: in.h, in6.h."""
+Answer = TypeVar("Answer")
 
 
 def addresses(host: str, family: int) -> list[tuple[int, str]]:
@@ -33,6 +35,30 @@ def addresses(host: str, family: int) -> list[tuple[int, str]]:
     second = [one for one in every if one[0] != every[0][0]]
     turns = [one for pair in zip(first, second, strict=False) for one in pair]
     return turns + first[len(second) :] + second[len(first) :]
+
+
+def within(seconds: float, question: Callable[[], Answer]) -> Answer:
+    """Return the result of a look-up, or raise its OSError or SendError. Raises SendError if it takes longer.
+
+    The resolver itself waits for 5 seconds and more, as often as there are servers (resolv.conf(5)); the end of the
+    process does not wait for it.
+    """
+    done, results, errors = _thread.allocate_lock(), list[Answer](), list[OSError | SendError]()
+
+    def ask() -> None:
+        try:
+            results.append(question())
+        except (OSError, SendError) as error:
+            errors.append(error)
+        done.release()
+
+    done.acquire()
+    _thread.start_new_thread(ask, ())
+    if not done.acquire(timeout=seconds):
+        raise SendError(f"the resolver has not answered for {seconds:g} s: look at /etc/resolv.conf")
+    for error in errors:
+        raise error
+    return results[0]
 
 
 def text(address: tuple[Any, ...]) -> str:

@@ -33,7 +33,7 @@ def parse_counter(text: str, where: str) -> int:
     text = text.strip(" \t\n\v\f\r")  # ASCII only: strip() alone removes all Unicode spaces
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= MAX_COUNTER + 1):
         raise CounterError(
-            f"{where} does not hold a counter; have new keys made on the server (knockknock-genprofile --rotate NAME)"
+            f"{where} does not hold a counter; have new keys made on the server (knockknock-genprofile rotate NAME)"
         )
     return int(text)
 

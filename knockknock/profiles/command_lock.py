@@ -1,6 +1,6 @@
 """Serialises root's commands that change profiles, with a lock file that only root can open.
 
-Whoever may read the directory or the database, such as the daemon's user, could take a lock on it and keep it.
+A process that may read the directory or the database, such as the daemon, could take a lock on it and keep it.
 """
 
 import contextlib

@@ -41,14 +41,14 @@ def next_counter(directory: str, ahead: int, clock: int = 0) -> int:
 def _missing(path: str) -> CounterError:
     return CounterError(
         f"{path} is missing, and without it a knock could be used twice: have the profile minted anew on the server "
-        "(knockknock-genprofile --rotate NAME) and take its line by knockknock --enroll --replace"
+        "(knockknock-genprofile rotate NAME) and take its line by knockknock --enroll --replace"
     )
 
 
 def _usable(path: str, counter: int) -> int:
     if counter > MAX_COUNTER:
         raise CounterError(
-            f"{path}: all counters are used up; have new keys made on the server (knockknock-genprofile --rotate NAME)"
+            f"{path}: all counters are used up; have new keys made on the server (knockknock-genprofile rotate NAME)"
         )
     return counter
 

@@ -53,7 +53,7 @@ def opened(path: str, mode: str, timeout: float) -> Iterator[sqlite3.Connection]
             ) from None
         if os.path.exists(f"{path}-journal"):
             text = (
-                f"{path} was left in the middle of a change: run knockknock-daemon --check as root, which takes it back"
+                f"{path} was left in the middle of a change: run knockknock-daemon check as root, which takes it back"
             )
         else:
             text = f"{path} is not a database of profiles, or a damaged one: {shown(str(error))}"

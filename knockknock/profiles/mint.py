@@ -128,9 +128,7 @@ def rotate(
     with _writing(profiles, name), command_lock.held(profiles):
         if previous := load(profiles, old):
             if previous.expires is None or previous.expires > now:
-                raise ProfileError(
-                    f"there is {old} from the last rotation, which has not expired: --revoke {old} first"
-                )
+                raise ProfileError(f"there is {old} from the last rotation, which has not expired: revoke {old} first")
             _revoke(profiles, old)  # and reload, or the daemon may write its counter over the next one's
         reload(state)  # if it cannot, it fails before anything is changed
         counters.store_slots(f"{state}/{old}", counters.server_counter(state, profiles, current), owner)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Executor
 from functools import partial
 from math import inf
 from typing import Any
@@ -76,17 +77,17 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def resolve(host: str, port: int) -> list[Address]:
+async def resolve(host: str, port: int, workers: Executor | None = None) -> list[Address]:
     """Resolve a name in ASCII, in the resolver's order (RFC 6724), with families taking turns. Raises OSError.
 
-    A thread of the loop waits for the resolver; an address needs none.
+    workers: their threads wait for the resolver; None for those of the loop. An address needs none.
     """
     name = host.encode()  # text would need the IDNA codec, which may not be readable since root was given up
     try:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         ask = partial(socket.getaddrinfo, name, port, type=socket.SOCK_STREAM)
-        found = await asyncio.get_running_loop().run_in_executor(None, ask)
+        found = await asyncio.get_running_loop().run_in_executor(workers, ask)
     addresses = [(family, where) for family, _, _, _, where in found]
     leading = [one for one in addresses if one[0] == addresses[0][0]]
     others = [one for one in addresses if one[0] != addresses[0][0]]

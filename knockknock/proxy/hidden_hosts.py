@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from ..client import backoff, host_config, raw_socket, route
 from ..client.host_config import Host
-from ..client.knock import find_profile, prepare
+from ..client.knock import check_own, find_profile, prepare
 from ..core.profile import SHARE
 from ..core.request import TCP, Request, Verb
 from ..errors import ConfigError, KnockError, SendError
@@ -35,6 +35,8 @@ _SERVES = 3.0
 of a daemon. Where it is too long, the schedule's second knock comes a second later."""
 _TOGETHER = 0.5
 """Seconds within which those who wait at such a door share a second knock."""
+LOOK_UPS = 64
+"""The most hidden hosts that are looked up at once, by threads of their own: other names may have a dead resolver."""
 _STAGGER = 1.0
 """Seconds after which a host's other address family is tried, too."""
 
@@ -63,7 +65,7 @@ class _Door:
 
 
 class _Way(NamedTuple):
-    """How to reach a host with a profile."""
+    """The way to a host with a profile."""
 
     profile: Profile
     settings: Host
@@ -92,6 +94,7 @@ class HiddenHosts:
         """By profile: the address family that connected first the last time."""
         self._threads = defaultdict[str, ThreadPoolExecutor](partial(ThreadPoolExecutor, 1, "knock"))
         """By profile: the thread that waits for its lock and the disk."""
+        self._resolvers = ThreadPoolExecutor(LOOK_UPS, "hidden")
 
     def hosts(self) -> list[str]:
         """Return the hosts that have profiles. Raises ProfileError."""
@@ -112,8 +115,7 @@ class HiddenHosts:
         """Return the user's settings for a host, as for the command knockknock. Raises ConfigError."""
         path = f"{self._profiles}/config"
         try:
-            if os.stat(path).st_mode & 0o002:
-                raise ConfigError(f"{path} may be written by everybody on this machine: chmod o-w {path}")
+            check_own(path)
             return host_config.parse(files.read(path), path, host)
         except FileNotFoundError:
             return Host()
@@ -134,7 +136,7 @@ class HiddenHosts:
             return await directly(*target, self._timeout)
         way = _Way(*found, found[1].timeout or self._timeout)
         families: dict[int, Address] = {}
-        for address in await resolve(way.settings.host_name or target.host, target.port):
+        for address in await resolve(way.settings.host_name or target.host, target.port, self._resolvers):
             families.setdefault(address[0], address)
         name, wish = way.profile.name, way.family()
         best, *others = sorted(families.values(), key=lambda one: one[0] != (wish or self._best.get(name)))

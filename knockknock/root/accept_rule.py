@@ -119,7 +119,7 @@ def look(kernel: Kernel, label: int) -> Look:
 def place(kernel: Kernel, label: int, chain: Chain) -> str:
     """Put our rule at the head of a chain. Return "", or the chain and the reason why it takes none."""
     forms = [_native(label)]
-    if chain.family in (IP, IP6) and chain.table in IPTABLES and chain.name == "INPUT":
+    if chain.family in (IP, IP6) and chain.table in IPTABLES and chain.name in ("INPUT", "PREROUTING"):
         # The form of iptables itself, so that it can still list its table.
         forms.insert(0, _as_iptables(label))
     problem = ""

@@ -17,9 +17,10 @@ from .policy import Policy
 
 _TABLE = 1
 """NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
-_LASTING = {TABLES: (4,), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
-"""NFTA_TABLE_HANDLE; NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA; NFTA_SET_NAME:
-attributes that stay while our table is whole. The table's handle shows that it was restored, with old elements."""
+_LASTING = {TABLES: (2, 4), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
+"""NFTA_TABLE_FLAGS, _HANDLE; NFTA_CHAIN_NAME, _HOOK, _POLICY, _TYPE; NFTA_RULE_CHAIN, _EXPRESSIONS, _USERDATA;
+NFTA_SET_NAME: attributes that stay while our table is whole. Flags can switch it off; the handle shows that it was
+restored, with old elements."""
 _ESTABLISHED = "01"
 """TCP_ESTABLISHED, as /proc/net/tcp has it (include/net/tcp_states.h)."""
 
@@ -41,11 +42,11 @@ class Survey(NamedTuple):
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
             said.append("it refuses " + ", ".join(map(_ports, limits.protect)))
-            if shut := [_ports(run) for run in limits.protect if not _may_open(limits, run)]:
+            if not limits.protect_allow and (shut := [_ports(run) for run in _nobody_may_open(limits)]):
                 said.append(f"no profile may open any of {', '.join(shut)}: nobody can log in there anew")
         elif not self.refuses:
             said.append(POINTLESS)
-        said += [f"{chain} may refuse what a door lets in" for chain in self.nft.late]
+        said += [f"{chain} may refuse what a door lets in: allow the ports there, too" for chain in self.nft.late]
         said += [f"{one.table} may refuse what a door lets in: {one.problem}" for one in self.iptables if one.problem]
         said += [
             f"{chain} takes packets out of connection tracking: a door cannot let those in"
@@ -71,11 +72,22 @@ def _ports(run: tuple[int, int, int]) -> str:
     return f"{ruleset.NAMES[protocol]}/{ruleset.ports(first, last)}"
 
 
-def _may_open(limits: Policy, run: tuple[int, int, int]) -> bool:
-    """Return True if a profile may open a port of a run, or a network needs no door."""
-    protocol, first, last = run
-    doors = [*limits.doors, *(timed[:3] for timed in limits.timed)]
-    return bool(limits.protect_allow) or any(one[0] == protocol and one[1] <= last and first <= one[2] for one in doors)
+def _nobody_may_open(limits: Policy) -> list[tuple[int, int, int]]:
+    """Return the runs of protected ports that no profile may open."""
+    left = list(limits.protect)
+    for protocol, first, last in [*limits.doors, *(timed[:3] for timed in limits.timed)]:
+        cut = []
+        for run in left:
+            if run[0] != protocol:
+                cut.append(run)
+                continue
+            cut += [
+                (protocol, begin, end)
+                for begin, end in ((run[1], min(run[2], first - 1)), (max(run[1], last + 1), run[2]))
+                if begin <= end
+            ]
+        left = cut
+    return left
 
 
 def survey(kernel: Kernel, label: int) -> Survey:

@@ -9,7 +9,6 @@ beyond the limits is refused with an answer, because a packet can make the daemo
 
 import contextlib
 import ctypes
-import itertools
 import os
 import select
 import socket
@@ -26,8 +25,8 @@ from .record import DONE, EXPECTED, FAILED, LONGEST_REASON, RELOAD, VALUES, Gran
 
 _SECCOMP, _FILTER, _RESTRICT_SELF, _VERSION_3, _NET_ADMIN = 22, 2, 446, 0x20080522, 1 << 12
 """PR_SET_SECCOMP, SECCOMP_MODE_FILTER (include/uapi/linux/prctl.h, seccomp.h); landlock_restrict_self; capset(2)."""
-_SLOTS = itertools.cycle(range(1, 1 + SLOTS))
-"""The sets of doors for one connection, by their index in sets(), used in turn."""
+_SLOTS = bytearray(4096)
+"""By a hash of the door: the set for one connection that it was last put into, by its index in sets(); in turn."""
 
 
 def confine(walls: bytes) -> None:
@@ -61,7 +60,9 @@ def changes(grant: Grant, held: record_limits.Limits) -> list[Change]:
     if order is Order.CLOSE:
         return taken(sets(family), key)
     rungs = [f"blocked{family}", *(f"rung{one}_{family}" for one in range(1, held.rungs + 1))] if held.prefix else []
-    name = sets(family)[0 if order is Order.OPEN else next(_SLOTS)]
+    at = hash(key) % len(_SLOTS)
+    _SLOTS[at] = _SLOTS[at] % SLOTS + 1
+    name = sets(family)[0 if order is Order.OPEN else _SLOTS[at]]
     # Rules look into the set `any` first, so its element must outlast each door.
     return anew(f"any{family}", key, max(run[3] for run in held.runs)) + anew(name, key, seconds) + taken(rungs, source)
 

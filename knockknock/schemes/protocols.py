@@ -16,7 +16,7 @@ from .values import Next, Sending
 P = TypeVar("P", bound=Profile)
 """The profiles of one scheme."""
 M_co = TypeVar("M_co", covariant=True)
-"""What a scheme remembers of a profile's used knocks: a counter, for example."""
+"""The memory of a profile's used knocks: a counter, for example."""
 P_contra = TypeVar("P_contra", bound=Profile, contravariant=True)
 M_contra = TypeVar("M_contra", contravariant=True)
 

@@ -130,7 +130,7 @@ class Config(NamedTuple):
     doors_per_minute: int = 600
     """Doors that the root helper opens in a minute at most, for all profiles together."""
     control: str = "/run/knockknock/control"
-    """The socket for --status and --events, or `off`."""
+    """The socket for status and events, or `off`."""
     control_group: str = ""
     """The group that may use it beside root; empty: the group of the daemon's user."""
     on_open: str = ""

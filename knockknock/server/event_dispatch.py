@@ -69,8 +69,8 @@ class Dispatcher:
             gid = _group(config.control_group) if config.control_group else user.pw_gid
             try:
                 self._listener = control_socket.listen(config.control, gid)
-            except KnockError as error:  # the daemon can do without --status
-                log.warning("no --status: %s", error)
+            except KnockError as error:  # the daemon can do without
+                log.warning("status cannot be asked: %s", error)
         self._control: control_socket.Control | None = None
         programs = config.on_open, config.on_close
         self._hooks = hooks.Hooks(*programs, user.pw_uid, user.pw_gid, quiet) if any(programs) else None

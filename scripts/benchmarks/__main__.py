@@ -71,6 +71,8 @@ def main() -> None:
     asked = options.parse_args()
     if os.geteuid() != 0:
         options.error("it must be run as root, to make network namespaces")
+    if asked.plots:
+        from . import plots  # matplotlib need not be installed for the rest
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     where = f"{time.strftime('%Y-%m-%d %H:%M')}, Linux {platform.release()} {platform.machine()}, "
@@ -97,8 +99,6 @@ def main() -> None:
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
     if asked.plots:
-        from . import plots  # matplotlib need not be installed for the rest
-
         plots.draw(found, asked.plots)
     sys.exit(any(isinstance(row, Figure) and not row.values for _, row in rows))
 

@@ -92,7 +92,7 @@ def test_a_line_that_could_not_be_printed_is_had_again(place: Path, line: str, r
     done = run(place, f"{line} --config etc/config", redirect)
     name = "laptop" if "laptop" in line else "phone"
     assert done.returncode == 1
-    assert f"{name} is made, and until it knocks its line is shown again by knockknock-genprofile --show-line" in (
+    assert f"{name} is made, and until it knocks its line is shown again by knockknock-genprofile show-line" in (
         done.stderr
     )
     again = run(place, f"knockknock-genprofile --show-line {name} --config etc/config")

@@ -48,8 +48,8 @@ def dead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("dead")
 def test_nobody_waits_for_a_dead_resolver(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SendError, match="the resolver has not answered for 0 s: look at"):
-        nat64.within(lambda: route.addresses("server.example", socket.AF_UNSPEC))
+    with pytest.raises(SendError, match=r"the resolver has not answered for 0\.01 s: look at"):
+        route.within(nat64.PATIENCE, lambda: route.addresses("server.example", socket.AF_UNSPEC))
     found = client_doctor._translated(client_doctor.Doctor(), [(socket.AF_INET6, "2001:db8::1")])
     assert found == nat64.WELL_KNOWN
     assert "note: whether IPv6 is translated on the way (NAT64) is not known: the resol" in capsys.readouterr().out
@@ -62,5 +62,5 @@ def test_what_a_question_raises_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(SendError, match=r"'nobody\.example' does not resolve: Name or service not known"):
-        nat64.within(lambda: route.addresses("nobody.example", socket.AF_UNSPEC))
+        route.within(nat64.PATIENCE, lambda: route.addresses("nobody.example", socket.AF_UNSPEC))
     assert nat64.nat64() == nat64.WELL_KNOWN, "most networks have no such name"

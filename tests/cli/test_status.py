@@ -1,4 +1,4 @@
-"""--status and --events as a user meets them, whoever it is that answers."""
+"""--status and --events as a user meets them, with any program as the daemon."""
 
 import contextlib
 import json

@@ -81,7 +81,7 @@ def test_a_name_is_revoked_and_made_anew_with_no_word_to_the_daemon(served: Lab)
     served.daemon()
     for _ in range(3):
         assert opens(served)
-    assert "hears it until it is told" in admin(served, "--revoke", "laptop").stdout
+    assert "hears it until its next reload" in admin(served, "--revoke", "laptop").stdout
     assert opens(served), "not told yet"
     second = line(new(served))
     assert not opens(served), "it was told before the new one was made"

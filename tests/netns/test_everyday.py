@@ -107,16 +107,27 @@ def test_mosh_as_readme_has_it(lab: Lab) -> None:
         daemon.says_times(f"open {port} for 10.77.0.2", 1)
 
 
-def test_many_logins_at_the_same_time(lab: Lab, sshd: list[str]) -> None:
-    """By one profile: as many doors as knocks, so none waits for another."""
+@pytest.mark.parametrize("number", [20, 50])
+def test_many_logins_at_the_same_time(lab: Lab, sshd: list[str], number: int) -> None:
+    """By one profile: as many doors as knocks, up to 16 at a moment, so 20 are in as soon as without knocks."""
     lab.mint("laptop", many=True)
-    lab.daemon()
-    with ThreadPoolExecutor(20) as pool:
-        done = list(pool.map(lambda _: lab.run("client", *sshd, HOST, "true", check=False), range(20)))
-    said = [one.stderr for one in done]
-    assert [one.returncode for one in done] == [0] * 20, said
-    # Root's own shell on the server may say something as it starts; knockknock and ssh do not.
-    assert not any(re.search("knockknock|ssh|onnection", one) for one in said), said
+    daemon = lab.daemon()
+
+    def log_in(ssh: list[str]) -> float:
+        begin = time.monotonic()
+        with ThreadPoolExecutor(number) as pool:
+            done = list(pool.map(lambda _: lab.run("client", *ssh, HOST, "true", check=False), range(number)))
+        said = [one.stderr for one in done]
+        assert [one.returncode for one in done] == [0] * number, said
+        # Root's own shell on the server may say something as it starts; knockknock and ssh do not.
+        assert not any(re.search("knockknock|ssh|onnection", one) for one in said), said
+        return time.monotonic() - begin
+
+    seconds = log_in(sshd)
+    if number == 20:
+        assert daemon.stop() == 0
+        lab.run("server", "nft", "insert", "rule", "inet", "guard", "input", "tcp", "dport", "22", "accept")
+        assert seconds - log_in([word for word in sshd if "ProxyCommand" not in word][:-1]) < 2
 
 
 def test_a_file_through_ssh(lab: Lab, sshd: list[str]) -> None:
@@ -271,6 +282,20 @@ def name(lab: Lab, host: str, *addresses: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "hosts").write_text("".join(f"{address} {host}\n" for address in addresses))
     lab.on_close(lambda: shutil.rmtree(place))
+
+
+def test_a_resolver_that_does_not_answer(lab: Lab) -> None:
+    """The server's firewall drops what it is asked."""
+    name(lab, "server.example", HOST)
+    (Path("/etc/netns") / lab.ns("client") / "resolv.conf").write_text(f"nameserver {HOST}\n")
+    lab.mint("laptop", hosts=("nowhere.example",))
+    begin = time.monotonic()
+    words = ["-p", "22", "--stdio", "--timeout", "1", "nowhere.example"]
+    done = lab.run("client", *KNOCKKNOCK, *words, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the resolver has not answered for 1 s" in done.stderr
+    assert time.monotonic() - begin < 4
+    assert knocks(lab, "nowhere.example") == 0
 
 
 def test_the_second_address_when_the_first_is_dead(lab: Lab) -> None:

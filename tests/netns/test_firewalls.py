@@ -241,6 +241,26 @@ def test_iptables_still_lists_beside_us(bare: Lab) -> None:
     assert "nft tool" not in bare.run("server", "iptables-nft", "-L", "-n").stdout
 
 
+@pytest.mark.parametrize("label", ["5", "100"])
+@pytest.mark.parametrize("kind", ["iptables-nft", "iptables-legacy"])
+def test_another_label(bare: Lab, kind: str, label: str) -> None:
+    put(bare, kind, IPTABLES["policy"].rules)
+    bare.settings["ct_label"] = label
+    daemon = bare.daemon()
+    assert f'label "{label}"' in bare.run("server", kind, "-S", "INPUT").stdout
+    opens_once(bare, daemon, "10.77.0.1")
+
+
+def test_iptables_still_lists_its_mangle_table_beside_us(bare: Lab) -> None:
+    bare.run("server", "iptables-nft", "-t", "mangle", "-A", "PREROUTING", "-p", "tcp", "--dport", "9", "-j", "DROP")
+    before = bare.run("server", "iptables-nft", "-t", "mangle", "-S", "PREROUTING").stdout.splitlines()
+    bare.daemon()
+    policy, ours, *others = bare.run("server", "iptables-nft", "-t", "mangle", "-S", "PREROUTING").stdout.splitlines()
+    assert [policy, *others] == before
+    assert ours == '-A PREROUTING -m connlabel --label "75" -m comment --comment knockknock -j ACCEPT'
+    assert "nft tool" not in bare.run("server", "iptables-nft", "-t", "mangle", "-L", "-n").stdout
+
+
 def test_check_touches_nothing(lab: Lab) -> None:
     lab.mint("laptop")
     before = lab.ruleset()

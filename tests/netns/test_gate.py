@@ -277,9 +277,11 @@ def test_two_daemons(bare: Lab) -> None:
 
 def test_is_put_back(bare: Lab) -> None:
     daemon = bare.daemon()
-    for command in ("delete table inet knockknock", "flush ruleset", "flush chain inet knockknock prerouting"):
+    switched_off = "table inet knockknock { flags dormant; }"
+    commands = ["delete table inet knockknock", "flush ruleset", "flush chain inet knockknock prerouting", switched_off]
+    for number, command in enumerate(commands, 1):
         bare.run("server", "nft", command)
-        daemon.says("placed again")
+        daemon.says_times("placed again", number)
         until(lambda: not bare.connects(SERVER[4]))
 
 

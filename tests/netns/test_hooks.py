@@ -1,4 +1,4 @@
-"""Programs that are run when a door opens or shuts: as whom, with what, for how long, how many."""
+"""Programs that are run when a door opens or shuts: their user, environment, time and number."""
 
 import contextlib
 import os

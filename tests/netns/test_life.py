@@ -30,11 +30,11 @@ def test_ssh_login(lab: Lab) -> None:
     """A real sshd behind the closed door: no answer, a knock, a login; and the next login needs a knock of its own."""
     ssh = lab.sshd()
     lab.mint("laptop")
-    lab.daemon()
+    daemon = lab.daemon()
     ssh += ["-o", "ConnectTimeout=1", f"root@{HOST}", "echo", "hello from", "$SSH_CONNECTION"]
     assert lab.run("client", *ssh, check=False).returncode == 255
     lab.knock(HOST)
-    time.sleep(0.1)
+    daemon.says("open tcp/22")
     assert lab.run("client", *ssh).stdout.startswith("hello from 10.77.0.2")
     assert lab.run("client", *ssh, check=False).returncode == 255
 

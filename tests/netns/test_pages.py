@@ -220,7 +220,8 @@ def after_passwords(machines: Machines) -> None:
 
 
 def after_old(machines: Machines) -> None:
-    machines.good("server", "sleep 0.3; journalctl -u knockknock | grep 'old: open tcp/22 for 10.77.0.2'", user="root")
+    said = "journalctl -u knockknock | grep 'old: open tcp/22 for 10.77.0.2'"
+    machines.good("server", f'timeout 5 sh -c "until {said}; do sleep 0.1; done"', user="root")
 
 
 def after_pip(machines: Machines) -> None:

@@ -296,12 +296,12 @@ def test_events_as_a_command(lab: Lab) -> None:
     command = lab.start("server", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert json.loads(command.stdout.readline())["event"] == "listening"  # type: ignore[union-attr]  # a pipe, see above
     lab.knock(HOST)
-    event = json.loads(command.stdout.readline())  # type: ignore[union-attr]
+    event = json.loads(command.stdout.readline())  # type: ignore[union-attr]  # as above
     assert event["event"] == "accepted"
     assert abs(event["time"] - time.time()) < 60
     daemon.stop()
     assert command.wait(5) == 1
-    assert "has ended" in command.stderr.read()  # type: ignore[union-attr]
+    assert "has ended" in command.stderr.read()  # type: ignore[union-attr]  # as above
 
 
 def test_a_slow_listener_is_dropped_and_nobody_waits(lab: Lab) -> None:
@@ -415,3 +415,12 @@ def switches(pid: int) -> int:
         if line.startswith("voluntary_ctxt_switches"):
             return int(line.split()[1])
     raise AssertionError
+
+
+def test_syns_that_were_passed_over_are_counted(lab: Lab) -> None:
+    lab.mint("laptop")
+    lab.daemon()
+    before = status(lab)["expected"]["passed_over"]
+    for _ in range(3):
+        assert not lab.connects(HOST, 4242)
+    assert status(lab)["expected"]["passed_over"] >= before + 3

@@ -244,7 +244,7 @@ def test_a_reader_cannot_take_back_what_a_killed_mint_left(place: Config, nobody
     os.chmod(os.path.dirname(place.profiles), 0o755)
     for end in ("", "-journal"):
         os.chown(f"{place.profiles}{end}", 0, nobody)
-    assert "was left in the middle of a change: run knockknock-daemon --check" in as_reader(place, nobody, nobody)
+    assert "was left in the middle of a change: run knockknock-daemon check" in as_reader(place, nobody, nobody)
 
 
 def test_a_config_without_format_brings_no_counter_along(place: Config) -> None:

@@ -80,3 +80,12 @@ def test_sending_for_others() -> None:
     assert "ignoring" not in done.stderr, "every setting is one that it knows"
     words = ["visudo", "-c", "-f", str(ROOT / "config/knockknock-send.sudoers")]
     assert "parsed OK" in subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_what_a_hook_leaves_behind_ends_with_the_unit() -> None:
+    assert settings("knockknock.service").get("KillMode", "control-group") == "control-group"
+
+
+def test_no_burst_of_clients_ends_the_sender() -> None:
+    assert settings("knockknock-send.socket")["TriggerLimitIntervalSec"] == "0"
+    assert settings("knockknock-send.service")["StartLimitIntervalSec"] == "0"

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knockknock.proxy import Dialect, Login, Rejected, Target, pac, peer
-from knockknock.proxy.happy_eyeballs import directly, first
+from knockknock.proxy.happy_eyeballs import directly, first, resolve
 from knockknock.proxy.hidden_hosts import HiddenHosts
 from knockknock.proxy.http import Http
 from knockknock.proxy.server import ClientLimits, Server
@@ -491,6 +492,31 @@ def test_who_was_idle_for_long_makes_room(echo: socket.socket, caplog: pytest.Lo
 
     asyncio.run(three())
     assert "2 connections are open" in caplog.text
+
+
+def test_hidden_hosts_have_resolvers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads for other names wait for a resolver that is dead."""
+    known, stop = socket.getaddrinfo, threading.Event()
+
+    def slow(name: bytes, *words: int, **more: int) -> object:
+        if name.endswith(b".invalid") and not more.get("flags"):
+            stop.wait(10)
+        return known(b"127.0.0.1" if name == b"hidden.example" else name, *words, **more)
+
+    async def one() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        waiting = [loop.create_task(resolve(f"{number}.invalid", 1)) for number in range(4)]
+        await asyncio.sleep(0.1)
+        hidden = HiddenHosts("/nowhere", lambda _: None, 1)
+        try:
+            assert await asyncio.wait_for(resolve("hidden.example", 1, hidden._resolvers), 5)
+        finally:
+            stop.set()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    asyncio.run(one())
 
 
 def test_look_ups_that_take_long_hold_up_no_other(echo: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

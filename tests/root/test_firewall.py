@@ -52,3 +52,19 @@ def test_a_step_of_the_removal_that_fails_stops_no_other(monkeypatch: pytest.Mon
     with pytest.raises(FirewallError, match="is broken"):
         firewall.Firewall(Policy((), (), 15, "/s", 75)).remove()
     assert done == ["accept rules", "table"]
+
+
+@pytest.mark.parametrize(
+    ("protect", "doors", "left"),
+    [
+        (((6, 22, 22),), ((6, 22, 22),), []),
+        (((6, 22, 23),), ((6, 23, 23),), [(6, 22, 22)]),
+        (((6, 1, 1024),), ((6, 443, 443), (6, 22, 22)), [(6, 1, 21), (6, 23, 442), (6, 444, 1024)]),
+        (((6, 22, 22), (17, 53, 53)), ((17, 22, 22), (6, 53, 53)), [(6, 22, 22), (17, 53, 53)]),
+        (((6, 80, 90),), ((6, 1, 65535),), []),
+    ],
+)
+def test_ports_that_nobody_may_open(
+    protect: tuple[tuple[int, int, int], ...], doors: tuple[tuple[int, int, int], ...], left: list[tuple[int, int, int]]
+) -> None:
+    assert firewall._nobody_may_open(POLICY._replace(protect=protect, doors=doors)) == left

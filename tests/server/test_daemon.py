@@ -1,4 +1,4 @@
-"""The loop itself: whatever comes in, it stops when it is told to."""
+"""The loop itself: it stops when it is told to, at any moment."""
 
 import os
 import pwd

@@ -3,6 +3,7 @@
 import argparse
 import os
 import statistics
+import sys
 
 from knockknock.schemes.syn.profile import FORMATS
 
@@ -39,10 +40,11 @@ def time_answers(number: int) -> None:
     print(f"Mann-Whitney: p = {pvalues.mann_whitney(*found.values()):.3f}")
 
 
-def time_ports(number: int) -> None:
-    """Print whether the time of answers tells the knock port from any other that is closed."""
+def time_ports(number: int) -> bool:
+    """Print whether the time of answers tells the knock port from any other closed one; True if it does, |z| >= 3."""
     from ..netns.syn_answers import timed_ports
 
+    told = False
     for way, reject in (("reset", True), ("dropped, a ping behind it", False)):
         found = timed_ports(number, reject)
         here, there = (1e6 * statistics.median(times) for times in found)
@@ -51,6 +53,8 @@ def time_ports(number: int) -> None:
         print(
             f"{way}: {number} SYNs each, median {here:.1f} us at the knock port, {there:.1f} elsewhere, |z| = {z:.2f}"
         )
+        told = told or z >= 3
+    return told
 
 
 def main() -> None:
@@ -66,11 +70,12 @@ def main() -> None:
         "--ports",
         type=int,
         metavar="N",
-        help="instead, time the server's answers to N random SYNs at the knock port and N at another; needs root",
+        help="instead, time the server's answers to N random SYNs at the knock port and N at another; needs root; "
+        "exit status 1 if they differ (|z| >= 3)",
     )
     options = parser.parse_args()
     if options.ports:
-        time_ports(options.ports)
+        sys.exit(time_ports(options.ports))
     elif options.answers:
         time_answers(options.answers)
     else:
