@@ -6,7 +6,7 @@ import ipaddress
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import FirewallError
@@ -15,6 +15,8 @@ from .listing import CHAINS, RULES, SETS, TABLES, connect, dump, generation
 from .netlink import INET, Kernel, text
 from .policy import Policy
 
+Run = tuple[int, int, int]
+"""Protocol number, first port, last port."""
 _TABLE = 1
 """NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE."""
 _LASTING = {TABLES: (2, 4), CHAINS: (3, 4, 5, 7), RULES: (2, 4, 7), SETS: (2,)}
@@ -42,8 +44,11 @@ class Survey(NamedTuple):
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
             said.append("it refuses " + ", ".join(map(_ports, limits.protect)))
-            if not limits.protect_allow and (shut := [_ports(run) for run in _nobody_may_open(limits)]):
+            doors = [*limits.doors, *(timed[:3] for timed in limits.timed)]
+            if not limits.protect_allow and (shut := list(map(_ports, _without(limits.protect, doors)))):
                 said.append(f"no profile may open any of {', '.join(shut)}: nobody can log in there anew")
+            if not self.refuses and (bare := sorted(set(map(_ports, _without(doors, limits.protect))))):
+                said.append(f"no other chain refuses input, so {', '.join(bare)} is open already: name it in protect =")
         elif not self.refuses:
             said.append(POINTLESS)
         said += [f"{chain} may refuse what a door lets in: allow the ports there, too" for chain in self.nft.late]
@@ -72,21 +77,18 @@ def _ports(run: tuple[int, int, int]) -> str:
     return f"{ruleset.NAMES[protocol]}/{ruleset.ports(first, last)}"
 
 
-def _nobody_may_open(limits: Policy) -> list[tuple[int, int, int]]:
-    """Return the runs of protected ports that no profile may open."""
-    left = list(limits.protect)
-    for protocol, first, last in [*limits.doors, *(timed[:3] for timed in limits.timed)]:
-        cut = []
-        for run in left:
-            if run[0] != protocol:
-                cut.append(run)
-                continue
-            cut += [
-                (protocol, begin, end)
-                for begin, end in ((run[1], min(run[2], first - 1)), (max(run[1], last + 1), run[2]))
-                if begin <= end
-            ]
-        left = cut
+def _without(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
+    """Return the parts of runs of ports that are in none of the others."""
+    left = list(runs)
+    for protocol, first, last in others:
+        left = [
+            (one, begin, end)
+            for one, low, high in left
+            for begin, end in (
+                ((low, min(high, first - 1)), (max(low, last + 1), high)) if one == protocol else ((low, high),)
+            )
+            if begin <= end
+        ]
     return left
 
 

@@ -67,4 +67,16 @@ def test_a_step_of_the_removal_that_fails_stops_no_other(monkeypatch: pytest.Mon
 def test_ports_that_nobody_may_open(
     protect: tuple[tuple[int, int, int], ...], doors: tuple[tuple[int, int, int], ...], left: list[tuple[int, int, int]]
 ) -> None:
-    assert firewall._nobody_may_open(POLICY._replace(protect=protect, doors=doors)) == left
+    assert firewall._without(protect, doors) == left
+
+
+NOTHING = firewall.Survey(accept_rule.Look((), (), False, (), ()), ())
+
+
+def test_doors_that_nothing_refuses_are_named() -> None:
+    """With protect, too, which may name other ports."""
+    policy = POLICY._replace(doors=((6, 22, 22), (17, 53, 60)), protect=((6, 22, 22), (17, 55, 55)))
+    said = NOTHING.text(policy)
+    assert "no other chain refuses input, so udp/53-54, udp/56-60 is open already: name it in protect =" in said
+    assert "is open already" not in NOTHING.text(policy._replace(doors=((6, 22, 22),)))
+    assert firewall.POINTLESS in NOTHING.text(policy._replace(protect=()))
