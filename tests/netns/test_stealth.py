@@ -109,6 +109,7 @@ def test_kernel_without_timestamps(lab: Lab) -> None:
     done = lab.knock(SERVER[4], check=False)
     assert done.returncode == 1
     assert "sysctl net.ipv4.tcp_timestamps=1" in done.stderr
+    assert (lab.home / ".knockknock" / SERVER[4] / "counter").read_text() == "0\n", "no counter is used up for nothing"
 
 
 def test_p0f_agrees(lab: Lab) -> None:

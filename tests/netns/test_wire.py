@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from knockknock.core.packet import tcp_timestamp
+
 from ..helpers import NOBODY
 from .lab import KNOCK_PORT, Lab, inside, until
 from .test_stealth import ETHER, SERVER, next_syn
@@ -107,6 +109,23 @@ def test_a_kernel_that_tells_less(lab: Lab, family: int, setting: str) -> None:
     assert lab.opens(SERVER[family]), daemon.log()
     done = lab.run("client", *lab.program("knockknock"), "--doctor", SERVER[family], check=False)
     assert "would leave as a SYN" in done.stdout
+
+
+def test_timestamps_are_random_where_the_kernel_tells_none(lab: Lab) -> None:
+    """Those of a clock would be the machine's own, whatever server and network: four are a few seconds apart."""
+    lab.run("client", "sysctl", "-w", "net.ipv4.tcp_fastopen=0")
+    lab.mint("laptop")
+    with inside(lab.ns("server")):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER[4]))
+    with tap:
+        tap.bind(("s0", ETHER[4]))
+        tap.settimeout(2)
+        lab.knock(SERVER[4], ports=("22",) * 4)
+        packets = [next_syn(tap, 4) for _ in range(4)]
+    stamps = [tcp_timestamp(packet[40 : 20 + (packet[32] >> 4) * 4]) for packet in packets]
+    known = [stamp for stamp in stamps if stamp is not None]
+    assert len(known) == 4
+    assert max(known) - min(known) > 1_000_000
 
 
 def test_flow_labels_stay_in_the_range_for_connections_without_state(lab: Lab) -> None:
