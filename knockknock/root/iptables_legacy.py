@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ _TABLES = ("filter", "mangle", "security")
 """The tables that can refuse incoming packets."""
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+PATIENCE = 5
+"""Seconds to wait for the lock of legacy iptables, by its command and here."""
 _REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
 
 
@@ -73,7 +76,7 @@ def place(table: Table, label: int) -> None:
             [
                 _command(table.family),
                 "--wait",
-                "5",
+                str(PATIENCE),
                 "-t",
                 table.name,
                 *_rule(label).replace("-A INPUT", "-I INPUT 1").split(),
@@ -83,7 +86,7 @@ def place(table: Table, label: int) -> None:
 
 def remove(table: Table, label: int) -> None:
     """Delete our rule. Raises FirewallError."""
-    _run([_command(table.family), "--wait", "5", "-t", table.name, *_rule(label).replace("-A", "-D").split()])
+    _run([_command(table.family), "--wait", str(PATIENCE), "-t", table.name, *_rule(label).replace("-A", "-D").split()])
 
 
 def _rule(label: int) -> str:
@@ -158,7 +161,15 @@ def _by_library(table: Table, label: int) -> bool:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    """Hold the lock of legacy iptables during the body, because the library does not."""
+    """Hold the lock of legacy iptables during the body, because the library does not. Raises FirewallError."""
+    end = time.monotonic() + PATIENCE
     with open(os.open(XTABLES, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise FirewallError(f"another program holds {XTABLES}: end it, and restart the daemon") from None
+                time.sleep(0.02)
         yield

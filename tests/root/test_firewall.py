@@ -80,3 +80,18 @@ def test_doors_that_nothing_refuses_are_named() -> None:
     assert "no other chain refuses input, so udp/53-54, udp/56-60 is open already: name it in protect =" in said
     assert "is open already" not in NOTHING.text(policy._replace(doors=((6, 22, 22),)))
     assert firewall.POINTLESS in NOTHING.text(policy._replace(protect=()))
+
+
+def test_the_lock_of_legacy_iptables_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iptables_legacy, "XTABLES", str(tmp_path / "lock"))
+    monkeypatch.setattr(iptables_legacy, "PATIENCE", 0.1)
+    with (
+        iptables_legacy._locked(),
+        pytest.raises(FirewallError, match="another program holds"),
+        iptables_legacy._locked(),
+    ):
+        pass
+    with iptables_legacy._locked():
+        pass
