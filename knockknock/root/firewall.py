@@ -44,10 +44,8 @@ class Survey(NamedTuple):
         said = [f"doors are in the table inet {NAME}" + (f", and accepted in {', '.join(into)}" if into else "")]
         if limits.protect:
             said.append("it refuses " + ", ".join(map(_ports, limits.protect)))
-            doors = [*limits.doors, *(timed[:3] for timed in limits.timed)]
-            if not limits.protect_allow and (shut := list(map(_ports, _without(limits.protect, doors)))):
-                said.append(f"no profile may open any of {', '.join(shut)}: nobody can log in there anew")
-            if not self.refuses and (bare := sorted(set(map(_ports, _without(doors, limits.protect))))):
+            said += [shut] if (shut := shut_for_all(limits)) else []
+            if not self.refuses and (bare := sorted(set(map(_ports, _without(_doors(limits), limits.protect))))):
                 said.append(f"no other chain refuses input, so {', '.join(bare)} is open already: name it in protect =")
         elif not self.refuses:
             said.append(POINTLESS)
@@ -75,6 +73,16 @@ POINTLESS = (
 def _ports(run: tuple[int, int, int]) -> str:
     protocol, first, last = run
     return f"{ruleset.NAMES[protocol]}/{ruleset.ports(first, last)}"
+
+
+def _doors(limits: Policy) -> list[Run]:
+    return [*limits.doors, *(timed[:3] for timed in limits.timed)]
+
+
+def shut_for_all(limits: Policy) -> str:
+    """Return a sentence on the protected ports that no profile may open, "" if there are none."""
+    runs = [] if limits.protect_allow else list(map(_ports, _without(limits.protect, _doors(limits))))
+    return f"no profile may open any of {', '.join(runs)}: nobody can log in there anew" if runs else ""
 
 
 def _without(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ..errors import FirewallError, KnockError
 from . import KERNEL, LANDLOCK, ROOT, landlock, policy, privileges, seccomp
-from .firewall import Firewall
+from .firewall import Firewall, shut_for_all
 from .netlink import NETFILTER
 from .policy import Policy
 from .record import DONE, LONGEST_REASON, PLACED, SURVEYED
@@ -73,16 +73,21 @@ def start(chosen: Policy, kept: Kept, control: socket.socket, theirs: int) -> No
 
 
 def reload(fresh: Policy, kept: Kept, control: socket.socket) -> str:
-    """Heal, then put another policy in force. Return what was healed. Raises FirewallError."""
+    """Heal, then put another policy in force. Return what was healed, and ports newly shut for all, as text.
+
+    Raises FirewallError.
+    """
     firewall = kept.firewall()
-    said = firewall.heal(everything=True)
+    said, before = [firewall.heal(everything=True)], firewall.policy
+    if (shut := shut_for_all(fresh)) != shut_for_all(before):
+        said.append(shut)
     firewall.follow(fresh)
     kept.keep(firewall)
     try:
         _inform(control, firewall, SURVEYED + _late(firewall), DONE)
     except OSError:
         raise FirewallError("the root helper takes no new policy: restart the daemon") from None
-    return said
+    return "; ".join(filter(None, said))
 
 
 def heal(kept: Kept, control: socket.socket, everything: bool) -> str:

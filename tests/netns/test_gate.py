@@ -261,7 +261,12 @@ def test_a_trial_ends_by_itself(bare: Lab, killed: bool) -> None:
 
 def test_says_what_nobody_could_open(bare: Lab) -> None:
     bare.settings["protect"] = "tcp/22, tcp/443"
-    bare.daemon().says("no profile may open any of tcp/443: nobody can log in there anew")
+    daemon = bare.daemon()
+    daemon.says("no profile may open any of tcp/443: nobody can log in there anew")
+    bare.settings["protect"] = "tcp/20-25"
+    bare.configure()
+    daemon.reload()
+    daemon.says("no profile may open any of tcp/20-21, tcp/23-25: nobody can log in there anew")
 
 
 def test_two_daemons(bare: Lab) -> None:
