@@ -192,7 +192,7 @@ class Firewall:
             said = (
                 "the firewall's chains were changed: our rule placed again in each that filters input" if placed else ""
             )
-        if unreached := [f"{one.table} ({one.problem})" for one in found.iptables if one.problem]:
+        if unreached := [f"{one.table} ({one.problem})" for one in found.iptables if one.problem and not one.early]:
             said += f"{'; ' if said else ''}{', '.join(unreached)} may refuse what a door lets in: restart the daemon"
         elif said and not found.refuses and not self.policy.protect:
             said += "; no chain refuses input now, so every port is open: looked at again when the rules change"

@@ -13,8 +13,15 @@ from ..errors import FirewallError
 from . import NAME
 from .namespace_lock import XTABLES
 
-_TABLES = ("filter", "mangle", "security")
-"""The tables that can refuse incoming packets."""
+_CHAINS = (
+    ("filter", "INPUT"),
+    ("mangle", "INPUT"),
+    ("security", "INPUT"),
+    ("mangle", "PREROUTING"),
+    ("raw", "PREROUTING"),
+)
+"""The tables and chains that can refuse incoming packets."""
+_EARLY = "it comes before the doors, so allow the ports there"
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 PATIENCE = 5
@@ -23,14 +30,15 @@ _REFUSE = ("DROP", "REJECT", "TARPIT", "NFQUEUE", "QUEUE")
 
 
 class Table(NamedTuple):
-    """A loaded table of legacy iptables."""
+    """A loaded table of legacy iptables, and the chain of it that matters."""
 
     family: int
     """4 or 6."""
     name: str
+    chain: str = "INPUT"
 
     def __str__(self) -> str:
-        return f"{_COMMANDS[self.family]}-legacy {self.name} INPUT"
+        return f"{_COMMANDS[self.family]}-legacy {self.name} {self.chain}"
 
 
 class Look(NamedTuple):
@@ -40,9 +48,14 @@ class Look(NamedTuple):
     placed: bool
     """True if our rule is there."""
     refuses: bool
-    """True if INPUT, or a chain that it leads to, may refuse; an unreadable table may."""
+    """True if the chain, or one that it leads to, may refuse; an unreadable table may."""
     problem: str = ""
     """The reason, in a sentence, if the table cannot be read or takes no rule of ours."""
+
+    @property
+    def early(self) -> bool:
+        """True if no rule of ours there could help, because the chain comes before the doors."""
+        return self.problem == _EARLY
 
 
 def tables() -> list[Table]:
@@ -51,12 +64,12 @@ def tables() -> list[Table]:
     for family, path in _NAMES.items():
         with contextlib.suppress(OSError), open(path) as file:
             names = file.read().split()
-            found += [Table(family, name) for name in _TABLES if name in names]
+            found += [Table(family, name, chain) for name, chain in _CHAINS if name in names]
     return found
 
 
 def look(label: int) -> list[Look]:
-    """Return the state of each of tables()."""
+    """Return the state of each of tables(); of a chain at prerouting only if it may refuse, as others choose routes."""
     found = []
     for table in tables():
         try:
@@ -65,12 +78,15 @@ def look(label: int) -> list[Look]:
         except FirewallError as error:
             found.append(Look(table, False, True, str(error)))
             continue
-        found.append(Look(table, _rule(label) in [line.replace('"', "") for line in lines], _refuses(lines)))
+        placed = _rule(table, label) in [line.replace('"', "") for line in lines]
+        refuses = _refuses(lines, table.chain)
+        if table.chain == "INPUT" or placed or refuses:
+            found.append(Look(table, placed, refuses, _EARLY if table.name == "raw" else ""))
     return found
 
 
 def place(table: Table, label: int) -> None:
-    """Put our rule at the head of INPUT. Raises FirewallError."""
+    """Put our rule at the head of the chain. Raises FirewallError."""
     if not _by_library(table, label):
         _run(
             [
@@ -79,25 +95,34 @@ def place(table: Table, label: int) -> None:
                 str(PATIENCE),
                 "-t",
                 table.name,
-                *_rule(label).replace("-A INPUT", "-I INPUT 1").split(),
+                *_rule(table, label).replace(f"-A {table.chain}", f"-I {table.chain} 1").split(),
             ]
         )
 
 
 def remove(table: Table, label: int) -> None:
     """Delete our rule. Raises FirewallError."""
-    _run([_command(table.family), "--wait", str(PATIENCE), "-t", table.name, *_rule(label).replace("-A", "-D").split()])
+    _run(
+        [
+            _command(table.family),
+            "--wait",
+            str(PATIENCE),
+            "-t",
+            table.name,
+            *_rule(table, label).replace("-A", "-D", 1).split(),
+        ]
+    )
 
 
-def _rule(label: int) -> str:
-    return f"-A INPUT -m connlabel --label {label} -m comment --comment {NAME} -j ACCEPT"
+def _rule(table: Table, label: int) -> str:
+    return f"-A {table.chain} -m connlabel --label {label} -m comment --comment {NAME} -j ACCEPT"
 
 
-def _refuses(lines: list[str]) -> bool:
-    """Return True if the policy of INPUT, or a rule that it leads to, may refuse. lines: of iptables-save."""
-    if any(line.startswith(":INPUT DROP") for line in lines):
+def _refuses(lines: list[str], base: str) -> bool:
+    """Return True if the policy of a base chain, or a rule that it leads to, may refuse. lines: of iptables-save."""
+    if any(line.startswith(f":{base} DROP") for line in lines):
         return True
-    reached, todo = {"INPUT"}, ["INPUT"]
+    reached, todo = {base}, [base]
     while todo:
         chain = todo.pop()
         for words in [line.split() for line in lines if line.startswith(f"-A {chain} ")]:
@@ -153,7 +178,7 @@ def _by_library(table: Table, label: int) -> bool:
             rule.create_match("connlabel").set_parameter("label", str(label))
             rule.create_match("comment").set_parameter("comment", NAME)
             rule.create_target("ACCEPT")
-            iptc.Chain(there, "INPUT").insert_rule(rule)
+            iptc.Chain(there, table.chain).insert_rule(rule)
     except (iptc.IPTCError, OSError, AttributeError) as error:
         raise FirewallError(f"legacy iptables takes no rule of ours: {error}") from None
     return True

@@ -241,6 +241,27 @@ def test_iptables_still_lists_beside_us(bare: Lab) -> None:
     assert "nft tool" not in bare.run("server", "iptables-nft", "-L", "-n").stdout
 
 
+@pytest.mark.parametrize("kind", ["iptables-nft", "iptables-legacy"])
+def test_a_drop_of_iptables_at_prerouting(bare: Lab, kind: str) -> None:
+    put(bare, kind, IPTABLES["policy"].rules)
+    rule = ["-t", "mangle", "-A", "PREROUTING", "-p", "tcp", "--dport", "22", "-j", "DROP"]
+    bare.run("server", kind, *rule)
+    before = bare.ruleset()
+    daemon = bare.daemon()
+    daemon.says(f"{'ip' if kind == 'iptables-nft' else 'iptables-legacy'} mangle PREROUTING")
+    opens_once(bare, daemon, "10.77.0.1")
+    assert daemon.stop() == 0
+    assert bare.ruleset() == before
+
+
+def test_a_drop_of_legacy_iptables_before_all_doors_is_named(bare: Lab) -> None:
+    bare.run("server", "iptables-legacy", "-t", "raw", "-A", "PREROUTING", "-p", "tcp", "--dport", "22", "-j", "DROP")
+    daemon = bare.daemon()
+    daemon.says("iptables-legacy raw PREROUTING may refuse what a door lets in: it comes before the doors")
+    bare.knock("10.77.0.1")
+    daemon.says("but iptables-legacy raw PREROUTING may still refuse")
+
+
 @pytest.mark.parametrize("label", ["5", "100"])
 @pytest.mark.parametrize("kind", ["iptables-nft", "iptables-legacy"])
 def test_another_label(bare: Lab, kind: str, label: str) -> None:
