@@ -4,7 +4,7 @@ docs/DESIGN.md, "How to add a scheme", describes the modules that have it.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ..core.events import Event
 from ..core.ini import Keys
@@ -68,7 +68,7 @@ class Scheme(Protocol[P, M_co]):
     BOUND: bool
     """True if sends() depends on the source, so that a client behind NAT may name one. Not read if RAW."""
 
-    def parse(self, values: Mapping[str, Any], where: str) -> P:
+    def parse(self, values: Mapping[str, object], where: str) -> P:
         """Return a profile without name and keys from its config's values. Raises ConfigError, which names `where`."""
 
     def complete(self, draft: P, text: str, where: str) -> P:

@@ -19,3 +19,15 @@ def test_no_sentence_has_to_be_read_twice_for_them() -> None:
         if BANNED.search(line)
     ]
     assert found == []
+
+
+def test_each_exception_to_a_check_has_its_reason() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name in listed.stdout.split()
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if re.search(r"# (type: ignore|noqa)", line)
+        and not re.search(r"# (type: ignore\[[a-z-]+\]|noqa: [A-Z]+[0-9]+)  # \S", line)
+    ]
+    assert found == []
