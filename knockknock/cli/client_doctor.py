@@ -1,6 +1,7 @@
 """Checks what a knock needs on this machine, for knockknock --doctor HOST; sends nothing and uses up no counter."""
 
 import contextlib
+import fcntl
 import ipaddress
 import os
 import socket
@@ -30,6 +31,8 @@ SLIRP = ipaddress.ip_network("10.0.2.0/24")
 """Networks that slirp4netns and QEMU's user network give to their guests; the second address is the gateway's."""
 NEAR = 1280
 """Bytes; a smaller MTU is a tunnel's (RFC 8200 section 5)."""
+_IFF_TUN, _SIOCGIFADDR = 1, 0x8915
+"""include/uapi/linux: if_tun.h, sockios.h."""
 
 
 class Doctor:
@@ -190,6 +193,11 @@ def way(
             doctor.wrong(f"{remade}; take a profile by --sequence or --scheme otp (knockknock-genprofile(8))")
         else:
             doctor.note(remade)
+    if device := _tun(source):
+        doctor.note(
+            f"packets leave by {device}, a tun device: a program behind it may make them anew; if knocks by it are "
+            "refused, take a profile by --sequence or --scheme otp (knockknock-genprofile(8))"
+        )
     if mtu < NEAR:
         doctor.note(
             f"an MTU of {mtu} is a tunnel's: one that ends connections (a proxy) makes SYNs of its own, no knocks"
@@ -221,6 +229,26 @@ def _made_anew(source: str, destination: str, translated: list[ipaddress.IPv6Net
     if any(other in prefix for prefix in translated):
         return f"{other} is IPv4 behind a translator (NAT64, RFC 6052)"
     return ""
+
+
+def _tun(source: str) -> str:
+    """Return the tun device that has an address, "" if none has it (Documentation/networking/tuntap.rst)."""
+    packed = ipaddress.ip_address(source.partition("%")[0]).packed
+    for _, name in socket.if_nameindex():
+        with contextlib.suppress(OSError, ValueError), open(f"/sys/class/net/{name}/tun_flags") as file:
+            if int(file.read(), 16) & _IFF_TUN and packed in _addresses(name):
+                return name
+    return ""
+
+
+def _addresses(name: str) -> list[bytes]:
+    """Return the first IPv4 address of a device, and its IPv6 addresses."""
+    found = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        found.append(fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("40s", name.encode()))[20:24])
+    with contextlib.suppress(OSError), open("/proc/net/if_inet6") as file:
+        found += [bytes.fromhex(words[0]) for words in map(str.split, file) if words[5] == name]
+    return found
 
 
 def _gateways() -> list[str]:

@@ -258,6 +258,17 @@ def test_a_way_on_which_packets_are_made_anew(lab: Lab, address: str, route: str
     assert "take a profile by --sequence or --scheme otp" in said
 
 
+@pytest.mark.parametrize(("address", "host"), [("10.88.0.2/24", HOST), ("fd88::2/64", "fd77:0::1")])
+def test_a_tun_is_named(lab: Lab, address: str, host: str) -> None:
+    """Nobody can tell what the program behind it does, so it is a note."""
+    lab.mint("laptop", hosts=(host,))
+    lab.run("client", "ip", "tuntap", "add", "dev", "kktun", "mode", "tun")
+    lab.run("client", "ip", "address", "add", address, "dev", "kktun", *(["nodad"] if ":" in address else []))
+    lab.run("client", "ip", "link", "set", "kktun", "up")
+    lab.run("client", "ip", "route", "add", host, "dev", "kktun", "src", address.partition("/")[0])
+    assert "note: packets leave by kktun, a tun device" in visit(lab, host)[1]
+
+
 def test_a_translator_that_the_resolver_tells_of(lab: Lab) -> None:
     """Its prefix may be of any length, and a private one (RFC 6052, RFC 7050)."""
     host = "fd00::64:c0:2:100:0"  # 192.0.2.1
