@@ -216,6 +216,11 @@ def test_no_profile_for_the_host(home: Path, reachable: str) -> None:
         assert said == "the following arguments are required: HOST"
 
 
+def test_a_program_without_a_name(home: Path, reachable: str) -> None:
+    said = sentence("knockknock", "-p", "22", reachable, "--", "", home=home, status=2)
+    assert said == "the name of a PROGRAM is expected after --"
+
+
 def test_no_profiles_at_all(tmp_path: Path) -> None:
     assert "there are: none" in sentence("knockknock", "--dry-run", "-p", "22", "server", home=tmp_path)
     assert tree(tmp_path) == {}

@@ -10,7 +10,7 @@ import time
 from .lab import Lab, inside, until
 
 HOST, PROXY = "10.77.0.1", "127.0.0.1"
-MOMENTS = (0.15, 0.3, 0.45, 0.8)
+MOMENTS = [number / 20 for number in range(1, 21)]
 """Seconds from the start to a signal: while modules are imported, before the loop, in it."""
 
 
@@ -60,6 +60,21 @@ def test_closed_and_full(lab: Lab, nobody: int) -> None:
     ]
     assert written
     assert not any(word in one for word in (b"INFO", b"open tcp/22", b"listening") for one in written)
+
+
+def test_a_knock_with_closed_and_full_descriptors(lab: Lab) -> None:
+    """It is sent, and the program behind it runs."""
+    lab.listen(22)
+    lab.mint("laptop", many=True)
+    lab.daemon()
+    command = shlex.join([*lab.program("knockknock"), "-p", "22", HOST])
+    for number, redirect in enumerate(("<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full")):
+        ran = lab.home / f"ran-{number}"
+        for words in (command, f"{command} -- touch {ran}"):
+            done = lab.run("client", "sh", "-c", f"exec {words} {redirect}", check=False)
+            assert (done.returncode, done.stderr) == (0, ""), redirect
+            assert lab.opens(HOST), redirect
+        assert ran.exists()
 
 
 def test_a_signal_at_any_moment(lab: Lab, nobody: int) -> None:

@@ -275,6 +275,8 @@ def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
         (good, b""),
         (patched(good, 12, 10, 77, 0, 9), b"10.77.0.9 is not an address of this machine"),
         (patched(good, 12, 127, 0, 0, 1), b"127.0.0.1 is not an address of this machine"),
+        (patched(good, 12, 10, 77, 0, 255), b"10.77.0.255 is not an address of this machine"),
+        (patched(good, 12, 255, 255, 255, 255), b"this is not from one host to another"),
         (patched(good, 16, 127, 0, 0, 1), b"a knock goes from a port above 1023 to another machine's port, which"),
         (patched(good, 16, 10, 77, 0, 255), b"there is no way to 10.77.0.255 from here"),
         (patched(good, 20, 0, 80), b"a knock goes from a port above 1023"),
