@@ -11,7 +11,6 @@ import pytest
 
 from knockknock.root import record
 from knockknock.root.record import RECORD, Grant, Order
-from knockknock.server.privsep import LONGEST
 
 from .lab import ROOT, Lab, start_watch, until
 
@@ -75,7 +74,7 @@ def pair(lab: Lab) -> socket.socket:
 
 def answer(pair: socket.socket) -> bytes:
     """What is said to an order; behind what was said of the firewall meanwhile."""
-    while (said := pair.recv(4096)).startswith(record.SURVEYED):
+    while (said := pair.recv(1 << 16)).startswith(record.SURVEYED):
         pass
     return said
 
@@ -89,7 +88,7 @@ def doors(lab: Lab) -> str:
 @pytest.mark.parametrize("name", GARBAGE)
 def test_what_is_no_record_opens_nothing_and_ends_the_helper(lab: Lab, pair: socket.socket, name: str) -> None:
     pair.send(GARBAGE[name])
-    assert pair.recv(100) == b"", "the helper must end"
+    assert answer(pair) == b"", "the helper must end"
     assert lab.processes[-1].wait(5) != 0
     assert doors(lab) == ""
     assert "guard" in lab.ruleset()
@@ -104,10 +103,10 @@ def test_what_the_policy_does_not_allow_is_refused_and_no_reason_to_end(
 ) -> None:
     """A packet can make a daemon that is sound ask for it, and no packet may end a process."""
     pair.send(BEYOND[name])
-    assert pair.recv(100).startswith(record.FAILED)
+    assert answer(pair).startswith(record.FAILED)
     assert doors(lab) == ""
     pair.send(asks())
-    assert pair.recv(100) == record.DONE
+    assert answer(pair) == record.DONE
     assert lab.connects("10.77.0.1", 22)
     assert not lab.connects("10.77.0.1", 23)
 
@@ -136,7 +135,7 @@ VALUES = {
 @pytest.mark.parametrize("name", VALUES)
 def test_what_are_no_values_end_the_helper(lab: Lab, pair: socket.socket, name: str) -> None:
     pair.send(VALUES[name])
-    assert pair.recv(100) == b""
+    assert answer(pair) == b""
     assert lab.processes[-1].wait(5) != 0
     assert "knockknock" not in lab.ruleset()
 
@@ -169,14 +168,14 @@ def test_who_asks_and_does_not_listen_holds_nothing_up(lab: Lab, pair: socket.so
     until(lambda: "knockknock" in lab.ruleset())
     pair.settimeout(5)
     while select.select([pair], [], [], 0.3)[0]:
-        pair.recv(LONGEST)
+        answer(pair)
     pair.send(asks())
-    assert pair.recv(100) == record.DONE
+    assert answer(pair) == record.DONE
 
 
 def test_sane_record_opens(lab: Lab, pair: socket.socket) -> None:
     pair.send(asks())
-    assert pair.recv(100) == record.DONE
+    assert answer(pair) == record.DONE
     assert lab.connects("10.77.0.1")
 
 
@@ -184,7 +183,7 @@ def test_reload_reads_only_roots_files(lab: Lab, pair: socket.socket) -> None:
     pair.send(record.pack(record.RELOAD))
     assert answer(pair) == record.DONE
     pair.send(record.pack(Grant(Order.OPEN, V4("10.77.0.2"), 6, 23, 2)))
-    assert pair.recv(100).startswith(record.FAILED)
+    assert answer(pair).startswith(record.FAILED)
 
 
 def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair: socket.socket) -> None:
@@ -196,14 +195,14 @@ def test_what_only_the_policy_before_a_reload_allowed_is_refused(lab: Lab, pair:
     assert answer(pair) == record.DONE
     for asked in (asks(seconds=1), asks(port=23, seconds=2)):
         pair.send(asked)
-        assert pair.recv(100).startswith(record.FAILED)
+        assert answer(pair).startswith(record.FAILED)
     assert doors(lab) == ""
     pair.send(record.pack(record.RELOAD))
     assert answer(pair) == record.DONE
     pair.send(asks(seconds=1))
-    assert pair.recv(100).startswith(record.FAILED)
+    assert answer(pair).startswith(record.FAILED)
     pair.send(asks(port=23, seconds=1))
-    assert pair.recv(100) == record.DONE
+    assert answer(pair) == record.DONE
 
 
 def test_nothing_of_root_is_left(lab: Lab) -> None:
