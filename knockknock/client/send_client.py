@@ -96,7 +96,9 @@ def _ask(near: socket.socket, timeout: float, end: float) -> Callable[[raw_socke
                     break
                 sleep(1 / raw_socket.RATE)
         except TimeoutError:
-            raise SendError(f"the knock could not be handed over to be sent: no answer within {timeout:g} s") from None
+            raise SendError(
+                f"the knock could not be handed over to be sent: no answer within {round(timeout, 2):g} s"
+            ) from None
         if not answer.endswith(b"\n"):
             raise SendError(
                 "the knock could not be handed over to be sent: `knockknock --send` ended before it answered; what it "

@@ -108,7 +108,7 @@ def test_rotation(served: Lab) -> None:
     put_back(served, old)
     assert opens(served), "the old ones still"
     again = admin(served, "--rotate", "laptop", check=False)
-    assert (again.returncode, "which has not expired: --revoke laptop.old" in again.stderr) == (1, True)
+    assert (again.returncode, "which has not expired: revoke laptop.old" in again.stderr) == (1, True)
     admin(served, "--revoke", "laptop.old", "--reload")
     assert not opens(served)
     put_back(served, new_one)

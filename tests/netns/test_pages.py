@@ -235,7 +235,7 @@ def after_pip(machines: Machines) -> None:
 
 def after_demo(machines: Machines) -> None:
     """Root needs no sudo for it."""
-    machines.good("other", "cd ~you/knockknock && scripts/demo", user="root")
+    machines.good("other", "cd ~you/knockknock && scripts/demo", user="root", online=True)
 
 
 CLAIMS: dict[str, Callable[[Machines], object]] = {

@@ -387,7 +387,9 @@ def test_it_runs_without_a_socket(lab: Lab, what: str) -> None:
         taken.listen()
     daemon: Daemon = lab.daemon()
     if what != "off":
-        daemon.says("no --status: " + ("another knockknock-daemon listens" if what == "taken" else str(place)))
+        daemon.says(
+            "status cannot be asked: " + ("another knockknock-daemon listens" if what == "taken" else str(place))
+        )
     if what == "no socket":
         assert place.read_text() == "precious"
     lab.knock(HOST)
