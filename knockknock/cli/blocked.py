@@ -17,7 +17,7 @@ PREFIX = "knockknock_scan_"
 def show(path: str, options: argparse.Namespace) -> None:
     """Print the list or the counts, or unblock a source, as the options ask. Needs root. Raises KnockError."""
     if os.geteuid() != 0:
-        raise PrivilegeError("listing blocked sources requires root: use sudo")
+        raise PrivilegeError("listing and unblocking sources requires root: use sudo")
     kernel, prefix = connect(), load_config(path).scan_ipv6_prefix
     blocked = scan_guard.blocked(kernel)
     if blocked is None:

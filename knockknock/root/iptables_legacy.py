@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from ..errors import FirewallError
@@ -21,7 +22,6 @@ _CHAINS = (
     ("raw", "PREROUTING"),
 )
 """The tables and chains that can refuse incoming packets."""
-_EARLY = "it comes before the doors, so allow the ports there"
 _COMMANDS = {4: "iptables", 6: "ip6tables"}
 _NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 PATIENCE = 5
@@ -55,7 +55,7 @@ class Look(NamedTuple):
     @property
     def early(self) -> bool:
         """True if no rule of ours there could help, because the chain comes before the doors."""
-        return self.problem == _EARLY
+        return self.table.name == "raw"
 
 
 def tables() -> list[Table]:
@@ -71,47 +71,45 @@ def tables() -> list[Table]:
 def look(label: int) -> list[Look]:
     """Return the state of each of tables(); of a chain at prerouting only if it may refuse, as others choose routes."""
     found = []
+    saved = cache(_saved)  # two chains may be of one table
     for table in tables():
         try:
-            # Unlike `-S`, `-save` takes no lock, which would wake root.watch.
-            lines = _run([f"{_command(table.family)}-save", "-t", table.name]).splitlines()
+            lines = saved(table.family, table.name)
         except FirewallError as error:
             found.append(Look(table, False, True, str(error)))
             continue
         placed = _rule(table, label) in [line.replace('"', "") for line in lines]
         refuses = _refuses(lines, table.chain)
         if table.chain == "INPUT" or placed or refuses:
-            found.append(Look(table, placed, refuses, _EARLY if table.name == "raw" else ""))
+            found.append(
+                Look(
+                    table,
+                    placed,
+                    refuses,
+                    "it comes before the doors, so allow the ports there" if table.name == "raw" else "",
+                )
+            )
     return found
+
+
+def _saved(family: int, name: str) -> list[str]:
+    """Return the lines of iptables-save. Unlike `-S`, it takes no lock, which would wake root.watch."""
+    return _run([f"{_command(family)}-save", "-t", name]).splitlines()
 
 
 def place(table: Table, label: int) -> None:
     """Put our rule at the head of the chain. Raises FirewallError."""
     if not _by_library(table, label):
-        _run(
-            [
-                _command(table.family),
-                "--wait",
-                str(PATIENCE),
-                "-t",
-                table.name,
-                *_rule(table, label).replace(f"-A {table.chain}", f"-I {table.chain} 1").split(),
-            ]
-        )
+        _change(table, _rule(table, label).replace(f"-A {table.chain}", f"-I {table.chain} 1"))
 
 
 def remove(table: Table, label: int) -> None:
     """Delete our rule. Raises FirewallError."""
-    _run(
-        [
-            _command(table.family),
-            "--wait",
-            str(PATIENCE),
-            "-t",
-            table.name,
-            *_rule(table, label).replace("-A", "-D", 1).split(),
-        ]
-    )
+    _change(table, _rule(table, label).replace("-A", "-D", 1))
+
+
+def _change(table: Table, rule: str) -> None:
+    _run([_command(table.family), "--wait", str(PATIENCE), "-t", table.name, *rule.split()])
 
 
 def _rule(table: Table, label: int) -> str:

@@ -153,6 +153,10 @@ def in_64(sources: list[bytes], number: int | None = None) -> list[bytes]:
 
 def test_each_source_is_limited_for_itself(walled: Lab, listening: Daemon) -> None:
     """Counted in what the daemon says of each flood when the next packet comes after a second."""
+
+    def grown(known: int) -> Callable[[], bool]:
+        return lambda: heard() > known
+
     few, all_of_them = range(1, 3 * BURST), range(200, 201)
     counted, before = [], 0
 
@@ -164,9 +168,9 @@ def test_each_source_is_limited_for_itself(walled: Lab, listening: Daemon) -> No
         if sources:
             flood(walled, PORTS["nflog"], sources)
         time.sleep(1.1)
-        known = heard()
+        more = grown(heard())
         flood(walled, PORTS["nflog"], [LAST])
-        until(lambda known=known: heard() > known)  # type: ignore[misc]  # bound
+        until(more)
         counted.append(heard() - before - 1)
         before = heard()
     _, one_address, addresses, one_network, networks = counted

@@ -294,14 +294,16 @@ def test_events_as_a_command(lab: Lab) -> None:
     daemon = lab.daemon()
     words = [*lab.program("knockknock-daemon"), "--config", f"{lab.directory}/etc/config", "--events"]
     command = lab.start("server", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert json.loads(command.stdout.readline())["event"] == "listening"  # type: ignore[union-attr]  # a pipe, see above
+    assert command.stdout
+    assert command.stderr
+    assert json.loads(command.stdout.readline())["event"] == "listening"
     lab.knock(HOST)
-    event = json.loads(command.stdout.readline())  # type: ignore[union-attr]  # as above
+    event = json.loads(command.stdout.readline())
     assert event["event"] == "accepted"
     assert abs(event["time"] - time.time()) < 60
     daemon.stop()
     assert command.wait(5) == 1
-    assert "has ended" in command.stderr.read()  # type: ignore[union-attr]  # as above
+    assert "has ended" in command.stderr.read()
 
 
 def test_a_slow_listener_is_dropped_and_nobody_waits(lab: Lab) -> None:

@@ -1,10 +1,11 @@
 """What of a knock a connection of the same machine would have as well: clock, source port, hop limit, route, order."""
 
+import contextlib
 import re
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -111,15 +112,22 @@ def test_a_kernel_that_tells_less(lab: Lab, family: int, setting: str) -> None:
     assert "would leave as a SYN" in done.stdout
 
 
+@contextlib.contextmanager
+def tapped(lab: Lab, family: int) -> Iterator[socket.socket]:
+    """A socket that gets the packets of an address family at the server's end."""
+    with inside(lab.ns("server")):
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER[family]))
+    with tap:
+        tap.bind(("s0", ETHER[family]))
+        tap.settimeout(2)
+        yield tap
+
+
 def test_timestamps_are_random_where_the_kernel_tells_none(lab: Lab) -> None:
     """Those of a clock would be the machine's own, whatever server and network: four are a few seconds apart."""
     lab.run("client", "sysctl", "-w", "net.ipv4.tcp_fastopen=0")
     lab.mint("laptop")
-    with inside(lab.ns("server")):
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER[4]))
-    with tap:
-        tap.bind(("s0", ETHER[4]))
-        tap.settimeout(2)
+    with tapped(lab, 4) as tap:
         lab.knock(SERVER[4], ports=("22",) * 4)
         packets = [next_syn(tap, 4) for _ in range(4)]
     stamps = [tcp_timestamp(packet[40 : 20 + (packet[32] >> 4) * 4]) for packet in packets]
@@ -131,11 +139,7 @@ def test_timestamps_are_random_where_the_kernel_tells_none(lab: Lab) -> None:
 def test_flow_labels_stay_in_the_range_for_connections_without_state(lab: Lab) -> None:
     lab.run("client", "sysctl", "-w", "net.ipv6.flowlabel_state_ranges=1")
     lab.mint("laptop")
-    with inside(lab.ns("server")):
-        tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER[6]))
-    with tap:
-        tap.bind(("s0", ETHER[6]))
-        tap.settimeout(2)
+    with tapped(lab, 6) as tap:
         for _ in range(2):
             lab.knock(SERVER[6], ports=("22",) * 8)
         labels = [int.from_bytes(next_syn(tap, 6)[1:4], "big") & 0xFFFFF for _ in range(16)]
