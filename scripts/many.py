@@ -1,4 +1,4 @@
-"""What the number of profiles costs: to load, to keep, to hear with, to read again."""
+"""Cost of profiles by their number: to load them, to keep them, to hear knocks with them, to read them again."""
 
 import argparse
 import contextlib

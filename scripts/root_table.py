@@ -1,4 +1,4 @@
-"""What runs with rights of root, when, with which, and how many lines of ours are loaded into it."""
+"""Table of the programs that run with rights of root: when, with which rights, and how many lines of ours they load."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How long nmap takes for a thousand ports of a server, and what it sees, with and without the scan guard."""
+"""Time that nmap takes for a thousand ports of a server, and what it sees, with and without the scan guard."""
 
 import argparse
 import json

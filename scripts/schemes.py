@@ -1,4 +1,4 @@
-"""What each scheme costs: microseconds of CPU for a packet, and bytes for a source that is tracked."""
+"""Cost of each scheme: microseconds of CPU for a packet, and bytes for a source that is tracked."""
 
 import argparse
 import gc
@@ -95,7 +95,7 @@ def hear(packets: Sequence[Packet]) -> float:
 
 
 def parsed(name: str, key: str, wanted: str) -> float:
-    """What it takes to make a packet of what a source reads, for the first sample whose name begins so."""
+    """Microseconds of CPU to make a packet of what a source reads; wanted: how the name of the sample begins."""
     samples = json.loads((VECTORS / name).read_text())[key]
     sample = next(one for one in samples if one["name"].startswith(wanted) and one["expect"])
     if key == "lines":
@@ -135,8 +135,8 @@ def memory(steps: int) -> float:
 def figures() -> dict[str, float]:
     first = [packet(2002, source=crowd(number)) for number in range(PACKETS)]
     return {
-        "parse a SYN, kernel log (us)": parsed("loglines.json", "lines", "kmsg, nft IPv4 connect"),
-        "parse UDP, kernel log (us)": parsed("loglines.json", "lines", "kmsg, nft IPv4 UDP"),
+        "parse a SYN, kernel log (us)": parsed("kernel_lines.json", "lines", "kmsg, nft IPv4 connect"),
+        "parse UDP, kernel log (us)": parsed("kernel_lines.json", "lines", "kmsg, nft IPv4 UDP"),
         "parse a SYN, nflog (us)": parsed("nflog.json", "messages", ""),
         "parse UDP, nflog (us)": parsed("nflog.json", "messages", "UDP"),
         "syn: junk (us)": hear([packet(4242) for _ in range(PACKETS)]),

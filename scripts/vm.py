@@ -18,10 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.fake_debian import mirror
 from tests.netns import test_pages as pages
+from tests.netns.fresh_machines import Machines
 from tests.netns.lab import ROOT
 
 RELEASES = {"12": "bookworm", "13": "trixie"}
@@ -61,8 +63,8 @@ cp /etc/ssl/certs/ca-certificates.crt "$1"/etc/ssl/certs/ca-certificates.crt
 """
 
 
-def run(*words: str | Path, **options: object) -> None:
-    subprocess.run([str(word) for word in words], check=True, **options)  # type: ignore[call-overload]  # passed on
+def run(*words: str | Path) -> None:
+    subprocess.run([str(word) for word in words], check=True)
 
 
 def image(release: str) -> Path:
@@ -91,8 +93,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Machines:
-    """Three machines that run, as pages.Reader takes them (tests/netns/fresh_machines.py)."""
+class Virtual(Machines):
+    """Machines under QEMU. They are all online, and take their time."""
+
+    CONNECT_TIMEOUT = 10
 
     def __init__(self, release: str, place: Path, kvm: bool) -> None:
         self._image, self._place = image(release), place
@@ -183,7 +187,7 @@ class Machines:
         at: str = "~/knockknock",
         patience: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
-        """Run lines of shell as the user would, in a new login; online says nothing, as all are."""
+        """Do the same in a new login. patience: seconds until it is given up."""
         inside = f"cd; [ ! -d {at} ] || cd {at}\n{script}"
         words = [*self._ssh(host, user), f"DEBIAN_FRONTEND=noninteractive bash -e -o pipefail -c {shlex.quote(inside)}"]
         try:
@@ -201,23 +205,7 @@ class Machines:
             said = (error.stdout or b"").decode(errors="replace") if isinstance(error.stdout, bytes) else ""
             return subprocess.CompletedProcess(words, 124, f"{said}\nno end within {patience:.0f} s", "")
 
-    def good(
-        self,
-        host: str,
-        script: str,
-        *,
-        user: str = "you",
-        online: bool = False,
-        text: str = "",
-        at: str = "~/knockknock",
-    ) -> str:
-        """What lines of shell say that must succeed."""
-        done = self.run(host, script, user=user, online=online, text=text, at=at)
-        assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
-        return done.stdout
-
     def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
-        """Start lines of shell as the user; returns as soon as they have printed a line with that word."""
         words = [*self._ssh(host, "you"), f"cd; {script}"]
         process = subprocess.Popen(
             words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -239,7 +227,7 @@ class Machines:
 
 def before_firewalld(machines: Machines) -> None:
     machines.good("server", "ufw disable", user="root")
-    pages.empty_firewall(machines)  # type: ignore[arg-type]  # takes what a Machines takes
+    pages.empty_firewall(machines)
 
 
 def install_firewall(name: str) -> Callable[[Machines], None]:
@@ -251,33 +239,47 @@ def install_firewall(name: str) -> Callable[[Machines], None]:
             before_firewalld(machines)
             machines.good("server", "systemctl disable --now ufw", user="root")
         else:
-            pages.empty_firewall(machines)  # type: ignore[arg-type]  # as above
+            pages.empty_firewall(machines)
             machines.good("server", "systemctl disable --now nftables; systemctl daemon-reload", user="root")
 
     return install
 
 
-def reboot(machines: Machines) -> None:
-    """The server comes back closed, without any other firewall, and a knock opens it."""
+def reboot(machines: Virtual) -> None:
+    """Test that the server comes back closed, without any other firewall, and a knock opens it."""
     machines.good("server", "systemctl disable --now firewalld; systemctl disable nftables", user="root")
     machines.reboot("server")
     machines.good("server", "systemctl is-active knockknock knockknock-gate", user="root")
     machines.good("server", "! systemctl is-active nftables firewalld ufw", user="root")
     # In front of the network, not behind the daemon.
     machines.good("server", "systemctl show -p Before knockknock-gate | grep network-pre.target", user="root")
-    pages.closed(machines)  # type: ignore[arg-type]  # as above
+    pages.closed(machines)
     machines.good("laptop", "ssh server.example true")
 
 
+PROBE = """exec python3 -c 'import socket
+print("probing", flush=True)
+while True:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        print("open" if not probe.connect_ex(("10.77.0.1", 22)) else "closed", flush=True)'"""
+
+
 def upgrade(machines: Machines) -> None:
-    """A newer package, while the daemon runs: it runs on, with its counters."""
+    """A newer package, while the daemon runs: it runs on, with its counters, and ssh is open at no moment."""
     repack = (
         "rm -rf /tmp/new; dpkg-deb -R ~you/knockknock/dist/knockknock_*.deb /tmp/new;"
         "sed -i 's/^Version: .*/&+later/' /tmp/new/DEBIAN/control; dpkg-deb -b /tmp/new /tmp/later.deb;"
         "apt-get install -q /tmp/later.deb; systemctl is-active knockknock"
     )
     before = machines.good("server", "systemctl show -p MainPID knockknock", user="root")
+    pages.shut(machines)
+    probe = machines.start("laptop", PROBE, "probing")
     machines.good("server", repack, user="root")
+    probe.terminate()
+    tries = probe.communicate()[0].split()
+    assert len(tries) > 20
+    assert "open" not in tries
     assert machines.good("server", "systemctl show -p MainPID knockknock", user="root") != before
     machines.good("laptop", "ssh server.example true")
 
@@ -289,7 +291,7 @@ def purge(machines: Machines) -> None:
     gone = "apt-get purge -q knockknock; [ ! -e /etc/knockknock.d ]; [ ! -e /var/lib/knockknock ]"
     machines.good("server", gone, user="root")
     machines.good("server", "! nft list table inet knockknock", user="root")
-    assert login(machines), "ssh is open to all again"
+    assert pages.login(machines), "ssh is open to all again"
 
 
 def log_in_anew(machines: Machines) -> None:
@@ -298,19 +300,12 @@ def log_in_anew(machines: Machines) -> None:
 
 
 BEFORE: dict[str, Callable[[Machines], object]] = {
-    **pages.BEFORE,  # type: ignore[dict-item]  # as above
+    **pages.BEFORE,
     "Use it in a browser": log_in_anew,
     "ufw": install_firewall("ufw"),
     "firewalld": install_firewall("firewalld"),
 }
-AFTER = {"a reboot": reboot, "an upgrade": upgrade, "a purge": purge}
-
-
-def login(machines: Machines) -> bool:
-    """Whether ssh by itself, without a knock, gets in; these machines take their time."""
-    pages.shut(machines)  # type: ignore[arg-type]  # as above
-    command = "ssh -F none -o ConnectTimeout=10 server.example true"
-    return machines.run("laptop", command).returncode == 0
+AFTER: dict[str, Callable[[Virtual], object]] = {"a reboot": reboot, "an upgrade": upgrade, "a purge": purge}
 
 
 def step(name: str, what: Callable[[], object]) -> bool:
@@ -328,9 +323,10 @@ def step(name: str, what: Callable[[], object]) -> bool:
     return True
 
 
-def follow(machines: Machines) -> list[str]:
+def follow(machines: Virtual) -> list[str]:
     """All blocks, in their order, then what comes later; the names of what failed."""
-    reader, section, failed = pages.Reader(machines), "", []  # type: ignore[arg-type]  # as above
+    reader, section = pages.Reader(machines), ""
+    failed: list[str] = []
 
     def do(name: str, what: Callable[[], object]) -> None:
         if not step(name, what):
@@ -341,16 +337,16 @@ def follow(machines: Machines) -> list[str]:
             continue
         if block.section != section:
             if claim := pages.CLAIMS.get(section):
-                do(f"{section}: what it claims", lambda claim=claim: claim(machines))  # type: ignore[misc]  # as above
+                do(f"{section}: what it claims", partial(claim, machines))
             section = block.section
             if prepare := BEFORE.get(section):
-                do(f"{section}: what it takes for granted", lambda prepare=prepare: prepare(machines))  # type: ignore[misc]  # as above
+                do(f"{section}: what it takes for granted", partial(prepare, machines))
         first = block.text.strip().partition("\n")[0]
-        do(f"{section}: {first}", lambda block=block: reader.perform(block))  # type: ignore[misc]  # as above
+        do(f"{section}: {first}", partial(reader.perform, block))
     if claim := pages.CLAIMS.get(section):
-        do(f"{section}: what it claims", lambda: claim(machines))  # type: ignore[arg-type]  # as above
+        do(f"{section}: what it claims", partial(claim, machines))
     for name, later in AFTER.items():
-        do(name, lambda later=later: later(machines))  # type: ignore[misc]  # as above
+        do(name, partial(later, machines))
     return failed
 
 
@@ -360,13 +356,12 @@ def main() -> int:
     options.add_argument("--kvm", action="store_true", help="use KVM, which is ten times as fast where it works")
     options.add_argument("--keep", action="store_true", help="leave the machines on at the end")
     asked = options.parse_args()
-    pages.login = login  # type: ignore[assignment]  # as above
     failed: dict[str, list[str]] = {}
     for number in RELEASES if asked.release == "all" else [asked.release]:
         with contextlib.ExitStack() as stack:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="knockknock-vm-")))
             print(f"== Debian {number}", flush=True)
-            machines = Machines(RELEASES[number], place, asked.kvm)
+            machines = Virtual(RELEASES[number], place, asked.kvm)
             stack.callback(machines.close)
             if not step("the machines", machines.start_all):
                 failed[number] = ["the machines"]

@@ -67,7 +67,7 @@ def reachable() -> str:
 
 LONG = ("test_pages.py", "test_packages.py", "test_targets.py")
 """Files that take longest: begun first."""
-APART = ("test_targets.py", "test_logline.py")
+APART = ("test_targets.py", "test_kernel_line.py")
 """Files whose tests share nothing and take long: each test may run in another process."""
 
 

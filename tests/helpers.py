@@ -1,4 +1,4 @@
-"""What several tests need: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
+"""Helpers of several tests: a profile, its knocks as a source sees them, files on disk, commands as users run them."""
 
 import ast
 import io
@@ -50,7 +50,7 @@ def profile(name: str = "alice", format: str = "compact", ports: str = "tcp/22",
 
 
 def completed(draft: AnyProfile, one: Profile) -> AnyProfile:
-    """What parse_config() has made, with the name and the keys of a profile."""
+    """Profile that parse_config() has made, with the name and the keys of another."""
     return named(draft, one.name, {"cipher_key": one.cipher_key, "mac_key": one.mac_key})
 
 

@@ -30,7 +30,7 @@ def show(path: str, options: argparse.Namespace) -> None:
         print(f"{_name(source, prefix)} is let in again")
         return
     if options.prometheus:
-        print(_exposition(scan_guard.counts(kernel), len(blocked)), end="")
+        print(exposition(scan_guard.counts(kernel), len(blocked)), end="")
         return
     for source, seconds in sorted(blocked, key=lambda one: (one.source.version, one.source.packed)):
         print(f"{_name(source, prefix)} {f'{seconds} s' if seconds else 'for ever'}")
@@ -51,7 +51,7 @@ def _name(source: Address, prefix: int) -> str:
     return f"{source}/{prefix}" if isinstance(source, IPv6Address) and prefix < 128 else str(source)
 
 
-def _exposition(counts: scan_guard.Counts, blocked: int) -> str:
+def exposition(counts: scan_guard.Counts, blocked: int) -> str:
     """Return counts in the text format of Prometheus."""
     rows = (
         ("packets_dropped_total", "counter", "Packets of sources that are shut out", counts.dropped),

@@ -84,9 +84,13 @@ def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
                 yield Grant._make([order, key[:size], *struct.unpack_from("!B3xH", key, size), left])
 
 
-def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits, opened: deque[float]) -> bytes:
-    """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError."""
+def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits, *before: deque[float]) -> bytes:
+    """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError.
+
+    before: the times of the last doors, and those of the last messages of expected values.
+    """
     if isinstance(asked, list):
+        record_limits.admit(before[1], record_limits.MOST_LISTS, time.monotonic(), record_limits.LISTS)
         kernel.change(*asked)
     elif asked.order is Order.STATUS:
         return pack_doors(list(status(kernel, asked.address)))
@@ -95,7 +99,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits
     else:
         held.check(asked)
         if asked.seconds:
-            record_limits.admit(opened, held.doors_per_minute, time.monotonic())
+            record_limits.admit(before[0], held.doors_per_minute, time.monotonic(), record_limits.DOORS)
         wanted = changes(asked, held)
         try:
             kernel.change(*wanted)
@@ -106,12 +110,8 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     """Obey records until a side has gone. Raises GrantError or struct.error for what is no record, OSError."""
-    held, opened = record_limits.unpack(root.recv(record_limits.MOST)), deque[float]()
-    say(daemon, held.answer)
-    while True:
-        ready = select.select([root, daemon], [], [])[0]
-        if not (message := ready[0].recv(record_limits.MOST if root in ready else record_limits.LONGEST)):
-            return
+    opened, listed, ready = deque[float](), deque[float](), [root]  # first the limits
+    while message := ready[0].recv(record_limits.MOST if root in ready else record_limits.LONGEST):
         if root in ready:
             held = record_limits.unpack(message)
             say(daemon, held.answer)
@@ -119,11 +119,12 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
             say(root, b"reload")
         else:
             try:
-                say(daemon, DONE + obey(kernel, asked, held, opened))
+                say(daemon, DONE + obey(kernel, asked, held, opened, listed))
             except KnockError as error:
                 say(daemon, FAILED + str(error).encode()[:LONGEST_REASON])
             except OSError as error:
                 say(daemon, FAILED + f"nftables refused: {error.strerror}".encode())
+        ready = select.select([root, daemon], [], [])[0]
 
 
 def say(side: socket.socket, message: bytes) -> None:

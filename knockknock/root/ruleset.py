@@ -2,7 +2,7 @@
 
     prerouting, right behind conntrack
         knocked            finds SYNs with expected values, or to a port whose every SYN is logged
-        listen             logs them, and other packets to knock ports, for the daemon
+        listen             logs them, and other packets to knock ports, for the daemon: none of this machine's own
         syn, rest          let in what has a door
         handshake          uses the door up
         guarded, count     the scan guard
@@ -140,6 +140,7 @@ table inet {NAME} {{
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
+        fib saddr type {{ local, broadcast, anycast }} return
         counter name told {told(limits.nflog_group)}
     }}
     chain knocked {{
@@ -289,9 +290,7 @@ def _scan(scan: Scan, nflog_group: int) -> str:
     mask = ipaddress.IPv6Address((1 << 128) - (1 << 128 - scan.prefix))
     sources = {4: "ip saddr", 6: f"ip6 saddr & {mask}"}
     tell = told(nflog_group) if scan.by_daemon else ""
-    spare = (
-        "ct state untracked return\nip6 saddr fe80::/10 return\nip saddr @allowed4 return\nip6 saddr @allowed6 return"
-    )
+    spare = "ip6 saddr fe80::/10 return\nip saddr @allowed4 return\nip6 saddr @allowed6 return"
     shut = "".join(
         f"{source} @blocked{family} {_LOCAL} counter name packets_dropped drop\n" for family, source in sources.items()
     )
@@ -306,6 +305,7 @@ def _scan(scan: Scan, nflog_group: int) -> str:
     {_set("public", "inet_service", "flags interval; auto-merge", ", ".join(ports(*run) for run in scan.public))}
     {"".join(_rungs(scan, family, source, tell) for family, source in sources.items())}
     chain guarded {{
+        ct state untracked return
         {spare}
         {shut}
     }}

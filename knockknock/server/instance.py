@@ -45,7 +45,7 @@ def reload(state: str) -> bool:
     else:
         if mark[1]:
             return True
-    raise KnockError(f"the daemon (process {pid}) still uses what it read before: its log says why")
+    raise KnockError(f"the daemon (process {pid}) still uses what it read before: see why in its log, or restart it")
 
 
 def _mark(state: str) -> tuple[int, bool]:

@@ -27,7 +27,7 @@ from ..root.record import (
     pack,
     unpack,
 )
-from . import own_address, signals
+from . import signals
 
 LONGEST = 1 + 4 + MOST_DOORS * RECORD.size
 """Bytes of the root helper's longest answer."""
@@ -56,7 +56,6 @@ class Helper:
         """Chains that may refuse what a door lets in: "any" or PROTOCOL/PORT, and the chain."""
         self.placed = False
         """True if the table is new and holds no expected values; the daemon resets it when it lists them again."""
-        self._routes = own_address.connect()
         self.meanwhile: Callable[[], None] = lambda: None
         """A function to call every WAIT seconds while the helper is at work, until its next message."""
         with theirs, signals.held():
@@ -109,8 +108,6 @@ class Helper:
     def _ask(self, order: Grant) -> bytes:
         record = pack(order)
         unpack(record)  # an invalid record would end the helper
-        if order.order in (Order.OPEN_ONCE, Order.OPEN, Order.BLOCK):
-            own_address.refuse(self._routes, order.address)
         return self._send(record)
 
     def _send(self, message: bytes) -> bytes:

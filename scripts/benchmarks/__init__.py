@@ -1,1 +1,1 @@
-"""What scripts/bench runs."""
+"""Benchmarks that scripts/bench runs."""

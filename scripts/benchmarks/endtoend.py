@@ -1,4 +1,4 @@
-"""What one knock costs and how long it takes, for knockknock and its peers in the same way."""
+"""Cost and duration of one knock, measured for knockknock and its peers in the same way."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ _ALL, _IP, _OUTGOING = 3, 0x0800, 4  # linux/if_ether.h, linux/if_packet.h
 
 
 class Wire:
-    """What passes the server's end of the veth, with the kernel's stamps."""
+    """Packets that pass the server's end of the veth, with the kernel's timestamps."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         with inside(SERVER):
@@ -113,7 +113,7 @@ def _drain(news: socket.socket) -> None:
 
 
 def _opens(message: bytes) -> bool:
-    """Whether a notification is of a new rule or a new element; it may be more than one message."""
+    """Return True if a notification, of one or more messages, is of a new rule or a new element."""
     while len(message) >= 16:
         length, kind = struct.unpack_from("=IH", message)
         if kind in (NEWRULE, NEWSETELEM):
@@ -233,5 +233,5 @@ def measure_idle(lab: Lab) -> Iterator[Figure]:
 
 
 def _switches(pids: list[int]) -> int:
-    """How often processes gave the CPU up, and so were woken, with all threads."""
+    """Number of context switches of processes, with all threads, voluntary and involuntary."""
     return sum(proc(pid, f"{one}/status", r"ctxt_switches:\s(\d+)") for pid in pids for one in threads(pid))

@@ -1,4 +1,4 @@
-"""Whether a door that a daemon has opened stays open when the daemon is killed at that moment."""
+"""Doors of a daemon that is killed while they are open: whether they close after their time, and after a restart."""
 
 import os
 import signal

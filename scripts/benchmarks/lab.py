@@ -138,14 +138,14 @@ def spent(pids: list[int]) -> int:
 
 
 def kmsg() -> io.FileIO:
-    """What the kernel logs from now on."""
+    """Return /dev/kmsg, open to read what the kernel logs from now on."""
     file = io.FileIO(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     file.seek(0, os.SEEK_END)
     return file
 
 
 def lines(file: io.FileIO) -> list[bytes]:
-    """What has come since the last call."""
+    """Return the records that have come since the last call."""
     return list(iter(lambda: file.read(8192), None))
 
 

@@ -70,7 +70,7 @@ class Own:
         return [sys.executable, str(ROOT / "bin/knockknock"), "-p", str(DOOR), ADDRESS]
 
     def losses(self) -> str:
-        """What the daemon says that it lost."""
+        """Return how often the daemon's log says that knocks may have been lost."""
         said = [line for line in self.log.read_text().splitlines() if "may have been lost" in line]
         return f"{len(said)} times" if said else "none"
 

@@ -64,7 +64,7 @@ def junk(rows: list[Row]) -> Figure:
 
 
 def floods(rows: list[Row]) -> Figure:
-    """How many of 20 knocks opened, by tool and rate."""
+    """Bars of how many of 20 knocks opened, by tool and rate of junk, from one source and from forged ones."""
     counts = {(row["name"], row["rate"], row["sources"]): len(row["delays"]) for row in rows if row["of"] == "floods"}
     tools = [tool for tool in TOOLS if any(key[0] == tool for key in counts)]
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.4), sharey=True)
@@ -86,7 +86,7 @@ def floods(rows: list[Row]) -> Figure:
 
 
 def doors(rows: list[Row]) -> Figure:
-    """What becomes of an open door when all of a daemon is killed."""
+    """State of an open door when all processes of its daemon are killed: then, after its time, and after a restart."""
     killed = [row for row in rows if row["of"] == "kills" and row["how"] == "all"]
     figure, axes = pyplot.subplots(figsize=(7, 0.5 * len(killed) + 1))
     for place, row in enumerate(reversed(killed)):

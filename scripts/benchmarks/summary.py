@@ -43,7 +43,7 @@ def figure(rows: list[Row], name: str) -> str:
 
 
 def flood(rows: list[Row], tool: str, rate: int, sources: str) -> str:
-    """How many knocks opened their door."""
+    """Return the number of knocks that opened their door during a flood, or a dash if that was not measured."""
     for row in rows:
         if row["of"] == "floods" and (row["name"], row["rate"], row["sources"]) == (tool, rate, sources):
             return str(len(row["delays"]))

@@ -1,4 +1,4 @@
-"""What is compared: knockknock by each of its sources, and its peers."""
+"""Tools that are compared: knockknock by each of its sources, and its peers."""
 
 import contextlib
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class Tool(Protocol):
         """The command line of a knock from an address, which is the one that the route to the server names."""
 
     def losses(self) -> str:
-        """What the daemon has lost since its start, by its own account or that of its sockets."""
+        """Return what the daemon has lost since its start, by its own log or the counts of its sockets."""
 
 
 def tools(lab: Lab) -> list[Tool]:

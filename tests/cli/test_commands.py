@@ -479,7 +479,7 @@ def test_explain(home: Path, reachable: str) -> None:
 
 @pytest.mark.parametrize("umask", [0, 0o077], ids=oct)
 def test_pcap(home: Path, reachable: str, umask: int) -> None:
-    """What the file holds is a knock that a daemon would obey; so nobody else may read it."""
+    """Test that the file holds knocks that a daemon would obey, and that nobody else may read it."""
     file = home / "knock.pcap"
     words = ["--dry-run", "-p", "22", "-p", "53/udp", "--pcap", str(file), reachable]
     for _ in range(2):  # the second time in place of the first
@@ -517,7 +517,7 @@ def test_pcap_that_cannot_be_written(home: Path, reachable: str) -> None:
 
 
 def test_dry_run_shows_the_fields_of_the_packet(home: Path, reachable: str) -> None:
-    """What it prints is what is in the packet, as scapy reads it."""
+    """Test that the printed fields are those of the packet, as scapy reads it."""
     file = home / "knock.pcap"
     _, output, _ = run("knockknock", "--dry-run", "-p", "22", "--pcap", str(file), reachable, home=home)
     (packet,) = rdpcap(str(file))
@@ -598,7 +598,7 @@ print(json.dumps({
 
 
 def invoked(tmp_path: Path, **environment: str) -> dict[str, object]:
-    """What is left of root after become_invoker(), as root in an environment."""
+    """Run become_invoker() as root in an environment; return what is left of root: ids, groups, rights."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("SUDO_")}
     clean |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     words = [sys.executable, "-c", INVOKER]
@@ -836,7 +836,7 @@ KNOCKD = """# knockd's own file, with what it has used up
 
 @pytest.mark.usefixtures("daemon_user")
 def test_one_time_sequences_of_knockd_are_imported(server: Path) -> None:
-    """What it has used up is left out, and what is left is in the same order."""
+    """Sequences that knockd has used up are left out, and the others stay in their order."""
     listing = server / "list"
     listing.write_text(KNOCKD)
     code, output, complaint = mint(
@@ -911,7 +911,7 @@ def test_one_time_passwords_are_minted(server: Path, home: Path) -> None:
 
 @needs_root
 def test_a_qr_code_that_a_reader_reads(server: Path) -> None:
-    """What is drawn is turned into pixels, two for each character, and read by another program."""
+    """Test that another program reads the code when its characters are turned into pixels, two for each."""
     code, output, complaint = mint(server, "alice", "4242", "--for", "server.example", "--qr")
     assert (code, complaint) == (0, "")
     rows = [row for row in output.splitlines() if row and set(row) <= set(" \u2580\u2584\u2588")]

@@ -93,7 +93,7 @@ def surroundings(home: Path) -> dict[str, str]:
 
 
 def on_terminal(words: list[str], setting: str, typed: str, expected: str, home: Path) -> str:
-    """What a shell shows after somebody typed something and pressed Tab; waits for what is expected, 10 s at most."""
+    """Type text and Tab in a shell; return what it shows until the expected text is there, within 10 s."""
     program = shutil.which(words[0])
     assert program, f"{words[0]} is not installed: scripts/prepare test"
     child, fd = pty.fork()

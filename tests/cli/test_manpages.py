@@ -38,7 +38,7 @@ def parser(module: str) -> argparse.ArgumentParser:
 
 
 def known(options: argparse.ArgumentParser) -> dict[str, str]:
-    """What an item may begin with, from the parser: an option, or an argument's name; and the item to write for it."""
+    """Options and arguments of a parser that a page's items may begin with, and the line to write for each."""
     items: dict[str, str] = {}
     for action in options._actions:  # argparse has no other way to list them
         if action.choices and not action.option_strings:
@@ -62,7 +62,7 @@ def described(text: str) -> set[str]:
 
 
 def section(text: str, title: str) -> str:
-    """What stands below a subsection's title."""
+    """Text below a subsection's title."""
     assert f".Ss {title}\n" in text, f"docs/man/knockknock.conf.5 has no subsection '.Ss {title}'"
     return re.split(r"^\.S[sh] ", text.partition(f".Ss {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 

@@ -1,4 +1,4 @@
-"""What the client's doctor learns of the resolver, and that it does not wait for a dead one."""
+"""Tests of what the client's doctor learns of NAT64 from the resolver, without waiting for a dead one."""
 
 import socket
 import threading

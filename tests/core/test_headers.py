@@ -153,7 +153,7 @@ def test_a_stranger_on_the_loopback_decides_nothing(family: int, monkeypatch: py
     ("family", "segment"), [(socket.AF_INET, 1460), (socket.AF_INET, 1200), (socket.AF_INET6, 1440)]
 )
 def test_the_usual_syn_is_what_this_kernel_sends(family: int, segment: int) -> None:
-    """Where a kernel keeps no SYN; but for ports, numbers and addresses."""
+    """SYN for a kernel that keeps none: as this kernel's own, but for ports, numbers and addresses."""
     kernels, ours = (
         (IP if family == socket.AF_INET else IPv6)(headers.like(made, 1, 64, 0))
         for made in (kernel_syn(family, segment), usual_syn(family, segment))

@@ -4,8 +4,8 @@ Each module has CORPUS, inputs to begin with, and target(data), whose docstring 
 """
 
 TARGETS = (
-    "logline",
-    "nfpacket",
+    "kernel_line",
+    "nflog_packet",
     "grant_record",
     "doors_answer",
     "control_request",

@@ -29,7 +29,7 @@ def resident() -> float:
 
 
 def words(corpus: Sequence[bytes]) -> list[bytes]:
-    """What the inputs of a corpus are made of: a dictionary for the fuzzer, since a C parser gives it no feedback."""
+    """Words of the inputs in a corpus: a dictionary for the fuzzer, since a C parser gives it no feedback."""
     return sorted({word for data in corpus for word in re.findall(rb"[A-Za-z_]+=?|[^A-Za-z_]{1,8}", data)})
 
 

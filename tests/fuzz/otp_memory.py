@@ -1,4 +1,4 @@
-"""What is kept of used one-time passwords."""
+"""Record of used one-time passwords, as the server keeps it."""
 
 from knockknock.errors import CounterError
 from knockknock.schemes.otp.profile import read_memory, write_memory

@@ -1,4 +1,4 @@
-"""What a client of the proxy says first."""
+"""First bytes that a client sends to the proxy."""
 
 from knockknock.proxy import MAX_HEAD, Dialect, Login, Rejected
 from knockknock.proxy.http import Http

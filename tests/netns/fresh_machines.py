@@ -10,6 +10,7 @@ nothing of knockknock but, on server and other, a copy of this repository in his
 - apt asks no questions.
 """
 
+import abc
 import contextlib
 import os
 import shutil
@@ -57,8 +58,50 @@ _UMASK = '[ "$USER" = root ] || umask 002\n'
 """As Debian 13 sets it."""
 
 
-class Machines:
-    """The two machines; what runs on them ends with the lab."""
+class Machines(abc.ABC):
+    """Machines of the names in HOSTS, each with a user `you`."""
+
+    CONNECT_TIMEOUT = 1
+    """Seconds after which ssh to a port that refuses silently gives up."""
+
+    @abc.abstractmethod
+    def run(
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run lines of shell as the user would, in a directory, or in his home if it is not there.
+
+        online: with a network that reaches the mirror of packages; needed nowhere else. text: standard input.
+        """
+
+    @abc.abstractmethod
+    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
+        """Start lines of shell as the user; return as soon as they have printed a line with that word."""
+
+    def good(
+        self,
+        host: str,
+        script: str,
+        *,
+        user: str = "you",
+        online: bool = False,
+        text: str = "",
+        at: str = "~/knockknock",
+    ) -> str:
+        """Run lines of shell that must succeed. Return their output."""
+        done = self.run(host, script, user=user, online=online, text=text, at=at)
+        assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
+        return done.stdout
+
+
+class Namespaces(Machines):
+    """Machines in network namespaces; what runs on them ends with the lab."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -121,10 +164,6 @@ class Machines:
         text: str = "",
         at: str = "~/knockknock",
     ) -> subprocess.CompletedProcess[str]:
-        """Run lines of shell as the user would, in a directory, or in his home if it is not there.
-
-        online: with this machine's own network instead, for what fetches packages; needed nowhere else.
-        """
         words = self._enter(host, user, online=online)
         return subprocess.run(
             [*words, f"{_UMASK}cd; [ ! -d {at} ] || cd {at}\n{script}"],
@@ -137,7 +176,6 @@ class Machines:
         )
 
     def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
-        """Start lines of shell as the user; returns as soon as they have printed a line with that word."""
         words = [*self._enter(host, "you", online=False), f"{_UMASK}cd; {script}"]
         process = subprocess.Popen(
             words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -150,21 +188,6 @@ class Machines:
             if word in line:
                 return process
         raise AssertionError(f"it ended before it said {word}: {said}")
-
-    def good(
-        self,
-        host: str,
-        script: str,
-        *,
-        user: str = "you",
-        online: bool = False,
-        text: str = "",
-        at: str = "~/knockknock",
-    ) -> str:
-        """What lines of shell say that must succeed."""
-        done = self.run(host, script, user=user, online=online, text=text, at=at)
-        assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
-        return done.stdout
 
 
 def _kill_all(mounts: str) -> None:

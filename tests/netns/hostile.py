@@ -40,8 +40,13 @@ def fork() -> None:
         os._exit(0)
 
 
+def make_directory() -> None:
+    os.mkdir("/tmp/knockknock-hostile-directory")
+    os.rmdir("/tmp/knockknock-hostile-directory")
+
+
 def attempts(daemon: socket.socket, kernel: Any, change: Any) -> dict[str, Callable[[], object]]:
-    """What an intruder would try, by what the test calls it."""
+    """Return the attempts of an intruder, by their names in the test."""
     root = os.getppid()
     own_code = next(path for path in sys.path if path.startswith("/"))
     words = (ctypes.c_char_p * 2)(b"/bin/nosuch", None)
@@ -52,7 +57,7 @@ def attempts(daemon: socket.socket, kernel: Any, change: Any) -> dict[str, Calla
         "file: read its own code": lambda: os.listdir(own_code),
         "file: read its own memory map": lambda: os.open("/proc/self/maps", os.O_RDONLY),
         "file: write": lambda: os.open("/tmp/knockknock-hostile", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600),
-        "file: make a directory": lambda: os.mkdir("/tmp/knockknock-hostile-directory"),
+        "file: make a directory": make_directory,
         "file: remove": lambda: os.unlink("/tmp/knockknock-hostile"),
         "file: without a name": lambda: os.memfd_create("code"),
         "file: by a handle": call("open_by_handle_at", 0, bytes(16), 0),

@@ -50,7 +50,7 @@ def write(path: str) -> None:
 
 
 def attempts(facts: dict[str, Any], taken: daemon.Daemon) -> dict[str, Attempt]:
-    """What an intruder would try, by what the test calls it."""
+    """Attempts that an intruder would make, by the names that the test knows them by."""
     victim, out = facts["victim"], facts["elsewhere"]
     iovec = (ctypes.c_uint64 * 2)(id(facts), 8)
     return {

@@ -256,7 +256,7 @@ class Lab:
         return listener
 
     def connects(self, address: str, port: int = 22, host: str = "client", seconds: float = 0.3) -> bool:
-        """Whether a host gets a connection to an address now."""
+        """Return True if a host gets a connection to an address now."""
         with inside(self.ns(host)):
             caller = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         with caller:
@@ -268,7 +268,7 @@ class Lab:
             return True
 
     def opens(self, address: str, port: int = 22, host: str = "client", within: float = 2) -> bool:
-        """Whether a connection succeeds before long; a refused SYN leaves nothing behind, so each try is a new one."""
+        """Return True if a connection succeeds before long; a refused SYN leaves nothing behind, so each try is new."""
         end = time.monotonic() + within
         while time.monotonic() < end:
             if self.connects(address, port, host, 0.05):
@@ -338,7 +338,7 @@ class Daemon:
         return children(self.process.pid)[0]
 
     def switches(self) -> int:
-        """How often its processes were woken so far."""
+        """Return the number of context switches of its processes so far."""
         texts = [Path(f"/proc/{pid}/status").read_text() for pid in (self.process.pid, self.watch, self.helper)]
         return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if "ctxt_switches" in line)
 
@@ -375,7 +375,7 @@ class Daemon:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, whoever still has to be told."""
+    """Return True if a process has ended, even if its parent has not waited for it."""
     try:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What a server answers to a SYN, and how soon: knocks and random SYNs that differ in the carrying fields alone."""
+"""Answers of a server to SYNs, with their times: to knocks and random SYNs that differ in the carrying fields alone."""
 
 import os
 import random
@@ -89,7 +89,7 @@ class Asker:
         return None
 
     def _answers(self, data: bytes) -> bool:
-        """Whether a packet is TCP, or an ICMP error: not the talk of neighbours."""
+        """Return True if a packet is TCP or an ICMP error, and not neighbour discovery."""
         if self._family == 4:
             return data[9] in (TCP, socket.IPPROTO_ICMP)
         return data[6] == TCP or (data[6] == socket.IPPROTO_ICMPV6 and data[40] < 128)

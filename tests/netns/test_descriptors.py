@@ -15,7 +15,7 @@ MOMENTS = [number / 20 for number in range(1, 21)]
 
 
 def asks(lab: Lab) -> bytes:
-    """What the proxy answers to a request for the server's ssh."""
+    """Return the proxy's answer to a request for the server's ssh."""
     with inside(lab.ns("client")):
         near = socket.socket()
     with near:

@@ -76,7 +76,7 @@ def half_open(lab: Lab, address: str, number: int) -> list[socket.socket]:
 
 
 def come_in(lab: Lab, callers: list[socket.socket], listener: socket.socket) -> int:
-    """How many of them get in when all go on."""
+    """Let all callers go on; return the number of those that get in."""
     lab.run("client", "nft", "delete table inet hold")
     for caller in callers:
         with contextlib.suppress(ConnectionResetError):

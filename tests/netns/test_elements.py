@@ -5,6 +5,7 @@ import ipaddress
 import json
 import re
 import socket
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knockknock.errors import FirewallError
-from knockknock.root import helper, libnftables, netlink
+from knockknock.root import helper, libnftables, netlink, record_limits
 from knockknock.root.firewall import Firewall
 from knockknock.root.policy import Policy, Scan, limits
 from knockknock.root.record import Grant, Order
@@ -39,7 +40,7 @@ KEY = FOUR.address + bytes([6, 0, 0, 0, 0, 22, 0, 0])
 
 
 class Helper:
-    """What the resident helper does, in this process."""
+    """Work of the resident helper, done in this process."""
 
     def __init__(self) -> None:
         self.kernel = netlink.Kernel()
@@ -56,7 +57,7 @@ class Helper:
 
     def logged(self) -> int:
         asked = Grant(Order.LOGGED, b"", 0, 0, 0)
-        return unpack_counts(helper.obey(self.kernel, asked, LIMITS, deque()))[0]
+        return unpack_counts(helper.obey(self.kernel, asked, LIMITS, deque(), deque()))[0]
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_as_nft_makes_them(lab: Lab, resident: Helper) -> None:
 @given(st.lists(grants, max_size=8))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_door(firewall: Firewall, resident: Helper, wanted: list[Grant]) -> None:
-    """What is opened is listed, with the time of the last; each for one connection by itself; closed, none is there."""
+    """Open doors are listed: those for any connection with the last time, those for one each; closed doors are not."""
     firewall.prepare()
     for grant in wanted:
         resident.open(grant)
@@ -158,8 +159,19 @@ def test_a_full_set(lab: Lab, resident: Helper) -> None:
     assert len(listed(lab, "open4")) == 2
 
 
+def test_more_messages_of_expected_values_than_may_be_in_a_minute(lab: Lab, resident: Helper) -> None:
+    sent = deque([time.monotonic()] * record_limits.MOST_LISTS)
+    values = helper.expect(bytes([8, 0, 0, 1, 0, 99]))
+    with pytest.raises(FirewallError, match="6000 messages of expected values came within a minute, no more may"):
+        helper.obey(resident.kernel, values, LIMITS, deque(), sent)
+    assert listed(lab, "every_syn") == []
+    sent.popleft()
+    helper.obey(resident.kernel, values, LIMITS, deque(), sent)
+    assert listed(lab, "every_syn") == [99]
+
+
 def test_without_the_right_to(firewall: Firewall, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused as a whole is answered once, for the beginning."""
+    """Refusal of a whole batch: the kernel answers it once, for the message that begins the batch."""
     kernel = netlink.Kernel()
     with monkeypatch.context() as patch:
         patch.setattr(netlink, "_NFTABLES", 11)  # NFNL_SUBSYS_NFT_COMPAT, which takes no batch
@@ -171,7 +183,7 @@ def test_without_the_right_to(firewall: Firewall, monkeypatch: pytest.MonkeyPatc
 def test_taken_away_while_it_is_placed(
     lab: Lab, firewall: Firewall, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """What is there a moment later is not taken for what was placed."""
+    """Table that somebody deletes right after it is placed: it is placed again, until it stays."""
     real, left = libnftables.run, times
 
     def run(commands: str) -> None:
@@ -249,7 +261,7 @@ def test_used_up_in_between(resident: Helper, monkeypatch: pytest.MonkeyPatch) -
         real(*changes)
 
     monkeypatch.setattr(resident.kernel, "change", change)
-    helper.obey(resident.kernel, FOUR, LIMITS, deque())
+    helper.obey(resident.kernel, FOUR, LIMITS, deque(), deque())
     assert len(calls) == 2
     assert len(resident.status()) == 1
 

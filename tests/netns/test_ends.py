@@ -1,4 +1,4 @@
-"""How an opening ends: by use, by time, by request; and by itself when every process of ours is killed."""
+"""Ends of an opening: by use, by time, by request; and by itself when every process of ours is killed."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def udp(lab: Lab, host: str, address: tuple[str, int]) -> socket.socket:
 
 
 def arrives(caller: socket.socket, service: socket.socket, text: bytes) -> bool:
-    """Whether a datagram gets to a service."""
+    """Return True if a datagram gets to a service."""
     caller.sendto(text, (HOST, 5353))
     try:
         return service.recv(100) == text

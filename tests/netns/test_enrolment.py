@@ -29,7 +29,7 @@ def admin(lab: Lab, *words: str, check: bool = True) -> subprocess.CompletedProc
 
 
 def line(done: subprocess.CompletedProcess[str]) -> str:
-    """What is to be pasted: the last line."""
+    """Return the line that is to be pasted, the last one of a command's output."""
     return done.stdout.splitlines()[-1]
 
 
@@ -39,7 +39,7 @@ def enroll(lab: Lab, text: str, *words: str, check: bool = True) -> subprocess.C
 
 
 def opens(lab: Lab) -> bool:
-    """Whether a knock of the client opens the port."""
+    """Return True if a knock of the client opens the port."""
     lab.knock(SERVER)
     return lab.opens(SERVER, within=1)
 
@@ -121,7 +121,6 @@ def test_the_grace_ends_by_itself(served: Lab) -> None:
     daemon = served.daemon()
     done = admin(served, "--rotate", "laptop", "--for", SERVER, "--grace", "3s")
     end = dates.parse(re.findall(r"good until (\S+),", done.stdout)[0])
-    assert time.time() < end, "this machine is too slow for this test"
     until(lambda: time.time() > end)
     assert not opens(served)
     daemon.says("refused expired: knock from 10.77.0.2 at port 4242, laptop.old asked to open tcp/22")
@@ -145,7 +144,7 @@ def test_a_revocation_is_silent_on_old_keys_that_have_expired(served: Lab) -> No
 
 
 def test_no_knock_is_good_twice_because_its_keys_were_rotated(served: Lab) -> None:
-    """What was heard while the files changed is known when the keys have their new name."""
+    """Knocks that were heard before a rotation are refused as replays when their keys have a new name."""
     enroll(served, line(new(served)))
     served.tell_all()
     daemon = served.daemon()
@@ -176,11 +175,19 @@ def replay(lab: Lab, pcap: Path) -> None:
 
 
 def test_expiry(served: Lab) -> None:
-    end = int(time.time()) + 4
-    done = new(served, "--expires", dates.show(end))
-    assert f", until {dates.show(end)}" in enroll(served, line(done)).stdout
     daemon = served.daemon()
-    assert opens(served), "this machine is too slow for this test" if time.time() > end else ""
+    for seconds in (3, 15, 60):  # a busy machine needs more of them to knock in time
+        end = int(time.time()) + seconds
+        done = new(served, "--expires", dates.show(end), "--reload")
+        assert f", until {dates.show(end)}" in enroll(served, line(done)).stdout
+        served.knock(SERVER, check=False)
+        if served.opens(SERVER, within=1):
+            break
+        assert time.time() > end
+        put_aside(served)
+        admin(served, "revoke", "laptop", "--reload")
+    else:
+        raise AssertionError("it never opened")
     until(lambda: time.time() > end)
     put_aside(served)
     assert "(over)" in admin(served, "--list").stdout
@@ -199,7 +206,7 @@ def test_expiry(served: Lab) -> None:
 
 
 def test_a_file_and_a_pipe(served: Lab) -> None:
-    """What genprofile advises: the file, through ssh's standard input; nothing of it in arguments."""
+    """Enrolment as genprofile advises: the file by standard input, as through ssh, and nothing of it in arguments."""
     out = served.directory / "line"
     done = new(served, "--out", str(out))
     assert "knockknock1:" not in done.stdout
@@ -220,7 +227,10 @@ def test_a_daemon_that_cannot_reload(served: Lab) -> None:
     words = [*served.program("knockknock-genprofile"), "--revoke", "laptop", "--reload", "--config", path]
     done = served.run("server", *words, check=False)
     assert done.returncode == 1
-    assert f"the daemon (process {daemon.process.pid}) still uses what it read before: its log says why" in done.stderr
+    assert (
+        f"the daemon (process {daemon.process.pid}) still uses what it read before: see why in its log, or"
+        in done.stderr
+    )
     daemon.says("not reloaded, the old configuration stays: a new source takes a restart")
     assert opens(served)
     Path(path).write_text(good)

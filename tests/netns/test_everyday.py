@@ -32,7 +32,7 @@ def lose_knocks(lab: Lab, number: int) -> None:
 
 
 def knocks(lab: Lab, host: str = HOST) -> int:
-    """How many knocks the client has taken counters for."""
+    """Number of knocks that the client has taken counters for."""
     return int((lab.home / ".knockknock" / host / "counter").read_text())
 
 

@@ -1,5 +1,6 @@
 """Firewalls as people have them: each refuses ssh, a knock opens it once, and they are left as they were."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from .lab import ROOT, Daemon, Lab, inside, until
+from knockknock.root.record import SURVEYED
+
+from .lab import ROOT, Daemon, Lab, inside, start_watch, until
 
 HOST, HOST6 = "10.77.0.1", "fd77:0::1"
 POINTLESS = "knocking is pointless"
@@ -260,6 +263,23 @@ def test_a_drop_of_legacy_iptables_before_all_doors_is_named(bare: Lab) -> None:
     daemon.says("iptables-legacy raw PREROUTING may refuse what a door lets in: it comes before the doors")
     bare.knock("10.77.0.1")
     daemon.says("but iptables-legacy raw PREROUTING may still refuse")
+
+
+def test_legacy_iptables_where_its_library_is_not_installed(bare: Lab) -> None:
+    """Our rule is placed by the command instead."""
+    put(bare, "iptables-legacy", IPTABLES["policy"].rules)
+    before, package = bare.ruleset(), bare.directory / "copy"
+    shutil.copytree(ROOT / "knockknock", package / "knockknock", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "iptc.py").write_text("raise ImportError\n")
+    pair = start_watch(bare, package, bare.configure())
+    while (said := pair.recv(1 << 16)).startswith(SURVEYED):
+        pass
+    assert b"accepted in iptables-legacy filter INPUT, ip6tables-legacy filter INPUT" in said
+    rule = '-m connlabel --label "75" -m comment --comment knockknock -j ACCEPT'
+    assert bare.ruleset().count(rule) == 2
+    pair.close()
+    assert bare.processes[-1].wait(5) == 0
+    assert bare.ruleset() == before
 
 
 @pytest.mark.parametrize("label", ["5", "100"])

@@ -27,19 +27,25 @@ HOST, HOST6 = "10.77.0.1", "fd77:0::1"
 PORTS = {"kmsg": 4721, "nflog": 4722}
 """Knock ports that only this file uses, as the log of the kernel is one for all who test on a machine."""
 RATE, SECONDS = 2000, 1.5
-TEMPLATE = struct.pack("!BBHHHBBH8x", 0x45, 0, 40, 7, 0, 64, 6, 0)
-TEMPLATE6 = struct.pack("!IHBB32x", 0x60000000, 20, 6, 64)
-TCP = struct.pack("!HHIIBBHHH", 4000, 1, 1, 0, 0x50, 2, 1024, 0, 0)
+TIMESTAMPS = bytes.fromhex("0101080a0000000000000000")
+"""TCP's option (RFC 7323), behind two for alignment."""
 NEIGHBOUR, LAST = (socket.inet_aton(f"10.77.1.{last}") for last in (2, 3))
 
 
-def syns(port: int, sources: list[bytes], fields: Callable[[], Carried] = lambda: Carried(7, 7, 0, 7)) -> list[bytes]:
-    """One SYN from each source, all of one family; fields: those of the next one."""
-    family, template, host = socket.AF_INET, TEMPLATE, HOST
+def syns(
+    port: int,
+    sources: list[bytes],
+    fields: Callable[[], Carried] = lambda: Carried(7, 7, 0, 7),
+    options: bytes = b"",
+) -> list[bytes]:
+    """One SYN from each source, all of one family, with some TCP options; fields: those of the next one."""
+    size = 20 + len(options)
+    tcp = struct.pack("!HHIIBBHHH", 4000, 1, 1, 0, size // 4 << 4, 2, 1024, 0, 0) + options
     if len(sources[0]) == 16:
-        family, template, host = socket.AF_INET6, TEMPLATE6, HOST6
-    server = socket.inet_pton(family, host)
-    return [packet_of(template + TCP, source, server, port, fields()) for source in sources]
+        head, server = struct.pack("!IHBB32x", 0x60000000, size, 6, 64), socket.inet_pton(socket.AF_INET6, HOST6)
+    else:
+        head, server = struct.pack("!BBHHHBBH8x", 0x45, 0, 20 + size, 7, 0, 64, 6, 0), socket.inet_aton(HOST)
+    return [packet_of(head + tcp, source, server, port, fields()) for source in sources]
 
 
 def send(lab: Lab, packets: list[bytes], rate: int = 0, sender: str = "other") -> None:

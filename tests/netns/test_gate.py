@@ -36,7 +36,7 @@ def bare() -> Iterator[Lab]:
 
 
 def refused(lab: Lab, address: str, port: int = 22, host: str = "client") -> str:
-    """What a connection meets: "reset", "silence", or "" if it comes in."""
+    """Return the answer to a connection: "reset", "silence", or "" if it comes in."""
     with inside(lab.ns(host)):
         caller = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     with caller:
@@ -96,7 +96,7 @@ def test_networks_that_need_no_door(bare: Lab) -> None:
 
 @pytest.mark.parametrize("address", ["10.77.0.1", "10.77.0.255", "255.255.255.255", "224.0.0.1", "ff02::1%c0"])
 def test_a_neighbour_does_not_get_in_by_another_address(bare: Lab, address: str) -> None:
-    """What is sent to all on the link arrives at the same service."""
+    """Packets to all on the link arrive at the same service."""
     bare.settings["protect"] = "udp/5353"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with inside(bare.ns("server")):

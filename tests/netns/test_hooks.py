@@ -117,7 +117,7 @@ def test_an_alarm_wakes_a_hook(lab: Lab, place: Path) -> None:
 
 @pytest.fixture
 def runner(daemon_user: Any, tmp_path: Path, lab: Lab, place: Path) -> Iterator[Any]:
-    """What starts the runner by itself, with other limits, and gives our end of the pair."""
+    """Function that starts the runner by itself, with a time limit; it returns our end of the pair and the process."""
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str, seconds: float) -> tuple[socket.socket, subprocess.Popen[str]]:

@@ -31,7 +31,7 @@ Takes = Callable[..., tuple[Daemon, dict[str, str]]]
 
 @pytest.fixture
 def taken(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Takes:
-    """What starts a daemon that is taken over: by which scenario of insider.py, with which facts."""
+    """Starts a daemon that is taken over, by a scenario of insider.py, with facts for it."""
 
     def take(scenario: str, *, ready: bool = True, **facts: Any) -> tuple[Daemon, dict[str, str]]:
         report, told = lab.directory / "report", lab.directory / "facts"
@@ -203,7 +203,7 @@ def status(pid: int) -> dict[str, str]:
 
 
 def test_every_format_and_a_new_profile_at_reload(lab: Lab) -> None:
-    """What a reload may import was imported before."""
+    """The modules that a reload may import are imported before."""
     lab.listen(22)
     lab.configure(sandbox="required")
     daemon = lab.daemon()
@@ -277,10 +277,10 @@ def test_what_is_left_of_root(walled: Lab) -> None:
 
 
 @pytest.fixture
-def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
-    """What starts a helper with a stranger's code in it, with a setting of sandbox; the result of each attempt."""
+def hostile_helper(lab: Lab) -> Callable[..., dict[str, Any]]:
+    """Starts a helper with a stranger's code in it, with a setting of sandbox; returns the result of each attempt."""
 
-    def take(sandbox: str) -> dict[str, Any]:
+    def take(sandbox: str, *, seccomp: bool = True) -> dict[str, Any]:
         lab.mint("laptop")
         package = lab.directory / "copy"
         shutil.copytree(ROOT / "knockknock", package / "knockknock", ignore=shutil.ignore_patterns("__pycache__"))
@@ -288,6 +288,9 @@ def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
         places = [place for place in sys.path if place.endswith("-packages")]
         with (package / "knockknock" / "root" / "helper.py").open("a") as file:
             file.write(hostile.APPENDED.format(places=places))
+        if not seccomp:
+            with (package / "knockknock" / "root" / "seccomp.py").open("a") as file:
+                file.write("\n\ndef helper() -> bytes:\n    return b''\n")
         ours = start_watch(lab, package, lab.configure(sandbox=sandbox))
         while (said := ours.recv(1 << 16)).startswith(SURVEYED):
             pass
@@ -302,7 +305,7 @@ def hostile_helper(lab: Lab) -> Callable[[str], dict[str, Any]]:
 
 
 def test_a_stranger_in_the_helper_can_change_the_firewall_and_nothing_else(
-    hostile_helper: Callable[[str], dict[str, Any]],
+    hostile_helper: Callable[..., dict[str, Any]],
 ) -> None:
     results = hostile_helper("required")["results"]
     assert results.pop("job: the firewall") == "done"
@@ -310,7 +313,15 @@ def test_a_stranger_in_the_helper_can_change_the_firewall_and_nothing_else(
     assert set(results.values()) == {"ENOSYS"}, results
 
 
-def test_the_same_stranger_without_walls(hostile_helper: Callable[[str], dict[str, Any]]) -> None:
+def test_landlock_alone_leaves_the_helper_no_file(hostile_helper: Callable[..., dict[str, Any]]) -> None:
+    """As where there is no binding of libseccomp."""
+    results = hostile_helper("auto", seccomp=False)["results"]
+    assert (results["job: the firewall"], results["socket: a pair"]) == ("done", "done")
+    files = ("read anybody's", "read its own code", "read its own memory map", "write", "make a directory")
+    assert {name: results[f"file: {name}"] for name in files} == dict.fromkeys(files, "EACCES")
+
+
+def test_the_same_stranger_without_walls(hostile_helper: Callable[..., dict[str, Any]]) -> None:
     """So that the test above can fail."""
     results = hostile_helper("off")["results"]
     could = {
@@ -330,7 +341,7 @@ def test_the_same_stranger_without_walls(hostile_helper: Callable[[str], dict[st
 HELPER = ["errors", "root", "root.helper", "root.netlink", "root.record", "root.record_limits"]
 
 
-def test_lines_that_are_loaded_in_the_helper(hostile_helper: Callable[[str], dict[str, Any]]) -> None:
+def test_lines_that_are_loaded_in_the_helper(hostile_helper: Callable[..., dict[str, Any]]) -> None:
     """All of ours, in the process that runs; and nothing of others that it has no use for."""
     found = hostile_helper("required")
     ours = [name for name in found["modules"] if name.split(".")[0] == "knockknock"]
@@ -343,7 +354,7 @@ def test_lines_that_are_loaded_in_the_helper(hostile_helper: Callable[[str], dic
 
 
 def memory(pid: int) -> Iterator[bytes]:
-    """What a process has in memory that can be written to."""
+    """Yield the writable memory of a process."""
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
         for line in maps:
             place, mode, *_ = line.split()

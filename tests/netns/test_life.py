@@ -225,7 +225,7 @@ def test_no_knock_ends_a_process_whatever_became_of_its_profile(lab: Lab) -> Non
 
 
 def test_client_of_08(lab: Lab) -> None:
-    """What 0.8 sends: hping3 with the fields of the sealed request."""
+    """Knocks as version 0.8 sends them: hping3 with the fields of the sealed request."""
     known = [
         case for case in VECTORS if case["format"] == "classic" and case["counter"] in (0, 1) and case["port"] == 22
     ]

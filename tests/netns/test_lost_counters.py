@@ -78,7 +78,7 @@ def test_a_clock_that_is_wrong(lab: Lab) -> None:
 
 
 def test_a_server_that_lost_its_state(lab: Lab) -> None:
-    """What may have been used is refused; when the skew has passed, all is as before, with nothing to be minted."""
+    """Knocks that may have been used are refused; after the skew all is as before, with nothing to be minted."""
     lab.listen(22)
     lab.mint("laptop", "--counter", "clock", port=KNOCK_PORT)
     lab.configure(clock_skew="5")

@@ -28,7 +28,7 @@ TEXT = write_config(Profile("x", b"", b"", KNOCK_PORT, "compact", parse_ports("t
 
 @pytest.fixture(params=list(MANY))
 def place(lab: Lab, request: pytest.FixtureRequest) -> Path:
-    """Where the profiles are, one of them minted. In the sandbox; by nflog, as everybody's packets are in kmsg."""
+    """Place of the profiles, one of them minted. In the sandbox; by nflog, as everybody's packets are in kmsg."""
     lab.listen(22)
     place = lab.directory / "etc" / str(request.param)
     lab.configure(profiles=str(place), source="nflog", sandbox="required")

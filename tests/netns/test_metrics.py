@@ -15,7 +15,7 @@ HOST = "10.77.0.1"
 
 @pytest.fixture
 def textfile(lab: Lab) -> Path:
-    """Where node_exporter would look."""
+    """Path of the file that node_exporter would read."""
     directory = lab.directory / "textfile"
     directory.mkdir()
     directory.chmod(0o777)

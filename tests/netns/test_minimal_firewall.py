@@ -97,7 +97,7 @@ class Network:
         )
 
     def on_server(self, *command: str) -> str:
-        """What the command prints on the server, where it must succeed."""
+        """Run the command on the server, where it must succeed; return what it prints."""
         done = self.attempt(*command)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
@@ -146,7 +146,7 @@ class Network:
                 self.on_server(command, *rule.split())
 
     def open_closed_port(self) -> None:
-        """What knockknock does for somebody who knocked at CLOSED, here for everybody."""
+        """Open the port CLOSED as knockknock does for somebody who knocked, here for everybody."""
         label = f"add rule inet knocks c tcp dport {CLOSED} ct label set 75"
         chain = "add chain inet knocks c { type filter hook prerouting priority -199; }"
         self.on_server("nft", f"add table inet knocks; {chain}; {label}")
@@ -189,7 +189,7 @@ class Network:
         return caller, accepted
 
     def tcp(self, address: str, port: int, wait: float = LIMIT) -> str:
-        """How the server answers a connection from the client: open, refused or silent."""
+        """Return the server's answer to a connection from the client: open, refused or silent."""
         caller = self.caller(address)
         caller.settimeout(wait)
         with self.listener(address, port):
@@ -202,7 +202,7 @@ class Network:
             return "open"
 
     def udp(self, address: str, port: int, wait: float = LIMIT) -> str:
-        """How the server answers a datagram from the client: open, refused or silent."""
+        """Return the server's answer to a datagram from the client: open, refused, silent or garbled."""
         caller = self.caller(address, socket.SOCK_DGRAM)
         caller.connect((address, port))
         with self.bound(self.server, socket.SOCK_DGRAM, address, port) as service:
@@ -232,7 +232,7 @@ class Network:
 
 
 def converse(client: socket.socket, server: socket.socket) -> bool:
-    """Whether both ends still hear each other. The server begins, as sshd does by what the script prints."""
+    """Return True if both ends still hear each other. The server begins, as sshd does when the script prints."""
     server.sendall(b"The firewall stands")
     if client.recv(100) != b"The firewall stands":
         return False

@@ -37,7 +37,7 @@ def ready(lab: Lab, *formats: str) -> Daemon:
 
 @contextlib.contextmanager
 def kernel_log() -> Iterator[list[bytes]]:
-    """What the kernel logs of the knock port during the body."""
+    """Records of the knock port that the kernel logs during the body; the list is filled after it."""
     heard: list[bytes] = []
     ring = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     os.lseek(ring, 0, os.SEEK_END)

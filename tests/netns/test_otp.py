@@ -84,7 +84,7 @@ def test_pknock_knows_no_ipv6(lab: Lab) -> None:
 
 
 def test_documented_client(lab: Lab) -> None:
-    """What xt_pknock's users send opens; the same once more does not, with a restart in between neither."""
+    """Datagrams of xt_pknock's users open a port; the same ones again do not, with a restart in between or without."""
     lab.listen(22)
     daemon = ready(lab, layout="pknock")
     now, key = minute(), secret(lab, "opensecret")

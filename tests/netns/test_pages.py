@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .fresh_machines import Machines
+from .fresh_machines import Machines, Namespaces
 from .lab import ROOT, Lab, until
 
 PAGES = (
@@ -123,16 +123,17 @@ def blocks(text: str, page: str = "") -> Iterator[Block]:
 
 
 def shut(machines: Machines) -> None:
-    """What a reader does who takes his time: the door of the last knock, if it was not used, is closed by now."""
+    """Close the door of the last knock, if it was not used, as time does for a reader."""
     machines.good("laptop", "sudo knockknock --close -p 22 server.example")
     opened = "knockknock-daemon --status --source 10.77.0.2 | grep '^10.77.0.2 *tcp/22 '"
     until(lambda: machines.run("server", opened, user="root").returncode)
 
 
 def login(machines: Machines) -> bool:
-    """Whether ssh by itself, without a knock, gets in."""
+    """Return True if ssh by itself, without a knock, gets in."""
     shut(machines)
-    return machines.run("laptop", "ssh -F none -o ConnectTimeout=1 server.example true").returncode == 0
+    command = f"ssh -F none -o ConnectTimeout={machines.CONNECT_TIMEOUT} server.example true"
+    return machines.run("laptop", command).returncode == 0
 
 
 def nothing(machines: Machines) -> None:
@@ -140,7 +141,7 @@ def nothing(machines: Machines) -> None:
 
 
 def empty_firewall(machines: Machines) -> None:
-    """What refuses ssh stays; it is the daemon's own."""
+    """Flush all rules of others; the daemon still refuses ssh."""
     machines.good("server", "nft flush ruleset; systemctl restart knockknock", user="root")
 
 
@@ -168,6 +169,7 @@ def before_docker(machines: Machines) -> None:
     empty_firewall(machines)
     machines.good("server", "nft -f /etc/nftables.conf", user="root")
     machines.good("server", DOCKER, user="root")
+    assert isinstance(machines, Namespaces), "the container is another namespace"
     machines.lab.listen(80, host="other")
     assert machines.lab.connects("10.77.0.1", 8080), "a published port is open to all"
 
@@ -193,6 +195,7 @@ def closed(machines: Machines) -> None:
 
 
 def after_docker(machines: Machines) -> None:
+    assert isinstance(machines, Namespaces)
     until(lambda: not machines.lab.connects("10.77.0.1", 8080))
     take(machines, "web")
     machines.good("laptop", "knockknock -p 8080 10.77.0.1")
@@ -213,7 +216,7 @@ def take(machines: Machines, profile: str) -> None:
 
 
 def after_passwords(machines: Machines) -> None:
-    """Who has taken the profile gets in by it, without root."""
+    """Test that a client that has taken the profile gets in by it, without root."""
     take(machines, "tablet")
     closed(machines)
     machines.good("laptop", "knockknock 10.77.0.1; ssh -F none -o ConnectTimeout=3 server.example true")
@@ -258,7 +261,7 @@ CLAIMS: dict[str, Callable[[Machines], object]] = {
 def machines() -> Iterator[Machines]:
     lab = Lab()
     try:
-        yield Machines(lab)
+        yield Namespaces(lab)
     finally:
         lab.close()
 

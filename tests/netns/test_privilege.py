@@ -15,6 +15,8 @@ from knockknock.root.record import RECORD, Grant, Order
 from .lab import ROOT, Lab, start_watch, until
 
 V4 = socket.inet_aton
+OWN = ("10.77.0.1", "fd77:0::1")
+"""Addresses of the server."""
 
 
 def asks(
@@ -73,7 +75,7 @@ def pair(lab: Lab) -> socket.socket:
 
 
 def answer(pair: socket.socket) -> bytes:
-    """What is said to an order; behind what was said of the firewall meanwhile."""
+    """Return the answer to an order, without the surveys of the firewall before it."""
     while (said := pair.recv(1 << 16)).startswith(record.SURVEYED):
         pass
     return said
@@ -111,17 +113,21 @@ def test_what_the_policy_does_not_allow_is_refused_and_no_reason_to_end(
     assert not lab.connects("10.77.0.1", 23)
 
 
-def test_who_knocks_from_the_machine_itself_is_told_so(lab: Lab) -> None:
-    """Whoever sits at the server may knock at it; the daemon finds that out without a socket that could do more."""
-    hosts = ("10.77.0.1", "fd77:0::1")
-    for number, host in enumerate(hosts):
-        lab.mint(f"local{number}", port=4242 + number, hosts=(host,))
+def test_the_kernel_logs_no_knock_of_the_machine_itself(lab: Lab) -> None:
+    """Neither one with an expected value, nor one to a port whose every SYN is logged."""
+    for number, host in enumerate(OWN):
+        lab.mint(f"local{number}", *(["--bind-source"] if number else []), port=4242 + number, hosts=(host,))
     lab.run("server", "nft", "insert rule inet guard input iif lo accept")
+    lab.listen(22)
     daemon = lab.daemon()
-    for host in hosts:
+    for host in OWN:
         lab.run("server", *lab.program("knockknock"), "-p", "22", host)
-        daemon.says(f"{host.replace(':0::', '::')} is this machine itself")
-    assert "open tcp/22" not in daemon.log()
+    counter = "nft list counter inet knockknock told"
+    assert "packets 0 " in lab.run("server", *counter.split()).stdout
+    for host in OWN:
+        lab.knock(host)
+        assert lab.opens(host), "from elsewhere they are good"
+    assert "packets 2 " in lab.run("server", *counter.split()).stdout
     assert daemon.stop() == 0
 
 

@@ -95,7 +95,7 @@ class House:
             shutil.chown(path, NOBODY, NOBODY)
 
     def curl(self, *words: str, check: bool = True) -> str:
-        """What curl prints, on the client."""
+        """Run curl on the client; return what it prints."""
         done = self.lab.run("client", "curl", "-sS", "--max-time", "30", *words, check=check)
         return done.stdout if check else done.stdout + done.stderr
 
@@ -128,7 +128,7 @@ class House:
             self.lab.run("server", "nft", "delete", "table", "inet", "tap")
 
     def knocks_on_the_wire(self) -> tuple[int, int]:
-        """How many there were, and how many that differ."""
+        """Number of knocks on the wire, and number of those that differ."""
         listed = self.lab.run("server", "nft", "list", "table", "inet", "tap").stdout
         packets = re.search(r"counter packets (\d+)", listed)
         assert packets
@@ -367,7 +367,7 @@ def test_settings_by_host(house: House, proxy: Proxy) -> None:
 
 
 def test_door_that_stays_shut(house: House) -> None:
-    """Who waited behind a failure shares it: two knocks in all, and a sentence in the log."""
+    """Clients that wait behind a failure share it: two knocks in all, and a sentence in the log."""
     there = house.lab.home / ".knockknock" / "shut.test"
     shutil.copytree(house.lab.home / ".knockknock" / HOST, there)
     (there / "cipher.key").write_text("AAECAwQFBgcICQoLDA0ODw==\n")

@@ -1,4 +1,4 @@
-"""What does not open a port: replays, strangers, what is not permitted, and what only looks like a knock."""
+"""Packets that open no port: replays, those of strangers, what is not permitted, and what only looks like a knock."""
 
 import contextlib
 import json

@@ -118,7 +118,7 @@ def test_our_own_client_without_root(server: tuple[Lab, Daemon], nobody: int) ->
 
 
 def test_one_time_sequences_survive_a_restart() -> None:
-    """What was used is used, also for a daemon that is new; the error comes before the end."""
+    """Sequences that were used stay used, also for a new daemon; the log asks for more before all are used up."""
     lab = Lab()
     try:
         lab.guard("nftables")

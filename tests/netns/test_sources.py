@@ -1,4 +1,4 @@
-"""Where the daemon hears: a real rsyslogd with rotation in the middle, and the kernel's ring."""
+"""Sources of the daemon: the file of a real rsyslogd, with rotation in the middle, and the kernel's ring."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a person, and a program, sees of a daemon that runs: doors from the kernel, events, counts."""
+"""Status of a daemon that runs, for people and for programs: doors from the kernel, events, counts."""
 
 import contextlib
 import json
@@ -414,7 +414,7 @@ def test_idle_means_asleep(lab: Lab) -> None:
 
 
 def switches(pid: int) -> int:
-    """How often a process has slept and woken up again."""
+    """Number of times that a process has slept and woken up again."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("voluntary_ctxt_switches"):
             return int(line.split()[1])

@@ -178,7 +178,7 @@ def test_sudo_gives_nothing_else(laptop: Lab) -> None:
 
 
 def served(lab: Lab, *tracer: str) -> None:
-    """What systemd does with config/knockknock-send.socket, by its own tool for trying sockets out."""
+    """Serve as systemd does with config/knockknock-send.socket; the script systemctl beside this file stands in."""
     near = lab.directory / "machine" / "run" / "knockknock-send.sock"
     restrict = ["setpriv", "--reuid=knockknock", "--clear-groups", "--no-new-privs", "--inh-caps=-all,+net_raw"]
     restrict += ["--ambient-caps=-all,+net_raw", "--bounding-set=-all,+net_raw"]
@@ -266,7 +266,7 @@ def test_the_unit_allows_what_the_service_calls(laptop: Lab, daemon_user: object
 
 
 def test_what_is_not_sent(laptop: Lab, daemon_user: object) -> None:
-    """What the client would not send is refused with a sentence, and the next one is sent all the same."""
+    """Packets that the client would not send are refused with a sentence, and the next one is sent all the same."""
     served(laptop)
     laptop.run("client", "sysctl", "-w", "net.ipv4.ip_nonlocal_bind=1")
     good, near = good_packet(laptop), caller(laptop)

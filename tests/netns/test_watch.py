@@ -30,7 +30,7 @@ def start(lab: Lab, firewall: str) -> Daemon:
 
 
 def ours(lab: Lab) -> int:
-    """How many lines of the ruleset are ours."""
+    """Number of lines of the ruleset that are ours."""
     return sum("knockknock" in line.lower() for line in lab.ruleset().split("\n"))
 
 
@@ -65,7 +65,7 @@ def iptables(lab: Lab, *words: str, kind: str = "nft") -> str:
 
 
 def restore(lab: Lab, kind: str, *options: str) -> None:
-    """What netfilter-persistent does: put a saved table back, without our rules."""
+    """Put a saved table back, without our rules, as netfilter-persistent does."""
     for family in ("iptables", "ip6tables"):
         text = "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n"
         text += "-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
@@ -155,7 +155,7 @@ def test_a_stop_while_somebody_holds_the_lock_of_legacy_iptables(lab: Lab) -> No
 
 
 def test_legacy_tables_that_come_later(lab: Lab) -> None:
-    """What watches the rules keeps the right to them, and each legacy command tells it of itself."""
+    """Test that the watch keeps the right to change legacy tables, and that each legacy command wakes it."""
     lab.run("server", "nft", "flush", "ruleset")
     lab.listen(22)
     lab.mint("laptop", port=PORT)

@@ -1,4 +1,4 @@
-"""What of a knock a connection of the same machine would have as well: clock, source port, hop limit, route, order."""
+"""Properties that a knock shares with a connection of the same machine: clock, source port, hop limit, route, order."""
 
 import contextlib
 import re
@@ -51,7 +51,7 @@ class Tap:
 
 
 def connecting(lab: Lab, family: int, port: int = 0) -> Callable[[], object]:
-    """What sends a real SYN to the knock port; port: the source port, or 0 for the kernel's choice."""
+    """Make a function that sends a real SYN to the knock port; port: the source port, or 0 for the kernel's choice."""
 
     def send() -> None:
         with inside(lab.ns("client")):

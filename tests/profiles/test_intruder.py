@@ -1,4 +1,4 @@
-"""What the daemon's user may do with locks and in his state directory, against the commands of root."""
+"""Attacks of the daemon's user on the commands of root, with locks and in his state directory."""
 
 import contextlib
 import os
@@ -61,7 +61,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def held(owner: mint.Owner, *paths: str) -> Iterator[None]:
-    """What the daemon's user may read is locked by him, with all kinds of locks."""
+    """Hold all kinds of locks, as the daemon's user, on files and directories that he may read."""
     words = [sys.executable, "-c", HOLD.format(*owner), *paths]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -133,7 +133,7 @@ other.execute("COMMIT")
 
 @pytest.mark.parametrize("place", ["profiles.db"], indirect=True)
 def test_a_writer_is_not_passed_by(place: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What root does with another program in the same file is not lost."""
+    """Changes that root makes with another program in the same file are not lost."""
     monkeypatch.setattr(database_write, "HASTE", 0.1)
     words = [sys.executable, "-c", WRITER, place.profiles]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -43,7 +43,7 @@ def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def good(*words: str | Path) -> str:
-    """What a command says that must succeed."""
+    """Run a command, which must succeed; return what it prints."""
     done = run(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -27,7 +27,7 @@ SERVICES = sorted(path.name for path in (ROOT / "config").glob("*.service"))
 
 
 def settings(unit: str) -> dict[str, str]:
-    """What a unit sets, each by its last line."""
+    """Settings of a unit, each by its last line."""
     lines = [line for line in (ROOT / "config" / unit).read_text().splitlines() if "=" in line and line[:1] != "#"]
     return {key: value for key, _, value in (line.partition("=") for line in lines)}
 

@@ -1,4 +1,4 @@
-"""What knocks, profiles and log lines can be, for hypothesis to choose from."""
+"""Strategies for hypothesis: any knock, profile, log line or NFLOG message that there can be."""
 
 import ipaddress
 import struct
@@ -143,7 +143,7 @@ def _ipv6(draw: st.DrawFn, source: bytes, label: int) -> str:
 
 
 @st.composite
-def loglines(draw: st.DrawFn) -> tuple[bytes, Packet]:
+def kernel_lines(draw: st.DrawFn) -> tuple[bytes, Packet]:
     """A line that the kernel could have written of a SYN to us, and the packet that it tells of."""
     packet: Any = draw(packets())
     network = (_ipv4 if len(packet.source) == 4 else _ipv6)(packet.source, packet.ident)

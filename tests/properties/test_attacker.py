@@ -37,7 +37,7 @@ class Made(NamedTuple):
 
 
 class Attacker(RuleBasedStateMachine):
-    """What he can do with packets, one rule each."""
+    """Actions that he can take with packets, one rule each."""
 
     @initialize(ones=st.lists(profiles(), min_size=1, max_size=4, unique_by=lambda one: one.name))
     def server(self, ones: list[Profile]) -> None:

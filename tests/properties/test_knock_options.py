@@ -1,4 +1,4 @@
-"""What knockknock reads of a command line without argparse is what argparse reads of it."""
+"""Command lines that knockknock reads without argparse: it finds the same in them as argparse does."""
 
 import pytest
 from hypothesis import given

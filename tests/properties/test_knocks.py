@@ -110,7 +110,7 @@ def test_one_bit_of_a_knock_changed(data: st.DataObject, one: Profile, at: int, 
 
 @given(st.data(), profiles(), counters, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=20))
 def test_parts_of_recorded_knocks(data: st.DataObject, one: Profile, at: int, pairs: list[tuple[int, int]]) -> None:
-    """Who saw many used knocks has many keystreams' worth of bytes to put together anew, and gets in with none."""
+    """Parts of many used knocks, the bytes of many keystreams, open nothing when somebody puts them together anew."""
     listener = keeper(one, at)
     recorded = []
     for counter in range(at, at + 8):

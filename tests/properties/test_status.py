@@ -1,4 +1,4 @@
-"""What somebody else's daemon may answer to --status: it is shown, or refused with a sentence."""
+"""Answers that somebody else's daemon may give to --status: each is shown, or refused with a sentence."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ values = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something stands in an answer."""
+    """Paths to all values in an answer."""
     found = [path] if path else []
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return found + [one for key, inner in inside for one in places(inner, (*path, key))]

@@ -111,7 +111,7 @@ def test_socks_login() -> None:
 
 
 def ask(line: str, *headers: str, login: Login | None = None, local: bool = True) -> str:
-    """How an HTTP request that is no CONNECT is answered."""
+    """Return the answer to an HTTP request that leads to no connection."""
     with pytest.raises(Rejected) as rejected:
         Http(login, (lambda: "PAC") if local else None).hear("\r\n".join([line, *headers, "", ""]).encode())
     return rejected.value.answer.decode()
@@ -364,7 +364,7 @@ def test_what_comes_with_the_request_is_passed_on(start: Callable[..., Running],
 
 
 def test_slow_reader_stops_the_writer(start: Callable[..., Running], echo: socket.socket) -> None:
-    """What is not read is held back where it comes from: the proxy keeps neither it nor the memory for it."""
+    """Data that is not read is held back where it comes from: the proxy keeps neither it nor the memory for it."""
     running = start()
 
     def resident() -> int:
@@ -420,7 +420,7 @@ def test_slow_and_malformed_clients_disturb_nobody(start: Callable[..., Running]
 
 
 def asks(running: Running, echo: socket.socket) -> bytes:
-    """What one more client hears."""
+    """Return the answer to one more client, which asks for the echo server."""
     with running.connect() as client:
         client.sendall(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: a\r\n\r\n" % echo.getsockname()[1])
         return client.recv(1000)
@@ -577,7 +577,7 @@ def logs_in(running: Running, word: bytes, user: int = 0) -> socket.socket:
 
 
 def hears(client: socket.socket) -> bytes:
-    """What it hears until it knows whether it is in."""
+    """Return what a client hears, up to the bytes that say if it is in."""
     said = b""
     with contextlib.suppress(ConnectionResetError):
         while len(said) < 4 and (more := client.recv(100)):
@@ -777,7 +777,7 @@ def test_print_pac(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["siosocks", "h11"])
 def test_missing_package(tmp_path: Path, package: str) -> None:
-    """What is missing, and how to get it, in a sentence."""
+    """Test that one sentence says what is missing, and how to get it."""
     code = f"import sys; sys.modules[{package!r}] = None; from knockknock.cli.proxy import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=VIEW["root"])
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""What is made of announcements, and how often rules are looked at then; the real ones are in tests/netns."""
+"""Announcements as the watch reads them, and its pace of looking at the rules; the real ones are in tests/netns."""
 
 import socket
 import struct

@@ -60,7 +60,7 @@ def opened(event: Event | None) -> list[str]:
 
 
 def run(listener: Gatekeeper, *steps: str) -> list[str]:
-    """What some packets open; `+9`: 9 seconds pass, one second passes by itself; `=`: a copy of what went before."""
+    """Return what packets open; `+9`: 9 seconds pass, one second passes by itself; `=`: a copy of what went before."""
     now, found, before = 1000.0, [], packet("tcp/1")
     for step in steps:
         if step.startswith("+"):
@@ -290,7 +290,7 @@ def test_as_the_model_says(steps: list[int], strict: bool, knocks: list[tuple[fl
 
 
 def test_the_table_is_whole() -> None:
-    """What classify() can find in a state has an entry; what an entry leads to has entries of its own."""
+    """Test that each state has entries and is reached by one, and that each arrival has an entry."""
     for table in (automaton.STRICT, automaton.LENIENT):
         states = {state for state, _ in table}
         assert {state for state, _ in table.values()} == states == set(automaton.State)

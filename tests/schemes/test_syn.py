@@ -29,7 +29,7 @@ def profile_of(case: dict[str, Any], **more: Any) -> Profile:
 
 
 def sealed_again(case: dict[str, Any], sender: Profile) -> bytes:
-    """What seal() makes of a case; an address that is not bound must not matter, so it is then one of no vector."""
+    """Seal a case again; an address that is not bound must not matter, so it is then one of no vector."""
     request = Request(Verb[case["verb"].upper()], PROTOCOLS[case["protocol"]], case["port"])
     return seal.seal(sender, case["counter"], request, ipaddress.ip_address(case["source"] or "198.51.100.99").packed)
 

@@ -37,7 +37,7 @@ def one(name: str, key: int, shape: dict[str, Any]) -> Profile:
 
 
 class Model:
-    """What is heard: for each name a profile, its next counter and its window."""
+    """Model of what is heard: for each name a profile, its next counter and its window."""
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[Profile, int, int]] = {}
@@ -89,7 +89,7 @@ def test_as_if_made_anew(steps: list[tuple[Any, ...]]) -> None:
 
 
 def check(listener: Gatekeeper, model: Model) -> None:
-    """What is heard is what the model says; and when all is taken away nothing is left of it."""
+    """Check that what is heard is what the model says, and that nothing is left of it when all is taken away."""
     assert {name: listener.profile(name) for name in listener.names()} == {
         name: made for name, (made, _, _) in model.held.items()
     }

@@ -1,4 +1,4 @@
-"""Who may shut which door."""
+"""Tests of the owners of doors: the doors that each may shut, and its share of doors in a minute."""
 
 import pytest
 from hypothesis import given

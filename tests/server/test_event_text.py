@@ -1,4 +1,4 @@
-"""What has happened, in one line for people and programs, and as fail2ban reads it."""
+"""Events as one line of text for people and programs, and as fail2ban reads it."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What is handed over to the kernel's sets: exactly what profiles can say next, whatever comes in between."""
+"""Values that are handed over to the kernel's sets: exactly what profiles can say next, whatever comes in between."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -50,7 +50,7 @@ class Kernel:
 
 @cache
 def fields(sender: Profile, counter: int, request: Request) -> bytes:
-    """What nft has for a knock: each of its fields in a register of its own, from the packet that a source sees."""
+    """Value of a knock in nft: each of its fields in a register of its own, from the packet that a source sees."""
     packet = knock(sender, counter, request)
     fourth = packet.window.to_bytes(2, "big") + bytes(2)
     middle = packet.acknowledgment.to_bytes(4, "big") if sender.format == "classic" else b""
@@ -111,7 +111,7 @@ def test_it_follows_every_knock(jumps: list[int], format: str) -> None:
 
 
 def test_ports_of_which_every_syn_is_logged() -> None:
-    """Where one profile cannot be listed its port is not, and others' are."""
+    """Test that nothing is listed for a port if one of its profiles cannot be, and that others are not affected."""
     elsewhere = profile("dora", mac_key=b"d" * 16, knock_port=5)
     for other in (
         profile("bob", mac_key=b"b" * 16, ports="tcp/1-65535"),
@@ -127,7 +127,7 @@ def test_ports_of_which_every_syn_is_logged() -> None:
 
 
 def test_a_sequence_at_the_same_port() -> None:
-    """Where it knocks is its secret."""
+    """Ports of a sequence are secret: the reasons name no port as its own."""
     steps = parse("[main]\nscheme = sequence\nports = 7001, 4242, 7003\nopens = tcp/22\n", "config")
     keeper, kernel = Gatekeeper(Settings(15, WINDOW, True, RESYNC)), Kernel()
     keeper.add(profile(), 0)
@@ -210,7 +210,7 @@ def test_a_knock_while_it_is_handed_over(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", range(6))
 def test_a_table_that_is_replaced_while_it_is_handed_over(steps: int) -> None:
-    """What is half full is not gone by, until everything was handed over again."""
+    """Test that every SYN at a knock port is logged while the sets are not complete, until all is handed over again."""
     one, other = profile(), profile("bob", mac_key=b"b" * 16)
     _, kernel, expected = started(one, other)
     work = expected.hand_over()

@@ -1,4 +1,4 @@
-"""Who may widen the policy: whatever others than root could change is refused, named, and can be mended as it says."""
+"""Files that make the policy: one that others than root could change is refused, with its name and how to mend it."""
 
 import os
 import pwd

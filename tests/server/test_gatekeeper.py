@@ -1,4 +1,4 @@
-"""What the gatekeeper makes of knocks in any order, of any age, for any profile."""
+"""Verdicts of the gatekeeper on knocks in any order, of any age, for any profile."""
 
 import base64
 from collections.abc import Sequence

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from knockknock.cli.blocked import exposition
+from knockknock.root.scan_guard import Counts
 from knockknock.server.metrics import Metrics
 
 from ..helpers import ROOT
@@ -43,10 +45,10 @@ def test_what_could_not_be_written_leaves_nothing(tmp_path: Path, caplog: pytest
 
 @pytest.fixture
 def names(tmp_path: Path) -> set[str]:
-    """The names of all that is written."""
+    """The names of all metrics: those of the daemon's file, and those of `blocked --prometheus`."""
     path = tmp_path / "knockknock.prom"
     Metrics(str(path), "1").write(0.0)
-    found = list(text_string_to_metric_families(path.read_text()))
+    found = list(text_string_to_metric_families(path.read_text() + exposition(Counts(3, 2, 1), 1)))
     return {f"{one.name}_total" if one.type == "counter" else one.name for one in found}
 
 

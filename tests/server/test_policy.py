@@ -1,10 +1,6 @@
-"""What the root helper refuses, and the policy that it makes of root's own files."""
+"""The policy that the set-up makes of root's files, and the records that the root helper refuses by it."""
 
 import ipaddress
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from knockknock.root.policy import Policy, Scan, limits
 from knockknock.root.record import Grant, Order
 from knockknock.server import policy_reader as reader
 
-from ..helpers import ROOT, profile, write_profile
+from ..helpers import profile, write_profile
 
 POLICY = Policy(((6, 4242),), ((6, 22, 22), (6, 8000, 8010), (17, 51820, 51820)), 15)
 
@@ -104,60 +100,6 @@ NO_HOSTS = [
 def test_addresses_that_are_no_hosts(order: Order, address: str) -> None:
     with pytest.raises(GrantError, match="is not the unicast address of a host"):
         limits(POLICY).check(ask(order, address))
-
-
-CHECK = """
-import ipaddress, json, sys
-from knockknock.errors import FirewallError
-from knockknock.server.own_address import connect, refuse
-found, routes = {}, connect()
-for address in sys.argv[1:]:
-    try:
-        refuse(routes, ipaddress.ip_address(address).packed)
-        found[address] = "allowed"
-    except FirewallError as error:
-        found[address] = str(error)
-print(json.dumps(found))
-"""
-OWN = [
-    # an address, and whether it is refused on a machine with the addresses that the test below gives it
-    ("198.51.100.2", True),
-    ("198.51.100.3", True),  # the second of the same network: no source of any route
-    ("203.0.113.1", True),
-    ("2001:db8::2", True),
-    ("2001:db8::3", True),
-    ("198.51.100.255", True),  # the broadcast address of our network
-    ("198.51.100.4", False),
-    ("2001:db8::4", False),
-]
-
-
-@pytest.fixture(scope="module")
-def on_a_machine_of_many_addresses() -> dict[str, str]:
-    """What the daemon says to each of OWN, in a network of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for a network of its own")
-    setup = """
-        ip link add name eth0 type veth peer name eth1
-        for link in eth0 eth1 lo; do ip link set $link up; done
-        for address in $1; do ip address add $address dev eth0; done
-        for address in $2; do ip address add $address dev eth0 nodad; done
-        shift 2; exec "$@"
-    """
-    ours = "198.51.100.2/24 198.51.100.3/24 203.0.113.1/32", "2001:db8::2/64 2001:db8::3/64"
-    done = subprocess.run(
-        ["unshare", "-n", "sh", "-c", setup, "sh", *ours, sys.executable, "-c", CHECK, *(one for one, _ in OWN)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {str(address): str(text) for address, text in json.loads(done.stdout).items()}
-
-
-@pytest.mark.parametrize(("address", "refused"), OWN)
-def test_own_addresses(on_a_machine_of_many_addresses: dict[str, str], address: str, refused: bool) -> None:
-    assert (on_a_machine_of_many_addresses[address] != "allowed") is refused
 
 
 SCAN = Scan(3, 60, 600, 64, ("192.0.2.0/24", "2001:db8::/32"), False, by_daemon=True)

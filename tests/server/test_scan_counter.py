@@ -69,7 +69,7 @@ def test_as_a_plain_count(steps: list[tuple[int, int, int]], ports: int, seconds
 
 
 def test_bounded() -> None:
-    """What finds no room is not counted, nobody is shut out by it, and when it is forgotten there is room again."""
+    """Ports beyond the limit are not counted, and shut nobody out; when others are forgotten, there is room again."""
     counter = scan_counter.PortCounter(CONFIG)
     for number in range(scan_counter.MOST + 1000):
         assert counter.tried(number.to_bytes(4, "big"), 1, 0.0) is None

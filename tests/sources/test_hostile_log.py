@@ -96,7 +96,7 @@ def test_nothing_is_kept_of_a_line_that_grows(path: Path) -> None:
 
 
 def test_resident_memory_after_a_hundred_megabytes(path: Path) -> None:
-    """What tracemalloc cannot see, such as buffers of the C library, does not grow either."""
+    """Memory that tracemalloc cannot see, such as buffers of the C library, does not grow either."""
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -179,7 +179,7 @@ def test_what_user_space_writes_to_the_ring_is_not_heard(priority: str) -> None:
 
 
 def records(ring: int) -> Iterator[bytes]:
-    """What is in the ring from here on."""
+    """Yield the records in the ring from here on."""
     while True:
         try:
             yield os.read(ring, kmsg.RECORD)

@@ -9,7 +9,7 @@ import pytest
 
 from knockknock.sources.kernel_line import parse
 
-SAMPLES = json.loads((Path(__file__).parents[1] / "vectors" / "loglines.json").read_text())["lines"]
+SAMPLES = json.loads((Path(__file__).parents[1] / "vectors" / "kernel_lines.json").read_text())["lines"]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])

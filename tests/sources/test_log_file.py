@@ -188,7 +188,7 @@ def test_logrotate_itself(log: Log, source: log_file.KernLog, tmp_path: Path) ->
 
 @pytest.mark.parametrize("hops", [1, 2])
 def test_a_link_whose_target_is_rotated(tmp_path: Path, hops: int) -> None:
-    """Where the file really is, nothing is made in the link's own directory."""
+    """Rotations where the file really is: nothing changes in the link's own directory."""
     for name in ("real", "between", "link"):
         (tmp_path / name).mkdir()
     one = Log(tmp_path / "real" / "kern.log")

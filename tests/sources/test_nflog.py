@@ -1,4 +1,4 @@
-"""What the source nflog asks of the kernel, and what it makes of the kernel's errors."""
+"""Requests of the source nflog to the kernel, and what it makes of the kernel's errors."""
 
 import errno
 import socket
@@ -20,7 +20,7 @@ MESSAGE = bytes.fromhex(SAMPLES[0]["hex"])
 
 
 class Recorded:
-    """What a socket's every batch of datagrams, or error, is known beforehand (sources.datagrams)."""
+    """Datagrams of a socket (sources.datagrams) of which every batch, or error, is known beforehand."""
 
     def __init__(self, *what: list[bytes] | int) -> None:
         self._what, self.buffer = list(what), bytearray(BATCH * nflog.BUFFER)

@@ -1,1 +1,1 @@
-"""What an observer's statistics would find: in consecutive knocks, and in the answers to them."""
+"""Statistics that an observer could make: of consecutive knocks, and of the answers to them."""

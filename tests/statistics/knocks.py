@@ -12,7 +12,7 @@ OPEN_22 = Request(Verb.OPEN, TCP, 22)
 
 
 def carried(format: str, cipher_key: bytes, mac_key: bytes, number: int, first: int = 0) -> list[bytes]:
-    """What the carrying fields hold, in wire order, of some consecutive knocks from a counter on."""
+    """Bytes of the carrying fields, in wire order, of some consecutive knocks from a counter on."""
     profile = Profile("observed", cipher_key, mac_key, KNOCK_PORT, format, (Ports(TCP, 22, 22),))
     found = []
     for counter in range(first, first + number):

@@ -45,7 +45,7 @@ def chi_square(figure: float, freedom: int) -> float:
 
 
 def fit(counts: Sequence[int], expected: float) -> float:
-    """Whether counts of equally likely outcomes are as even as chance makes them (Pearson's test)."""
+    """Pearson's test that counts of equally likely outcomes are as even as chance makes them: its p-value."""
     return chi_square(sum((count - expected) ** 2 for count in counts) / expected, len(counts) - 1)
 
 
@@ -55,12 +55,12 @@ def normal(z: float) -> float:
 
 
 def poisson_above(count: int, mean: float) -> float:
-    """How often a Poisson count with some mean is at least this: the lower incomplete gamma function."""
+    """Probability that a Poisson count with some mean is at least this: the lower incomplete gamma function."""
     return 1.0 if count == 0 else 1 - gamma_above(count, mean)
 
 
 def mann_whitney(left: Sequence[float], right: Sequence[float]) -> float:
-    """Whether one of two samples tends to be the larger: both tails, by the normal approximation (20 or more each)."""
+    """Test that neither of two samples tends to be larger: p-value by the normal approximation (20 or more each)."""
     ordered = sorted([(value, 0) for value in left] + [(value, 1) for value in right])
     ranks = ties = 0.0
     for _, group in itertools.groupby(enumerate(ordered, 1), key=lambda one: one[1][0]):

@@ -21,7 +21,7 @@ def _histogram(data: bytes) -> float:
 
 
 def all_bytes(messages: Messages) -> float:
-    """Whether the 256 values are equally frequent over all bytes: chi-square, 255 degrees of freedom."""
+    """Test that the 256 values are equally frequent over all bytes: chi-square, 255 degrees of freedom."""
     return _histogram(b"".join(messages))
 
 
@@ -37,14 +37,14 @@ def _smallest(values: Sequence[float]) -> float:
 
 
 def monobit(messages: Messages) -> float:
-    """Whether there are as many ones as zeros."""
+    """Test that there are as many ones as zeros."""
     bits = 8 * sum(map(len, messages))
     ones = sum(int.from_bytes(message, "big").bit_count() for message in messages)
     return normal((2 * ones - bits) / math.sqrt(bits))
 
 
 def each_bit(messages: Messages) -> float:
-    """Whether each bit of the message is one half of the time: chi-square over all bit positions."""
+    """Test that each bit of the message is 1 in half of the messages: chi-square over all bit positions."""
     number, width = len(messages), 8 * len(messages[0])
     ones = [0] * width
     for message in messages:
@@ -55,7 +55,7 @@ def each_bit(messages: Messages) -> float:
 
 
 def runs(messages: Messages) -> float:
-    """Whether the bits change as often as they should: the runs test."""
+    """Test that the bits change as often as they should: the runs test."""
     data = b"".join(messages)
     bits, width = int.from_bytes(data, "big"), 8 * len(data)
     share = bits.bit_count() / width
@@ -67,7 +67,7 @@ def runs(messages: Messages) -> float:
 
 
 def _correlation(left: bytes, right: bytes) -> float:
-    """Whether two equally long rows of bytes are correlated; the coefficient's standard error is 1/sqrt(n)."""
+    """Test that two equally long rows of bytes are not correlated; the coefficient's standard error is 1/sqrt(n)."""
     number = len(left)
     mean_left, mean_right = sum(left) / number, sum(right) / number
     both = sum((a - mean_left) * (b - mean_right) for a, b in zip(left, right, strict=True))
@@ -76,19 +76,19 @@ def _correlation(left: bytes, right: bytes) -> float:
 
 
 def serial_correlation(messages: Messages) -> float:
-    """Whether a byte tells of the next one in the packet."""
+    """Test that a byte tells nothing of the next one, in the same message or at the start of the next."""
     data = b"".join(messages)
     return _correlation(data[:-1], data[1:])
 
 
 def from_one_to_the_next(messages: Messages) -> float:
-    """Whether a byte tells of that at the same place in the next message: the smallest p-value, as above."""
+    """Test that a byte tells nothing of that at the same place in the next message: the smallest p-value, as above."""
     columns = [bytes(message[at] for message in messages) for at in range(len(messages[0]))]
     return _smallest([_correlation(column[:-1], column[1:]) for column in columns])
 
 
 def differences(messages: Messages) -> float:
-    """Whether consecutive messages, XORed, are random too, at each position: finds a mask that is used again."""
+    """Test that consecutive messages, XORed, are random too, at each position: finds a mask that is used again."""
     # Every other pair, so that no message is in two of them and the differences are independent.
     return each_position(
         [
@@ -99,7 +99,7 @@ def differences(messages: Messages) -> float:
 
 
 def repeated_words(messages: Messages) -> float:
-    """Whether 32-bit words, such as sequence numbers, come again more often than by chance."""
+    """Test that 32-bit words, such as sequence numbers, come again no more often than by chance."""
     words: Counter[tuple[int, bytes]] = Counter()
     expected = 0.0
     for at in range(len(messages[0]) - 3):
@@ -109,7 +109,7 @@ def repeated_words(messages: Messages) -> float:
 
 
 def repeated_pairs(messages: Messages) -> float:
-    """Whether the first 16 bits, the identification field, come again as often as by chance, no more and no less."""
+    """Test that the first 16 bits, the identification field, come again as often as by chance, no more and no less."""
     counts = Counter(message[:2] for message in messages)
     pairs, expected = sum(math.comb(count, 2) for count in counts.values()), math.comb(len(messages), 2) / 2**16
     return normal((pairs - expected) / math.sqrt(expected * (1 - 2**-16)))

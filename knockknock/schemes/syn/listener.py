@@ -108,6 +108,7 @@ class SynListener:
 
     def next(self, name: str) -> Next | None:
         """The fields of a profile's next knocks; None for a clock profile, and for one that is not in the table."""
+        self._catch_up()  # asked for after a door was opened, when nobody waits
         window = self._windows[name]
         if window.profile.clock or not window.requests:
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 from knockknock.core.packet import SYN, TCP, UDP
 from knockknock.sources.kernel_line import MAX_LINE, parse
 
-_SAMPLES = json.loads((Path(__file__).parent.parent / "vectors" / "loglines.json").read_text())["lines"]
+_SAMPLES = json.loads((Path(__file__).parent.parent / "vectors" / "kernel_lines.json").read_text())["lines"]
 CORPUS = [bytes.fromhex(sample["hex"]) if "hex" in sample else sample["line"].encode() for sample in _SAMPLES]
 
 

@@ -7,7 +7,7 @@ from knockknock.core.packet import Packet
 from knockknock.sources.nflog_packet import Parser
 
 from .strategies import nflog_messages
-from .test_logline import sane
+from .test_kernel_line import sane
 
 GROUP = 19275
 messages = nflog_messages(GROUP)

@@ -33,7 +33,7 @@ def templates(draw: st.DrawFn, family: int) -> tuple[bytes, int]:
 
 
 def sums_to_nothing(data: bytes) -> bool:
-    """Whether the sum in some bytes is right: with it, all the words are 0 modulo 65535 (RFC 1071)."""
+    """Return True if the checksum in some bytes is right: with it, all words add up to 0 modulo 65535 (RFC 1071)."""
     return int.from_bytes(data + bytes(len(data) % 2), "big") % 0xFFFF == 0
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from knockknock.core.packet import Packet
 from knockknock.sources.kernel_line import MAX_LINE, parse
 
-from .strategies import loglines
+from .strategies import kernel_lines
 
 GOOD = (
     b"knockknock IN=eth0 OUT= MAC=02:00:00:00:00:01:02:00:00:00:00:07:08:00 SRC=192.0.2.7 DST=192.0.2.1 LEN=60 "
@@ -20,7 +20,7 @@ GOOD = (
 
 
 def sane(packet: Packet) -> bool:
-    """Whether every number is within its field."""
+    """Return True if every number is within its field."""
     return (
         len(packet.source) in (4, 16)
         and 0 <= packet.ident <= (0xFFFF if len(packet.source) == 4 else 0xFFFFF)
@@ -29,7 +29,7 @@ def sane(packet: Packet) -> bool:
     )
 
 
-@given(loglines())
+@given(kernel_lines())
 def test_what_the_kernel_writes_is_read(sample: tuple[bytes, Packet]) -> None:
     line, packet = sample
     assert parse(line) == packet
@@ -40,7 +40,7 @@ def test_any_bytes(data: bytes) -> None:
     assert parse(data) is None
 
 
-@given(loglines(), st.data())
+@given(kernel_lines(), st.data())
 def test_changed_lines_never_raise(sample: tuple[bytes, Packet], data: st.DataObject) -> None:
     line = sample[0]
     begin, end = sorted((data.draw(st.integers(0, len(line))), data.draw(st.integers(0, len(line)))))
@@ -49,14 +49,14 @@ def test_changed_lines_never_raise(sample: tuple[bytes, Packet], data: st.DataOb
     assert packet is None or sane(packet)
 
 
-@given(loglines(), st.binary(min_size=1, max_size=20).filter(lambda more: more != b"\n"))
+@given(kernel_lines(), st.binary(min_size=1, max_size=20).filter(lambda more: more != b"\n"))
 def test_nothing_may_follow(sample: tuple[bytes, Packet], more: bytes) -> None:
     """But one newline: test_the_end_of_a_line."""
     line = sample[0].rstrip(b" ") + b" "
     assert parse(line + more) is None or more.startswith((b"OPT (", b"UID=", b"MARK="))
 
 
-@given(loglines(), st.binary(min_size=1, max_size=20))
+@given(kernel_lines(), st.binary(min_size=1, max_size=20))
 def test_nothing_may_stand_before_the_front(sample: tuple[bytes, Packet], more: bytes) -> None:
     """But a priority, and what could belong to the month's or the weekday's name."""
     line, packet = sample
@@ -95,7 +95,9 @@ MESSAGES = [
 """Messages of other programs as syslog daemons write them, each with a text that a remote party chooses."""
 
 
-@given(loglines(), st.sampled_from(MESSAGES), st.integers(0, 80), st.sampled_from(["", " ", "kernel: ", "x kernel: "]))
+@given(
+    kernel_lines(), st.sampled_from(MESSAGES), st.integers(0, 80), st.sampled_from(["", " ", "kernel: ", "x kernel: "])
+)
 def test_a_text_of_somebody_else_is_no_line(
     sample: tuple[bytes, Packet], message: str, begin: int, before: str
 ) -> None:
@@ -109,12 +111,12 @@ def test_a_text_of_somebody_else_is_no_line(
         assert front.endswith(("kernel: [  412.345678] ", "08:14:14 host "))
 
 
-@given(loglines(), loglines(), st.sampled_from([b"", b" ", b"\n", b"\r\n", b"\0", b"["]))
+@given(kernel_lines(), kernel_lines(), st.sampled_from([b"", b" ", b"\n", b"\r\n", b"\0", b"["]))
 def test_two_lines_are_none(one: tuple[bytes, Packet], other: tuple[bytes, Packet], between: bytes) -> None:
     assert parse(one[0] + between + other[0]) is None
 
 
-@given(loglines(), st.text("\n\r \0", min_size=1, max_size=3).map(str.encode))
+@given(kernel_lines(), st.text("\n\r \0", min_size=1, max_size=3).map(str.encode))
 def test_the_end_of_a_line(sample: tuple[bytes, Packet], end: bytes) -> None:
     """One newline belongs to it, as in what is read of /dev/kmsg; and the space that the kernel puts before it."""
     line, packet = sample
@@ -122,9 +124,9 @@ def test_the_end_of_a_line(sample: tuple[bytes, Packet], end: bytes) -> None:
     assert parse(line + end) == expected
 
 
-@given(loglines())
+@given(kernel_lines())
 def test_every_beginning_of_a_line(sample: tuple[bytes, Packet]) -> None:
-    """What a syslog daemon that is cut off has written so far."""
+    """Lines that a syslog daemon has not written to their end."""
     line = sample[0]
     for end in range(line.index(b" URGP=") + 7):
         assert parse(line[:end]) is None
