@@ -160,6 +160,8 @@ class SynListener:
     def _catch_up(self) -> None:
         for number, leave, come in self._late:
             self._swap(number, leave, come)
+            if window := self._numbered[number]:
+                window.prepare()
         self._late.clear()
 
     def _refuse(self, packet: Packet, numbers: list[int], now: float) -> Event | None:

@@ -91,6 +91,11 @@ class ProfileWindow:
             return self.prefixes(max(old, new_end), old_end), self.prefixes(new, min(new_end, old))
         return self.prefixes(old, min(old_end, new)), self.prefixes(max(old_end, new), new_end)
 
+    def prepare(self) -> None:
+        """Compute the knocks of the next counter and keep them, so that the next client does not wait for that."""
+        for sealed in self._sealed(self.next, self.next + 1):
+            _expected(self, self.next, self.clock, sealed[:4])
+
     def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
         """Return the counter and the request of a knock that this profile may make now, None if it is not one."""
         if not self.requests:
