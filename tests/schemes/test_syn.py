@@ -132,3 +132,17 @@ def test_a_removed_profile_leaves_no_key_behind() -> None:
     assert all(cache.cache_info().currsize for cache in caches)
     keeper.remove("gone")
     assert [cache.cache_info().currsize for cache in caches] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("changes", [{"format": "classic", "ports": "tcp/1-65535"}, {"bind_source": True}])
+def test_junk_is_tried_within_bounds(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where knocks cannot be listed: beyond the bound nothing is computed, and from the next second on all is heard."""
+    monkeypatch.setattr(window, "TRIES_PER_SECOND", 50)
+    one, other = profile(**changes), profile("bob", knock_port=KNOCK_PORT + 1, **changes)
+    keeper = keeper_of([one, other], {"alice": 0, "bob": 0}, 5, 20, True)
+    port = knock(one, 7)._replace(window=1, acknowledgment=0)  # its port is right, its tag is not
+    for _ in range(60):
+        assert not isinstance(keeper.hear(port, 5.0), Accepted)
+    assert not isinstance(keeper.hear(knock(one, 3), 5.9), Accepted)
+    assert isinstance(keeper.hear(knock(other, 3), 5.9), Accepted)
+    assert isinstance(keeper.hear(knock(one, 3), 6.0), Accepted)

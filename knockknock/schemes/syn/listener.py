@@ -138,7 +138,7 @@ class SynListener:
             if (sealed := seal.carried(format, packet)) is None:
                 continue
             for window in (*self._named(numbers, group), *group.untabled.values()):
-                if heard := window.hear(sealed, packet.source):
+                if heard := window.hear(sealed, packet.source, now):
                     return self._accept(window, *heard, packet)
         return self._refuse(packet, numbers, now)
 

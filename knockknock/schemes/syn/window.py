@@ -16,6 +16,10 @@ COMPUTED_AHEAD = 16
 REPEATED = 4096
 """The most 4-byte beginnings of packets whose expected values are cached, at some 250 to 500 bytes each."""
 
+TRIES_PER_SECOND = 50_000
+"""The most counters that packets are tried with, for each profile that is not in the table: a few tags are computed for
+each. More junk is refused untried, and with it knocks of that profile, until the second is over."""
+
 LONG_LIST = 256
 """The most ports of an allow-list that are kept in a set."""
 
@@ -23,7 +27,19 @@ LONG_LIST = 256
 class ProfileWindow:
     """One profile, and the next counter that the server accepts from it."""
 
-    __slots__ = ("ahead", "clock", "first", "next", "number", "profile", "reach", "requests", "streams")
+    __slots__ = (
+        "ahead",
+        "clock",
+        "first",
+        "next",
+        "number",
+        "profile",
+        "reach",
+        "requests",
+        "second",
+        "streams",
+        "tried",
+    )
 
     def __init__(self, number: int, profile: Profile, next_counter: int, settings: Settings, clock: int) -> None:
         """clock: seconds since 1970, or 0 if it is not set yet."""
@@ -38,6 +54,8 @@ class ProfileWindow:
         """All requests that the profile permits, if they are few and the source is not bound; else empty."""
         self.streams: Sequence[tuple[int, bytes]] = () if self.requests else self.window_streams()
         """The keystreams of the window, if every packet is tried with them; else empty."""
+        self.second = self.tried = 0
+        """The present second, and the tries in it (TRIES_PER_SECOND)."""
 
     def prefixes(self, first: int, end: int) -> Iterator[int]:
         """The first 32 sealed bits of each knock with a counter from first up to end, which is excluded."""
@@ -96,9 +114,14 @@ class ProfileWindow:
         for sealed in self._sealed(self.next, self.next + 1):
             _expected(self, self.next, self.clock, sealed[:4])
 
-    def hear(self, sealed: bytes, source: bytes) -> tuple[int, Request] | None:
-        """Return the counter and the request of a knock that this profile may make now, None if it is not one."""
+    def hear(self, sealed: bytes, source: bytes, now: float) -> tuple[int, Request] | None:
+        """Return the counter and the request of a knock that this profile may make now, None if it is not one.
+
+        now: seconds on any monotonic clock.
+        """
         if not self.requests:
+            if (second := int(now)) != self.second:
+                self.second, self.tried = second, 0
             return self._find(self.streams, self.start(), sealed, source)
         for expected, counter, request in _expected(self, self.next, self.clock, sealed[:4]):
             if hmac.compare_digest(expected, sealed):
@@ -118,7 +141,8 @@ class ProfileWindow:
         profile, match = self.profile, None
         masked, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
         for counter, (mask, stream) in enumerate(streams, first):
-            if (masked ^ mask) in ports:
+            if (masked ^ mask) in ports and self.tried < TRIES_PER_SECOND:
+                self.tried += 1
                 match = match or seal.matcher(profile, sealed, source, _kinds(profile.format, profile.ports))
                 if (request := match(counter, stream)) and profile.permits(request):
                     return counter, request
