@@ -69,8 +69,11 @@ NFTABLES = {
     ),
     "the comment that ours have": Case(f"""table inet f {{ {filters('tcp dport 22 drop comment "knockknock"')} }}"""),
 }
+MADE = {"ufw": "ufw.rules", "firewalld": "firewalld.nft"}
+"""Files in tests/vectors with the rules that these programs make to refuse ssh."""
 CASES = (
-    [pytest.param("nft", case, id=f"nftables-{name}") for name, case in NFTABLES.items()]
+    [pytest.param(kind, Case((ROOT / "tests/vectors" / name).read_text()), id=kind) for kind, name in MADE.items()]
+    + [pytest.param("nft", case, id=f"nftables-{name}") for name, case in NFTABLES.items()]
     + [pytest.param("iptables-nft", case, id=f"iptables-nft-{name}") for name, case in IPTABLES.items()]
     + [pytest.param("iptables-legacy", case, id=f"iptables-legacy-{name}") for name, case in IPTABLES.items()]
 )
@@ -95,8 +98,12 @@ def bare(lab: Lab) -> Lab:
 
 
 def put(lab: Lab, kind: str, rules: str) -> None:
-    if kind == "nft":
-        lab.run("server", "nft", "-f", "-", text=rules.replace("; ", "\n"))
+    if kind in ("nft", "firewalld"):
+        lab.run("server", "nft", "-f", "-", text=rules.replace("; ", "\n") if kind == "nft" else rules)
+        return
+    if kind == "ufw":
+        for name, text in zip(("ip", "ip6"), rules.split("\n\n"), strict=True):
+            lab.run("server", f"{name}tables-nft-restore", text=f"{text}\n")
         return
     first = ["-A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", "-A INPUT -i lo -j ACCEPT"]
     for line in first + rules.splitlines():
