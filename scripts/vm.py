@@ -187,7 +187,7 @@ class Virtual(Machines):
         at: str = "~/knockknock",
         patience: float = PATIENCE,
     ) -> subprocess.CompletedProcess[str]:
-        """Do the same in a new login. patience: seconds until it is given up."""
+        """Run it in a new login, by ssh. patience: seconds until it is given up."""
         inside = f"cd; [ ! -d {at} ] || cd {at}\n{script}"
         words = [*self._ssh(host, user), f"DEBIAN_FRONTEND=noninteractive bash -e -o pipefail -c {shlex.quote(inside)}"]
         try:

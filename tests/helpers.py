@@ -160,7 +160,10 @@ def traceback_of_ours(said: str) -> str:
     them takes some microseconds of the start of Python.
     """
     found = said.partition("Traceback")[2]
-    return found if re.search(r'knockknock/(?!cli/__init__\.py", line \d,)(?:\w+/)*\w+\.py', found) else ""
+    for path, line in re.findall(r'File ".*/knockknock/(.+?\.py)", line (\d+)', found):
+        if path != "cli/__init__.py" or int(line) > 9:
+            return found
+    return ""
 
 
 def code_lines(path: Path) -> int:

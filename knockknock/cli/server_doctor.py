@@ -162,9 +162,16 @@ def _next(wire: socket.socket, ports: set[int], end: float) -> Packet | None:
     while (left := end - time.monotonic()) > 0:
         if not select.select([wire], [], [], left)[0]:
             return None
-        data, (_, _, kind, *_) = wire.recvfrom(65536)
+        data, (device, _, kind, *_) = wire.recvfrom(65536)
         read = {4: nflog_packet.ipv4, 6: nflog_packet.ipv6}.get(data[0] >> 4 if data else 0)
-        if kind == socket.PACKET_HOST and read and (packet := read(data, 0, len(data))) and packet.port in ports:
+        # The kernel logs no knock of this machine itself.
+        if (
+            device != "lo"
+            and kind == socket.PACKET_HOST
+            and read
+            and (packet := read(data, 0, len(data)))
+            and packet.port in ports
+        ):
             return packet
     return None
 

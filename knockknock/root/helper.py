@@ -48,8 +48,8 @@ def confine(walls: bytes) -> None:
 def changes(grant: Grant, held: record_limits.Limits) -> list[Change]:
     """Return the changes for a door, or for a source to block, as one transaction.
 
-    An element that may be there is taken out first, because to add it again does not prolong its time; that takes the
-    kernel 0.1 ms, so it is not done to one that cannot be there.
+    An element that may be there is deleted first, because adding it again does not prolong its time. To delete one that
+    cannot be there would cost the client 0.1 ms.
     """
     order, address, protocol, port, seconds = grant
     family, host = (4, 0) if len(address) == 4 else (6, 128 - held.prefix)
@@ -63,7 +63,7 @@ def changes(grant: Grant, held: record_limits.Limits) -> list[Change]:
     # Rules look into the set `any` first, so its element must outlast each door.
     now, at, longest = time.monotonic(), hash(key) % len(_LAST), max(run[3] for run in held.runs)
     turn, end = _LAST[at]
-    _LAST[at] = (turn := turn % SLOTS + 1), now + longest + 1
+    _LAST[at] = (turn := turn % SLOTS + 1), max(end, now + longest + 10)  # the kernel may be slow to begin
     names = [f"any{family}", sets(family)[0 if order is Order.OPEN else turn]]
     there = taken(names, key) if now < end else []
     return [*there, add(names[0], key, seconds=longest), add(names[1], key, seconds=seconds), *taken(rungs, source)]
@@ -85,13 +85,9 @@ def status(kernel: Kernel, address: bytes) -> Iterator[Grant]:
                 yield Grant._make([order, key[:size], *struct.unpack_from("!B3xH", key, size), left])
 
 
-def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits, *before: deque[float]) -> bytes:
-    """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError.
-
-    before: the times of the last doors, and those of the last messages of expected values.
-    """
+def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits, opened: deque[float]) -> bytes:
+    """Do what the limits allow, and return what follows DONE in the answer. Raises KnockError, OSError."""
     if isinstance(asked, list):
-        record_limits.admit(before[1], record_limits.MOST_LISTS, time.monotonic(), record_limits.LISTS)
         kernel.change(*asked)
     elif asked.order is Order.STATUS:
         return pack_doors(list(status(kernel, asked.address)))
@@ -100,7 +96,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits
     else:
         held.check(asked)
         if asked.seconds:
-            record_limits.admit(before[0], held.doors_per_minute, time.monotonic(), record_limits.DOORS)
+            record_limits.admit(opened, held.doors_per_minute, time.monotonic())
         wanted = changes(asked, held)
         try:
             kernel.change(*wanted)
@@ -111,7 +107,7 @@ def obey(kernel: Kernel, asked: Grant | list[Change], held: record_limits.Limits
 
 def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
     """Obey records until a side has gone. Raises GrantError or struct.error for what is no record, OSError."""
-    opened, listed, ready = deque[float](), deque[float](), [root]  # first the limits
+    opened, ready = deque[float](), [root]  # first the limits
     while message := ready[0].recv(record_limits.MOST if root in ready else record_limits.LONGEST):
         if root in ready:
             held = record_limits.unpack(message)
@@ -120,7 +116,7 @@ def serve(daemon: socket.socket, root: socket.socket, kernel: Kernel) -> None:
             say(root, b"reload")
         else:
             try:
-                say(daemon, DONE + obey(kernel, asked, held, opened, listed))
+                say(daemon, DONE + obey(kernel, asked, held, opened))
             except KnockError as error:
                 say(daemon, FAILED + str(error).encode()[:LONGEST_REASON])
             except OSError as error:

@@ -11,10 +11,6 @@ from .record import Grant
 MOST, LONGEST = 1 << 20, 1 << 15
 """Bytes of the longest message from the set-up, enough for 100,000 runs of ports, and from the daemon, enough for 2,000
 values. The daemon's is the smaller, because a larger buffer takes 20 microseconds more, while a client waits."""
-DOORS = "doors were opened within a minute, no more may be: raise doors_per_minute"
-LISTS, MOST_LISTS = "messages of expected values came within a minute, no more may", 6000
-"""Reasons of admit(). A start sends one message for 1,000 values, an accepted knock one; the limit leaves an intruder
-in the daemon a small part of a processor."""
 HEAD, RUN = struct.Struct("!IIBBI"), struct.Struct("!BHHH")
 
 
@@ -55,13 +51,13 @@ def unpack(message: bytes) -> Limits:
     return Limits._make([message[end:], *numbers, tuple(RUN.iter_unpack(message[HEAD.size : end]))])
 
 
-def admit(before: deque[float], limit: int, now: float, reason: str) -> None:
-    """Count one more door or message. Raises FirewallError, and counts nothing, if the limit of a minute is reached.
+def admit(opened: deque[float], limit: int, now: float) -> None:
+    """Count one more door. Raises FirewallError, and counts nothing, if the rate limit is reached.
 
-    before: the times of the last ones, kept over a reload. now: seconds on a monotonic clock. reason: DOORS or LISTS.
+    opened: the times of the last doors, kept over a reload. now: seconds on a monotonic clock.
     """
-    while before and now - before[0] >= 60:
-        before.popleft()
-    if len(before) >= limit:
-        raise FirewallError(f"{limit} {reason}")
-    before.append(now)
+    while opened and now - opened[0] >= 60:
+        opened.popleft()
+    if len(opened) >= limit:
+        raise FirewallError(f"{limit} doors were opened within a minute, no more may be: raise doors_per_minute")
+    opened.append(now)

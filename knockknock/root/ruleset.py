@@ -37,6 +37,8 @@ SEEN = 32768
 """Pairs of source and port that the scan guard remembers, for each family; its other sets have more room."""
 _SYN = "tcp flags & (fin|syn|rst|ack) == syn"
 _LOCAL = "fib daddr type local"
+_OWN = "fib saddr type { local, broadcast } return"
+"""The statement in front of those that log: no packet from an address of this machine is for the daemon."""
 _PORT = "meta l4proto . th dport"
 _FIELDS = {
     "compact": "tcp sequence . tcp window",
@@ -140,7 +142,7 @@ table inet {NAME} {{
     chain listen {{
         update @rate4 {{ ip saddr {_RATE} }} return
         update @rate6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {_RATE} }} return
-        fib saddr type {{ local, broadcast, anycast }} return
+        {_OWN}
         counter name told {told(limits.nflog_group)}
     }}
     chain knocked {{
@@ -174,7 +176,7 @@ table inet {NAME} {{
         meta nfproto ipv4 jump syn4
         meta nfproto ipv6 jump syn6
         ct label {label} drop
-        {guarded}
+        {"jump shut" if scan else ""}
         {"jump count" if scan else ""}
         ip saddr @free4 accept
         ip6 saddr @free6 accept
@@ -306,6 +308,9 @@ def _scan(scan: Scan, nflog_group: int) -> str:
     {"".join(_rungs(scan, family, source, tell) for family, source in sources.items())}
     chain guarded {{
         ct state untracked return
+        goto shut
+    }}
+    chain shut {{
         {spare}
         {shut}
     }}
@@ -338,5 +343,9 @@ def _rungs(scan: Scan, family: int, source: str, tell: str) -> str:
     for rung in rungs:
         # The second rule is for a full set: a source that finds no room is not counted.
         lines += [f"{source} != @{rung} add @{rung} {{ {source} }} return", f"{source} != @{rung} return"]
-    lines += [tell or f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop", "}", ""]
+    lines += [
+        f"{_OWN}\n{tell}" if tell else f"add @blocked{family} {{ {source}{block} }} counter name packets_dropped drop",
+        "}",
+        "",
+    ]
     return "\n".join(lines)

@@ -5,7 +5,6 @@ import ipaddress
 import json
 import re
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knockknock.errors import FirewallError
-from knockknock.root import helper, libnftables, netlink, record_limits
+from knockknock.root import helper, libnftables, netlink
 from knockknock.root.firewall import Firewall
 from knockknock.root.policy import Policy, Scan, limits
 from knockknock.root.record import Grant, Order
@@ -57,7 +56,7 @@ class Helper:
 
     def logged(self) -> int:
         asked = Grant(Order.LOGGED, b"", 0, 0, 0)
-        return unpack_counts(helper.obey(self.kernel, asked, LIMITS, deque(), deque()))[0]
+        return unpack_counts(helper.obey(self.kernel, asked, LIMITS, deque()))[0]
 
 
 @pytest.fixture
@@ -159,17 +158,6 @@ def test_a_full_set(lab: Lab, resident: Helper) -> None:
     assert len(listed(lab, "open4")) == 2
 
 
-def test_more_messages_of_expected_values_than_may_be_in_a_minute(lab: Lab, resident: Helper) -> None:
-    sent = deque([time.monotonic()] * record_limits.MOST_LISTS)
-    values = helper.expect(bytes([8, 0, 0, 1, 0, 99]))
-    with pytest.raises(FirewallError, match="6000 messages of expected values came within a minute, no more may"):
-        helper.obey(resident.kernel, values, LIMITS, deque(), sent)
-    assert listed(lab, "every_syn") == []
-    sent.popleft()
-    helper.obey(resident.kernel, values, LIMITS, deque(), sent)
-    assert listed(lab, "every_syn") == [99]
-
-
 def test_without_the_right_to(firewall: Firewall, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refusal of a whole batch: the kernel answers it once, for the message that begins the batch."""
     kernel = netlink.Kernel()
@@ -261,7 +249,7 @@ def test_used_up_in_between(resident: Helper, monkeypatch: pytest.MonkeyPatch) -
         real(*changes)
 
     monkeypatch.setattr(resident.kernel, "change", change)
-    helper.obey(resident.kernel, FOUR, LIMITS, deque(), deque())
+    helper.obey(resident.kernel, FOUR, LIMITS, deque())
     assert len(calls) == 2
     assert len(resident.status()) == 1
 

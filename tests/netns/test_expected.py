@@ -232,6 +232,18 @@ def test_what_is_beyond_the_window_is_limited_for_each_source(lab: Lab) -> None:
     assert 1 <= counted(lab, "told") <= 100
 
 
+def test_addresses_of_the_server_are_not_told_of(lab: Lab) -> None:
+    """Neither that of the interface nor another one, nor the network's broadcast address, whoever forges them."""
+    lab.mint("bound", "--bind-source")
+    lab.daemon()
+    for source in ("10.77.0.1", "10.77.1.1", "10.77.0.255", "10.77.0.9"):
+        send(lab, syns(KNOCK_PORT, [socket.inet_aton(source)], junk, TIMESTAMPS), sender="client")
+    assert counted(lab, "told") == 1
+    for source in ("fd77:0::1", "fd77:1::1", "fd77:0::9"):
+        send(lab, syns(KNOCK_PORT, [socket.inet_pton(socket.AF_INET6, source)], junk, TIMESTAMPS), sender="client")
+    until(lambda: counted(lab, "told") == 2)  # the last of them
+
+
 def test_a_reload_that_fails_half_way(lab: Lab) -> None:
     """The sets were emptied by then; they are filled again."""
     lab.mint("laptop")

@@ -277,13 +277,14 @@ def test_legacy_iptables_where_its_library_is_not_installed(bare: Lab) -> None:
     put(bare, "iptables-legacy", IPTABLES["policy"].rules)
     before, package = bare.ruleset(), bare.directory / "copy"
     shutil.copytree(ROOT / "knockknock", package / "knockknock", ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "iptc.py").write_text("raise ImportError\n")
+    (package / "iptc.py").write_text(f"open({str(bare.directory / 'tried')!r}, 'w')\nraise ImportError\n")
     pair = start_watch(bare, package, bare.configure())
     while (said := pair.recv(1 << 16)).startswith(SURVEYED):
         pass
     assert b"accepted in iptables-legacy filter INPUT, ip6tables-legacy filter INPUT" in said
     rule = '-m connlabel --label "75" -m comment --comment knockknock -j ACCEPT'
     assert bare.ruleset().count(rule) == 2
+    assert (bare.directory / "tried").exists()
     pair.close()
     assert bare.processes[-1].wait(5) == 0
     assert bare.ruleset() == before

@@ -322,7 +322,7 @@ def test_landlock_alone_leaves_the_helper_no_file(hostile_helper: Callable[..., 
 
 
 def test_the_same_stranger_without_walls(hostile_helper: Callable[..., dict[str, Any]]) -> None:
-    """So that the test above can fail."""
+    """So that the tests above can fail."""
     results = hostile_helper("off")["results"]
     could = {
         "job: the firewall",

@@ -282,6 +282,23 @@ def test_tells_nothing_of_what_is_hidden(lab: Lab, count: str) -> None:
     assert answers == dict.fromkeys(hidden, 1)
 
 
+def test_a_port_that_is_not_tracked_is_closed_to_who_is_shut_out(lab: Lab, either: str) -> None:
+    """Every SYN, and not just the first."""
+    guarded(lab, either, scan_ports="1")
+    lab.listen(998)
+    raw = "table inet raw {{ chain {0} {{ type filter hook {1} priority raw; tcp {2} 998 notrack; }}; }}"
+    for words in (("in", "prerouting", "dport"), ("out", "output", "sport")):
+        lab.run("server", "nft", "-f", "-", text=raw.format(*words))
+    if either == "nftables":
+        lab.run("server", "nft", "insert rule inet guard input tcp dport 998 accept")
+    assert lab.connects(HOST, 998)
+    for port in (1, 2):
+        assert not lab.connects(HOST, port)
+    until(lambda: blocked(lab))
+    for _ in range(3):
+        assert not lab.connects(HOST, 998)
+
+
 def test_a_guard_that_shuts_out_who_knocks(lab: Lab) -> None:
     """It is refused at the start, by --check too, and a new profile at a reload."""
     words = ["phone", "--sequence", "tcp/2001,udp/2002,tcp/2004", "--ports", "tcp/22", "--config", lab.configure()]

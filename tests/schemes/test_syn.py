@@ -11,9 +11,11 @@ import pytest
 from knockknock.core.events import Accepted, Event, Refused
 from knockknock.core.headers import Carried
 from knockknock.core.packet import Packet
+from knockknock.core.profile import Settings
 from knockknock.core.request import PROTOCOLS, Request, Verb, parse_ports
 from knockknock.schemes.syn import seal, window
 from knockknock.schemes.syn.profile import FORMATS, Profile
+from knockknock.server.gatekeeper import Gatekeeper
 
 from ..helpers import KNOCK_PORT, SOURCE, SOURCE6, keeper_of, knock, profile, seen
 
@@ -136,13 +138,34 @@ def test_a_removed_profile_leaves_no_key_behind() -> None:
 
 @pytest.mark.parametrize("changes", [{"format": "classic", "ports": "tcp/1-65535"}, {"bind_source": True}])
 def test_junk_is_tried_within_bounds(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where knocks cannot be listed: beyond the bound nothing is computed, and from the next second on all is heard."""
+    """Where knocks cannot be listed: beyond the bound only counters that are due are tried until the next second."""
     monkeypatch.setattr(window, "TRIES_PER_SECOND", 50)
     one, other = profile(**changes), profile("bob", knock_port=KNOCK_PORT + 1, **changes)
     keeper = keeper_of([one, other], {"alice": 0, "bob": 0}, 5, 20, True)
-    port = knock(one, 7)._replace(window=1, acknowledgment=0)  # its port is right, its tag is not
-    for _ in range(60):
-        assert not isinstance(keeper.hear(port, 5.0), Accepted)
-    assert not isinstance(keeper.hear(knock(one, 3), 5.9), Accepted)
-    assert isinstance(keeper.hear(knock(other, 3), 5.9), Accepted)
-    assert isinstance(keeper.hear(knock(one, 3), 6.0), Accepted)
+
+    def flood(now: float) -> None:
+        port = knock(one, 9)._replace(window=1, acknowledgment=0)  # its port is right, its tag is not
+        for _ in range(60):
+            assert not isinstance(keeper.hear(port, now), Accepted)
+
+    flood(5.0)
+    assert not isinstance(keeper.hear(knock(one, 5), 5.9), Accepted)
+    assert isinstance(keeper.hear(knock(one, 0), 5.9), Accepted), "it is due"
+    assert isinstance(keeper.hear(knock(other, 5), 5.9), Accepted)
+    assert isinstance(keeper.hear(knock(one, 5), 6.0), Accepted)
+
+
+def test_a_good_knock_that_was_not_tried_is_not_called_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found when a reason for its refusal is looked for."""
+    monkeypatch.setattr(window, "TRIES_PER_SECOND", 0)
+    one = profile(bind_source=True)
+    assert isinstance(keeper_of([one], {"alice": 0}, 5, 20, True).hear(knock(one, 5), 5.0), Accepted)
+
+
+def test_resynchronisation_has_no_such_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "TRIES_PER_SECOND", 0)
+    one = profile()
+    keeper = Gatekeeper(Settings(5, 20, True, resync=1000))
+    keeper.add(one, 0)
+    assert not isinstance(keeper.hear(knock(one, 500), 5.0), Accepted)
+    assert isinstance(keeper.hear(knock(one, 501), 5.1), Accepted)

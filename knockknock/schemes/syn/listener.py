@@ -108,7 +108,7 @@ class SynListener:
 
     def next(self, name: str) -> Next | None:
         """The fields of a profile's next knocks; None for a clock profile, and for one that is not in the table."""
-        self._catch_up()  # asked for after a door was opened, when nobody waits
+        self._catch_up()  # after a knock this is asked for when its door is open, and nobody waits
         window = self._windows[name]
         if window.profile.clock or not window.requests:
             return None
@@ -193,9 +193,11 @@ class SynListener:
         window.ahead = counter + 1
         return Refused(Reason.AHEAD, packet, window.profile.name, None, request)
 
-    def _explained_refusal(self, window: ProfileWindow, counter: int, request: Request, packet: Packet) -> Refused:
+    def _explained_refusal(self, window: ProfileWindow, counter: int, request: Request, packet: Packet) -> Event:
         if counter < window.next:
             return Refused(Reason.REPLAY, packet, window.profile.name, None, request)
+        if window.profile.permits(request):  # not tried before, as the tries of a second are limited
+            return self._accept(window, counter, request, packet)
         self._use_up(window, counter)
         return Refused(Reason.NOT_PERMITTED, packet, window.profile.name, counter, request, counter + 1)
 

@@ -16,9 +16,12 @@ COMPUTED_AHEAD = 16
 REPEATED = 4096
 """The most 4-byte beginnings of packets whose expected values are cached, at some 250 to 500 bytes each."""
 
-TRIES_PER_SECOND = 50_000
-"""The most counters that packets are tried with, for each profile that is not in the table: a few tags are computed for
-each. More junk is refused untried, and with it knocks of that profile, until the second is over."""
+TRIES_PER_SECOND, DUE = 50_000, 2
+"""The most tags that are computed in a second to try packets with a profile that is not in the table; and how far from
+the counter that is due one may be to be tried in any case. So no flood hides the knock of a client that lost none."""
+
+PREPARED = 400
+"""The largest product of window and requests with which knocks are computed ahead of a client: half a millisecond."""
 
 LONG_LIST = 256
 """The most ports of an allow-list that are kept in a set."""
@@ -55,7 +58,7 @@ class ProfileWindow:
         self.streams: Sequence[tuple[int, bytes]] = () if self.requests else self.window_streams()
         """The keystreams of the window, if every packet is tried with them; else empty."""
         self.second = self.tried = 0
-        """The present second, and the tries in it (TRIES_PER_SECOND)."""
+        """The present second, and the tries in it that count towards TRIES_PER_SECOND."""
 
     def prefixes(self, first: int, end: int) -> Iterator[int]:
         """The first 32 sealed bits of each knock with a counter from first up to end, which is excluded."""
@@ -110,7 +113,12 @@ class ProfileWindow:
         return self.prefixes(old, min(old_end, new)), self.prefixes(max(old_end, new), new_end)
 
     def prepare(self) -> None:
-        """Compute the knocks of the next counter and keep them, so that the next client does not wait for that."""
+        """Compute the knocks of the next counter and keep them, so that the next client does not wait for that.
+
+        A clock does not tell the next counter, and a large window would take milliseconds.
+        """
+        if self.profile.clock or self.reach * len(self.requests) > PREPARED:
+            return
         for sealed in self._sealed(self.next, self.next + 1):
             _expected(self, self.next, self.clock, sealed[:4])
 
@@ -122,7 +130,9 @@ class ProfileWindow:
         if not self.requests:
             if (second := int(now)) != self.second:
                 self.second, self.tried = second, 0
-            return self._find(self.streams, self.start(), sealed, source)
+            return self._find(
+                self.streams, self.start(), sealed, source, self.clock if self.profile.clock else self.next
+            )
         for expected, counter, request in _expected(self, self.next, self.clock, sealed[:4]):
             if hmac.compare_digest(expected, sealed):
                 return counter, request
@@ -136,13 +146,17 @@ class ProfileWindow:
         return self._find(self._masked(first, first + far), first, sealed, source)
 
     def _find(
-        self, streams: Sequence[tuple[int, bytes]], first: int, sealed: bytes, source: bytes
+        self, streams: Sequence[tuple[int, bytes]], first: int, sealed: bytes, source: bytes, due: int | None = None
     ) -> tuple[int, Request] | None:
+        """Try each counter from first on; due: the one that is due if the tries of a second are limited, else None."""
         profile, match = self.profile, None
         masked, ports = int.from_bytes(sealed[:2], "big"), _numbers(profile.ports)
         for counter, (mask, stream) in enumerate(streams, first):
-            if (masked ^ mask) in ports and self.tried < TRIES_PER_SECOND:
-                self.tried += 1
+            if (masked ^ mask) in ports:
+                if due is not None and abs(counter - due) > DUE:
+                    if self.tried >= TRIES_PER_SECOND:
+                        continue
+                    self.tried += 1
                 match = match or seal.matcher(profile, sealed, source, _kinds(profile.format, profile.ports))
                 if (request := match(counter, stream)) and profile.permits(request):
                     return counter, request
