@@ -89,12 +89,12 @@ class Bench:
     def points(self, victim: str) -> list[Point]:
         """All kill points of one knock, in order."""
         daemon = self.start()
-        self.lab.knock(HOST)
-        daemon.says("open tcp/22")  # the first of a profile makes its file anew, all others write into it
+        self.lab.knock(HOST, "--close")
+        daemon.says("close tcp/22")  # the first of a profile makes its file anew, all others write into it
         try:
             with traced(pid_of(daemon, victim)) as output:
                 self.lab.knock(HOST)
-                until(lambda: daemon.log().count("open tcp/22") == 2)
+                daemon.says("open tcp/22")
                 time.sleep(0.3)
             names = _CALL.findall(output.read_text())
             output.unlink()
