@@ -1,4 +1,4 @@
-"""Lists the sources that the scan guard blocks, and unblocks one, for --blocked and --unblock."""
+"""Lists the sources that the scan guard blocks, and unblocks one: the command line of root.scan_guard."""
 
 import argparse
 import os

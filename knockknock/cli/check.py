@@ -1,4 +1,4 @@
-"""Checks everything that a start needs, for knockknock-daemon check."""
+"""Checks whether the daemon could start with the present configuration, for knockknock-daemon check."""
 
 import sys
 

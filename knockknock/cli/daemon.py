@@ -1,4 +1,4 @@
-"""Parses the options of knockknock-daemon, and imports the selected mode."""
+"""Parses the options of knockknock-daemon, and runs what they ask for."""
 
 import argparse
 import ipaddress

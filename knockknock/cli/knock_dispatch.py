@@ -1,4 +1,4 @@
-"""Chooses how to send a knock, by raw SYNs or ordinary sockets, as the profile's scheme requires."""
+"""Sends a knock by raw SYNs or by ordinary sockets, depending on the profile's scheme."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The options of the command knockknock, and a reader of its commonest command lines."""
+"""Parses the options of knockknock, with a short cut for the commonest command lines."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Sends one packet through the kernel's log, to see whether the daemon would hear the packet."""
+"""Sends one packet that the kernel should log, to see whether the daemon would receive it."""
 
 import contextlib
 import select

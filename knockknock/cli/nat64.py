@@ -1,4 +1,4 @@
-"""Asks the resolver, which may be dead, for the NAT64 prefixes of this network, for --doctor."""
+"""Asks DNS for this network's NAT64 prefixes, and waits for an answer for two seconds at most; for --doctor."""
 
 import contextlib
 import ipaddress

@@ -1,4 +1,4 @@
-"""Makes profiles of port sequences and one-time passwords, which no enrolment line can hold."""
+"""Makes profiles of the schemes that have no enrolment line: port sequences and one-time passwords."""
 
 import argparse
 import base64

@@ -1,4 +1,4 @@
-"""Tells whether a service of this machine uses a future knock port."""
+"""Tells whether a service of this machine already uses the knock port of a new profile."""
 
 import socket
 

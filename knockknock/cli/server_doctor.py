@@ -1,4 +1,4 @@
-"""Explains why a knock that arrived opens a door or not, for knockknock-daemon doctor; changes nothing."""
+"""Explains why a received knock opens a door or does not, for knockknock-daemon doctor; opens nothing."""
 
 import argparse
 import contextlib

@@ -1,1 +1,1 @@
-"""The client: from a request to a SYN, and to the connection behind it."""
+"""The client: seals a request, sends the knock, and connects to the port that it opens."""

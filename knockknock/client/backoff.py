@@ -1,4 +1,4 @@
-"""Computes when the client tries to connect, ahead of the kernel's own retransmission of a SYN after a second."""
+"""Computes the times of connection attempts, which come sooner than the kernel's own retries."""
 
 from collections.abc import Iterator
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Executes another program without our descriptors, signal handling and privileges."""
+"""Executes another program, and passes on none of our descriptors, signal handlers and privileges."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Opens raw sockets, sends knocks through them, and drops the root privileges that this takes."""
+"""Opens raw sockets, sends knocks through them, and drops the root privileges that opening them needs."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Learns which SYN this machine's kernel would send to a host next; sends only on the loopback.
+"""Takes the SYN that this kernel would send to a host, as the template of a knock; sends on the loopback alone.
 
 kernel_syn() has the kernel make a SYN to this machine itself over the loopback, which has the options and flags of any
 connection. unsent() has it prepare a connection to the host without sending, as TCP Fast Open does until there is data.

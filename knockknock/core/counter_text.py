@@ -1,4 +1,4 @@
-"""A counter as the text of a file: one number, or two slots that are written in turns. Pure.
+"""Converts a counter to and from a file's text: one number, or two slots that are written alternately. Pure.
 
 To replace a file durably takes two syncs while a client waits; to overwrite a part of it takes one. So a server keeps
 the last two counters of a client, each in a line with its CRC-32: a crash can leave only the older slot half written,

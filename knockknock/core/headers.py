@@ -1,4 +1,4 @@
-"""Builds the bytes of a SYN from header fields and the kernel's own SYN as a template. Pure."""
+"""Builds the bytes of a SYN: the kernel's own SYN as a template, with the header fields of a knock. Pure."""
 
 import struct
 from typing import NamedTuple

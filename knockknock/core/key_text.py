@@ -1,4 +1,4 @@
-"""The keys of a profile as text. Pure."""
+"""Converts the keys of a profile to and from text. Pure."""
 
 import base64
 import binascii

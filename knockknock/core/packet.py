@@ -1,4 +1,4 @@
-"""Packet: the fields of one packet, as any source saw it."""
+"""Packet: the fields of one received packet, in the same form whichever source read it."""
 
 from typing import NamedTuple
 

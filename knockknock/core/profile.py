@@ -1,4 +1,4 @@
-"""The interface of every profile, and the daemon's settings that apply to all of them."""
+"""The interface of the profiles of every scheme, and the daemon's settings that apply to all profiles."""
 
 from collections.abc import Collection
 from typing import NamedTuple, Protocol

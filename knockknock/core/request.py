@@ -1,4 +1,4 @@
-"""Requests: a verb, a transport protocol and a port; and allow-lists of ports."""
+"""Requests, each an action on one TCP or UDP port, and the lists of ports that they may name."""
 
 from collections.abc import Iterable
 from enum import Enum

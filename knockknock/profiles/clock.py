@@ -1,4 +1,4 @@
-"""The time of day, for counters by the clock (PROTOCOL.md step 1), one-time passwords and expiry."""
+"""Reads the time of day, for clock counters (PROTOCOL.md step 1), one-time passwords and expiry."""
 
 import time
 

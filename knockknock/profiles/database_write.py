@@ -1,4 +1,4 @@
-"""Changes a database of profiles, as root: in place, or by a new file while a reader holds a lock."""
+"""Changes a database of profiles, as root: in place, or by replacing the file while a reader has it locked."""
 
 import contextlib
 import fcntl

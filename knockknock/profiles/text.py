@@ -1,4 +1,4 @@
-"""Converts profiles to and from text: names and configs, whose options each scheme defines. No I/O."""
+"""Converts profile names and configs to and from text; each scheme defines its own options. No I/O."""
 
 import re
 from collections.abc import Mapping

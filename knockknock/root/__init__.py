@@ -1,4 +1,4 @@
-"""The programs with root privileges: they keep one nftables table, and one rule in base chains of other programs.
+"""The programs with root privileges: they keep our nftables table, and our accept rule in others' base chains.
 
 watch stays root and runs setup, which places both and ends; helper, which setup becomes at the start, opens doors.
 """

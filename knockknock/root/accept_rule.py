@@ -1,4 +1,4 @@
-"""Inserts one rule at the head of other programs' base chains: it accepts connections with our conntrack label.
+"""Inserts our rule, which accepts connections with our conntrack label, first in others' base chains.
 
 Each base chain at the input hook gets the rule, so whether it refuses anything need not be known. At the prerouting
 hook only chains that can refuse get it: others there set the marks that choose routes, which our connections need, too.

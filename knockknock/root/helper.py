@@ -1,4 +1,4 @@
-"""The resident helper: takes records and expected values, checks them, has the kernel carry them out, and answers.
+"""The resident helper: has the kernel carry out the daemon's records, within limits, and list expected values.
 
 The set-up executes it when all is in place, as a user with no rights but CAP_NET_ADMIN, with the pair to the daemon,
 the pair to root.watch, a socket to the kernel's nf_tables, and Landlock rules. It locks itself in before it reads a

@@ -1,4 +1,4 @@
-"""Inserts the accept rule into the tables of legacy iptables, which nf_tables does not know."""
+"""Inserts the accept rule into the tables of legacy iptables; nf_tables does not show these."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""The messages that cross the privilege line: records of 24 bytes, expected values, answers, notices.
+"""Message formats between the daemon and the root helper: records, expected values, answers, notices.
 
     order 1 | family 1 | protocol 1 | zero 1 | port 2 | seconds 2 | address 16      (network order)
 
@@ -40,7 +40,7 @@ MOST_DOORS = 1000
 
 
 class Order(IntEnum):
-    """The orders of a record: all that can be asked of root, apart from changes of EXPECTED."""
+    """The orders of a record: all that the helper can be asked, apart from changes of EXPECTED."""
 
     OPEN_ONCE = 1
     """Let one new connection in, within the seconds."""

@@ -1,4 +1,4 @@
-"""The watch: runs the set-up at the start, at a reload, and when others change the firewall's rules.
+"""The watch process: runs the set-up at the start, at a reload, and when others change the firewall's rules.
 
 The daemon starts it while still root, with one end of a pair as standard input. The watch only writes there; the
 resident helper, which the first set-up becomes, reads. The helper tells the watch only to have the policy read again,

@@ -1,4 +1,4 @@
-"""The values that schemes return: packets to send, and fields to expect."""
+"""Return types of the schemes' methods: packets to send, and header values by which the kernel knows a knock."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

@@ -1,1 +1,1 @@
-"""The daemon: from a packet to a record for the root helper."""
+"""The daemon: turns received packets into records for the root helper."""

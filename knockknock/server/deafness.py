@@ -1,4 +1,4 @@
-"""Detects that the kernel logs packets which the daemon does not receive. Pure; its caller asks the kernel.
+"""Detects that the daemon misses packets that the kernel logs, from counts that its caller supplies. Pure.
 
 A log file that nobody writes to, or lines with an unknown front, look like a quiet day. So the rule's counter is
 compared with the packets heard, whenever something else has woken the daemon.

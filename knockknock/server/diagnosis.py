@@ -1,4 +1,4 @@
-"""Explains field by field why a packet at a knock port is a knock of a profile or not. Pure.
+"""Compares a packet with a profile field by field, to explain whether it is a knock of it. Pure.
 
 The gatekeeper decides as fast as it can. This module takes its time, and searches where no knock is valid: far behind
 and far ahead, with other formats, and with fields that a device on the way has rewritten.

@@ -1,4 +1,4 @@
-"""Maintains the kernel's sets of values that knocks may bear next; at knock ports the kernel logs only matches.
+"""Keeps, in kernel sets, the values that the next knocks can carry; at knock ports only matches are logged.
 
 For each profile these are the values of the look-ahead window, and of counters beyond it if there is room. At a port
 where not all knocks can be listed, the kernel logs every SYN, within a rate limit for each source. It does so at all

@@ -1,4 +1,4 @@
-"""The process that runs hooks: reads facts of a fixed size, starts one of two programs as the daemon's user.
+"""The process that runs hooks: reads a message of fixed size, and starts one of two programs.
 
 server.hooks starts it as a program, with one end of a SOCK_SEQPACKET pair as standard input and the programs as
 arguments. At most AT_ONCE run at a time; until one more may, the runner does not read, so that the kernel's buffer is

@@ -1,4 +1,4 @@
-"""Runs the administrator's programs when a door opens or closes.
+"""Tells the hook runner of doors that open and close, in messages of fixed size.
 
 The sandbox forbids the daemon to execute anything. So it sends records of a fixed size to a process that was started
 before (server.hook_runner), which knows the programs and accepts nothing but these records.

@@ -1,4 +1,4 @@
-"""Derives the root helper's policy from the configuration and the profiles' configs, in a short-lived process.
+"""Derives the root helper's policy from the configuration and all profiles, in a short-lived process.
 
 So a process that keeps root never loads a parser or a key.
 """

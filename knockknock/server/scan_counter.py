@@ -1,4 +1,4 @@
-"""Counts the ports that each source tries, with scan_count = daemon (else the kernel does). Pure, bounded."""
+"""Counts the ports that each source tries, for scan_count = daemon (else the kernel counts). Pure, bounded."""
 
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 

@@ -1,4 +1,4 @@
-"""Catches signals from the start, and keeps them until the daemon handles them."""
+"""Catches signals from the start of the program, and keeps them until the event loop handles them."""
 
 import contextlib
 import signal

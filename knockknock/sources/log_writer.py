@@ -1,4 +1,4 @@
-"""Tells whether a program still writes to a log file."""
+"""Tells whether any program still writes to a log file."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""One-time passwords by UDP: a datagram with an HMAC of its sender and minute. Pure.
+"""The profile of one-time passwords by UDP, and its datagram: an HMAC of sender and minute. Pure.
 
 It accepts xt_pknock's clients, too (otp_layout = pknock). PROTOCOL.md, "One-time passwords", has the layouts.
 """

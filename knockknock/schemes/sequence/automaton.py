@@ -1,4 +1,4 @@
-"""The state machine of one sequence and one source: a table of (state, arrival) to (state, action). Pure.
+"""The state machine of one sequence from one source, as a table of transitions. Pure.
 
 docs/PROTOCOL.md, "Port sequences", describes it in words.
 """

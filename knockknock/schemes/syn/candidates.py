@@ -1,4 +1,4 @@
-"""Indexes profiles by the first 32 bits of their sealed values, so that a junk packet costs one look-up.
+"""Finds the profiles that a packet may be a knock of, by its first 32 sealed bits; junk costs one look-up.
 
 Tables with open addressing and linear probing take 8 bytes a place, where a dict of lists takes some 200. To copy a
 full table into a larger one would take seconds for millions of pairs, and no knock would be heard meanwhile. Instead a

@@ -194,7 +194,7 @@ class SynListener:
         return Refused(Reason.AHEAD, packet, window.profile.name, None, request)
 
     def _explained_refusal(self, window: ProfileWindow, counter: int, request: Request, packet: Packet) -> Event:
-        if counter < window.next:
+        if counter < window.next:  # not only for the log: what follows may accept
             return Refused(Reason.REPLAY, packet, window.profile.name, None, request)
         if window.profile.permits(request):  # not tried before, as the tries of a second are limited
             return self._accept(window, counter, request, packet)
