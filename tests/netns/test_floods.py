@@ -51,6 +51,9 @@ def syns(
 def send(lab: Lab, packets: list[bytes], rate: int = 0, sender: str = "other") -> None:
     """Send packets of one family to the server; rate: in a second, 0 for as fast as it goes."""
     family, host = (socket.AF_INET6, HOST6) if packets[0][0] >> 4 == 6 else (socket.AF_INET, HOST)
+    # The kernel asks for a neighbour's address from that of the packet that waits for it: the first one is not forged.
+    with inside(lab.ns(sender)), socket.socket(family, socket.SOCK_DGRAM) as honest:
+        honest.sendto(b"", (host, 9))
     with inside(lab.ns(sender)), socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         start = time.monotonic()
         for number, packet in enumerate(packets):
