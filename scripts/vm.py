@@ -36,8 +36,6 @@ PACKAGES = (
 """Beyond what is required and important: those that the pages take for granted, and what a machine needs to boot."""
 LEFT_OUT = {"Docker", "One-time passwords, for clients of xt_pknock"}
 """Sections that take what these machines do not have; tests/netns/test_pages.py follows them."""
-PATIENCE = 1800
-"""Seconds for one block: packages are built and installed by an emulated processor."""
 FURNISH = r"""
 set -e
 rm -f "$1"/var/lib/apt/lists/*_* "$1"/etc/resolv.conf
@@ -96,7 +94,7 @@ def free_port() -> int:
 class Virtual(Machines):
     """Machines under QEMU. They are all online, and take their time."""
 
-    CONNECT_TIMEOUT = 10
+    CONNECT_TIMEOUT, PATIENCE = 10, 1800.0
 
     def __init__(self, release: str, place: Path, kvm: bool) -> None:
         self._image, self._place = image(release), place
@@ -134,7 +132,7 @@ class Virtual(Machines):
         words += ["-drive", f"file={self._place}/{host}.qcow2,if=virtio,cache=unsafe", *nets]
         self._running[host] = subprocess.Popen(words, stdin=subprocess.DEVNULL)
         end_of_patience = time.monotonic() + 600
-        while self.run(host, "true", user="root", patience=30).returncode:
+        while not self._answers(host):
             assert time.monotonic() < end_of_patience, f"{host} does not boot: see {self._place}/{host}.console"
             assert self._running[host].poll() is None, f"{host} has ended: see {self._place}/{host}.console"
             time.sleep(3)
@@ -176,45 +174,15 @@ class Virtual(Machines):
                 words += ["-o", f"ProxyCommand={shlex.join(knock)}"]
         return ["ssh", "-i", f"{self._image}/key", "-p", str(self._ports[host]), *words, f"{user}@127.0.0.1"]
 
-    def run(
-        self,
-        host: str,
-        script: str,
-        *,
-        user: str = "you",
-        online: bool = False,
-        text: str = "",
-        at: str = "~/knockknock",
-        patience: float = PATIENCE,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run it in a new login, by ssh. patience: seconds until it is given up."""
-        inside = f"cd; [ ! -d {at} ] || cd {at}\n{script}"
-        words = [*self._ssh(host, user), f"DEBIAN_FRONTEND=noninteractive bash -e -o pipefail -c {shlex.quote(inside)}"]
-        try:
-            return subprocess.run(
-                words,
-                input=text,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=patience,
-                check=False,
-                errors="replace",
-            )
-        except subprocess.TimeoutExpired as error:
-            said = (error.stdout or b"").decode(errors="replace") if isinstance(error.stdout, bytes) else ""
-            return subprocess.CompletedProcess(words, 124, f"{said}\nno end within {patience:.0f} s", "")
+    def words(self, host: str, user: str, lines: str, *, online: bool = False) -> list[str]:
+        inside = f"DEBIAN_FRONTEND=noninteractive bash -e -o pipefail -c {shlex.quote(lines)}"
+        return [*self._ssh(host, user), inside]
 
-    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
-        words = [*self._ssh(host, "you"), f"cd; {script}"]
-        process = subprocess.Popen(
-            words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if word in line:
-                return process
-        raise AssertionError(f"it ended before it said {word}")
+    def _answers(self, host: str) -> bool:
+        """Return True if root can log in."""
+        with contextlib.suppress(AssertionError):
+            return self.run(host, "true", user="root", patience=30).returncode == 0
+        return False
 
     def close(self) -> None:
         for process in self._running.values():

@@ -176,7 +176,6 @@ table inet {NAME} {{
         meta nfproto ipv4 jump syn4
         meta nfproto ipv6 jump syn6
         ct label {label} drop
-        {"jump shut" if scan else ""}
         {"jump count" if scan else ""}
         ip saddr @free4 accept
         ip6 saddr @free6 accept
@@ -308,14 +307,12 @@ def _scan(scan: Scan, nflog_group: int) -> str:
     {"".join(_rungs(scan, family, source, tell) for family, source in sources.items())}
     chain guarded {{
         ct state untracked return
-        goto shut
-    }}
-    chain shut {{
         {spare}
         {shut}
     }}
     chain count {{
         {spare}
+        {shut}
         tcp dport @public return
         {f"{_PORT} @knock_ports return" if tell else ""}
         {first}

@@ -63,8 +63,13 @@ class Machines(abc.ABC):
 
     CONNECT_TIMEOUT = 1
     """Seconds after which ssh to a port that refuses silently gives up."""
+    PATIENCE = 180.0
+    """Seconds for one run."""
 
     @abc.abstractmethod
+    def words(self, host: str, user: str, lines: str, *, online: bool = False) -> list[str]:
+        """Return the command that has bash run lines as a user; online: see run()."""
+
     def run(
         self,
         host: str,
@@ -74,30 +79,51 @@ class Machines(abc.ABC):
         online: bool = False,
         text: str = "",
         at: str = "~/knockknock",
+        patience: float = 0,
     ) -> subprocess.CompletedProcess[str]:
         """Run lines of shell as the user would, in a directory, or in his home if it is not there.
 
-        online: with a network that reaches the mirror of packages; needed nowhere else. text: standard input.
+        online: with a network that reaches the mirror of packages; needed nowhere else. text: standard input. patience:
+        seconds, instead of PATIENCE.
         """
+        words = self.words(host, user, f"cd; [ ! -d {at} ] || cd {at}\n{script}", online=online)
+        try:
+            return subprocess.run(
+                words,
+                input=text,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=patience or self.PATIENCE,
+                check=False,
+                errors="replace",
+            )
+        except subprocess.TimeoutExpired as error:
+            said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
+            raise AssertionError(f"on {host}: no end within {error.timeout:.0f} s: {script}\n{said}") from None
 
-    @abc.abstractmethod
-    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
-        """Start lines of shell as the user; return as soon as they have printed a line with that word."""
-
-    def good(
-        self,
-        host: str,
-        script: str,
-        *,
-        user: str = "you",
-        online: bool = False,
-        text: str = "",
-        at: str = "~/knockknock",
-    ) -> str:
+    def good(self, host: str, script: str, *, user: str = "you", text: str = "", online: bool = False) -> str:
         """Run lines of shell that must succeed. Return their output."""
-        done = self.run(host, script, user=user, online=online, text=text, at=at)
+        done = self.run(host, script, user=user, text=text, online=online)
         assert done.returncode == 0, f"on {host}: {script}\n{done.stdout}"
         return done.stdout
+
+    def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
+        """Start lines of shell as the user; return as soon as they have printed a line with that word."""
+        process = subprocess.Popen(
+            self.words(host, "you", f"cd; {script}"),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if word in line:
+                return process
+        raise AssertionError(f"it ended before it said {word}: {said}")
 
 
 class Namespaces(Machines):
@@ -154,40 +180,13 @@ class Namespaces(Machines):
         words += ["DEBIAN_FRONTEND=noninteractive", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
         return [*words, "bash", "-e", "-o", "pipefail", "-c"]
 
-    def run(
-        self,
-        host: str,
-        script: str,
-        *,
-        user: str = "you",
-        online: bool = False,
-        text: str = "",
-        at: str = "~/knockknock",
-    ) -> subprocess.CompletedProcess[str]:
-        words = self._enter(host, user, online=online)
-        return subprocess.run(
-            [*words, f"{_UMASK}cd; [ ! -d {at} ] || cd {at}\n{script}"],
-            input=text,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=180,
-            check=False,
-        )
+    def words(self, host: str, user: str, lines: str, *, online: bool = False) -> list[str]:
+        return [*self._enter(host, user, online=online), f"{_UMASK}{lines}"]
 
     def start(self, host: str, script: str, word: str) -> subprocess.Popen[str]:
-        words = [*self._enter(host, "you", online=False), f"{_UMASK}cd; {script}"]
-        process = subprocess.Popen(
-            words, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = super().start(host, script, word)
         self.lab.processes.append(process)
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if word in line:
-                return process
-        raise AssertionError(f"it ended before it said {word}: {said}")
+        return process
 
 
 def _kill_all(mounts: str) -> None:

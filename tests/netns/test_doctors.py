@@ -213,6 +213,22 @@ def test_nothing_arrives(served: Lab) -> None:
     assert "no SYN to a knock port arrived within 0 s: something on the way refuses it" in done.stderr
 
 
+def test_a_knock_of_the_machine_itself_is_none(served: Lab) -> None:
+    """The kernel does not log it, so the doctor does not call it good."""
+    served.run("server", "nft", "insert rule inet guard input iif lo accept")
+    words = ["--config", served.configure(), "--doctor", "--wait", "2"]
+    doctor = served.start(
+        "server", *served.program("knockknock-daemon"), *words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert doctor.stdout
+    while "knock now" not in doctor.stdout.readline():
+        pass
+    served.run("server", *served.program("knockknock"), "-p", "22", HOST)
+    said = doctor.communicate(timeout=20)[0]
+    assert "or it is this very machine" in said
+    assert doctor.returncode == 1
+
+
 def visit(lab: Lab, *words: str) -> tuple[int, str]:
     """Status and output of the client's doctor."""
     done = lab.run("client", *lab.program("knockknock"), "--doctor", *words, check=False)
